@@ -1,0 +1,43 @@
+"""The one small shape of a check's answer, for the CLI, asset checks, drills and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """What a check says. What could not be checked has not passed."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    NOT_PROVEN = "not proven"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """`name` is the promise (`manifest_is_complete`); `summary` one sentence; `details` plain JSON values, among
+    them the evidence that was seen (objects read, bytes, segments)."""
+
+    name: str
+    verdict: Verdict
+    summary: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
+
+
+def passed(name: str, summary: str, **details: Any) -> CheckResult:
+    return CheckResult(name, Verdict.PASS, summary, details)
+
+
+def failed(name: str, summary: str, **details: Any) -> CheckResult:
+    return CheckResult(name, Verdict.FAIL, summary, details)
+
+
+def not_proven(name: str, summary: str, **details: Any) -> CheckResult:
+    return CheckResult(name, Verdict.NOT_PROVEN, summary, details)

@@ -1,0 +1,166 @@
+"""The one tree of errors.
+
+Every error that a person can meet is a `DrError`: what happened and to what (`message`, lowercase, no full
+stop), what to do next (`hint`, a sentence that names the next command), how the command line exits
+(`exit_code`) and whether trying again can help (`transient`).
+
+What does not belong here: errors of libraries. They are turned into one of these at the door through which
+the library is called.
+"""
+
+from __future__ import annotations
+
+
+class DrError(Exception):
+    """Base of all errors of this project."""
+
+    exit_code: int = 1
+    transient: bool = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\nHINT: {self.hint}"
+
+
+class UsageError(DrError):
+    """The command or call was made with arguments that make no sense together."""
+
+    exit_code = 2
+
+
+class PlanError(DrError):
+    """The DR plan is wrong; the message names the YAML path."""
+
+    exit_code = 3
+
+
+class SecretMissing(PlanError):
+    """The plan refers to a secret that is not there."""
+
+
+# --- stores -------------------------------------------------------------------------------------------------
+
+
+class StoreError(DrError):
+    """A store refused or failed."""
+
+    exit_code = 10
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer, or answered that it is busy. Trying again can help."""
+
+    transient = True
+
+
+class AccessDenied(StoreError):
+    """The store knows us and says no, or does not know us."""
+
+
+class ObjectNotFound(StoreError):
+    """Proven absence: the store answered that there is no object under this key."""
+
+
+class ObjectExists(StoreError):
+    """A put with `if_absent` met an object under its key."""
+
+
+class ObjectLocked(StoreError):
+    """The object is immutable until its retention ends."""
+
+
+class IntegrityError(DrError):
+    """Bytes are not what their SHA-256 says. Never restored from."""
+
+    exit_code = 11
+
+
+# --- repository ---------------------------------------------------------------------------------------------
+
+
+class RepositoryError(DrError):
+    """The repository on a tier is missing, of another format, or contradicts itself."""
+
+    exit_code = 12
+
+
+class BackupNotFound(RepositoryError):
+    """No backup has this label, or none serves what was asked."""
+
+
+class KeyUnusable(DrError):
+    """No identity at hand decrypts this object, or a key is malformed."""
+
+    exit_code = 13
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------------------
+
+
+class ServerError(DrError):
+    """The PostgreSQL server refused or failed."""
+
+    exit_code = 20
+
+
+class ServerUnavailable(ServerError):
+    """The server does not answer. Trying again can help."""
+
+    transient = True
+
+
+class ServerMisconfigured(ServerError):
+    """The server's settings or the role's rights do not allow what the plan asks."""
+
+
+class BackupFailed(ServerError):
+    """A base backup was started and did not end well. The repository is as before."""
+
+    exit_code = 21
+
+
+class ChainBroken(BackupFailed):
+    """An incremental cannot be taken on top of the newest backup. A full can."""
+
+
+class CommandFailed(DrError):
+    """A program that we ran did not succeed."""
+
+    exit_code = 22
+
+
+# --- recovery -----------------------------------------------------------------------------------------------
+
+
+class RestoreError(DrError):
+    """A restore was refused or failed; the target directory holds no half-restored server."""
+
+    exit_code = 30
+
+
+class TargetInUse(RestoreError):
+    """The target directory is not empty, or a server runs in it."""
+
+
+class TargetUnreachable(RestoreError):
+    """The recovery target lies before the oldest backup, after the newest WAL, or in a gap."""
+
+
+class WalGap(RestoreError):
+    """WAL that is needed is missing between two segments that are there."""
+
+
+class NotProven(DrError):
+    """A check could not see enough to say pass or fail. Alarms like a failure."""
+
+    exit_code = 40
+
+
+class CheckFailed(DrError):
+    """A check looked and found the promise broken."""
+
+    exit_code = 41

@@ -1,0 +1,115 @@
+"""Every key of the repository, in one place; FORMAT.md says what lies under each.
+
+What does not belong here: what objects hold. No other module builds or takes apart a key.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+
+REPOSITORY = "repository.json"
+
+
+class BackupKind(StrEnum):
+    FULL = "full"
+    INCREMENTAL = "incremental"
+
+
+_SUFFIX = {BackupKind.FULL: "full", BackupKind.INCREMENTAL: "incr"}
+_LABEL = re.compile(r"\A(\d{8}T\d{6}Z)-(full|incr)\Z")
+
+
+def label_for(taken: datetime, kind: BackupKind) -> str:
+    """`20261123T020000Z-full`: unique for a server by the claim that its taker makes on it."""
+    return f"{taken.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_SUFFIX[kind]}"
+
+
+def parse_label(label: str) -> tuple[datetime, BackupKind]:
+    """Raises `ValueError` when it is not a label."""
+    match = _LABEL.match(label)
+    if match is None:
+        raise ValueError(f"not a backup label: {label!r}")
+    kind = BackupKind.FULL if match[2] == "full" else BackupKind.INCREMENTAL
+    return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), kind
+
+
+@dataclass(frozen=True)
+class BackupLayout:
+    """Keys of one backup. `suffix` is `.zst` or `.zst.age`."""
+
+    server: str
+    label: str
+
+    @property
+    def prefix(self) -> str:
+        return f"servers/{self.server}/backups/{self.label}/"
+
+    @property
+    def manifest(self) -> str:
+        """The commit point: written last, removed first."""
+        return f"{self.prefix}manifest.json"
+
+    @property
+    def claims(self) -> str:
+        return f"{self.prefix}claims/"
+
+    def claim(self, nonce: str) -> str:
+        return f"{self.claims}{nonce}.json"
+
+    def pack(self, number: int, suffix: str) -> str:
+        return f"{self.prefix}packs/{number:06d}{suffix}"
+
+    def backup_manifest(self, suffix: str) -> str:
+        """PostgreSQL's own manifest, as it came."""
+        return f"{self.prefix}backup_manifest{suffix}"
+
+    def index(self, suffix: str) -> str:
+        """Which member of the tar lies at which offset."""
+        return f"{self.prefix}index.json{suffix}"
+
+    def break_glass(self, name: str) -> str:
+        """README.md, SHA256SUMS and restore.sh, in clear text, for stock tools."""
+        return f"{self.prefix}break-glass/{name}"
+
+
+def backups_prefix(server: str) -> str:
+    return f"servers/{server}/backups/"
+
+
+@dataclass(frozen=True)
+class WalLayout:
+    """Keys of a server's WAL. `system_id` is PostgreSQL's, in decimal."""
+
+    server: str
+    system_id: str
+
+    @property
+    def prefix(self) -> str:
+        return f"servers/{self.server}/wal/{self.system_id}/"
+
+    def timeline_prefix(self, timeline: Timeline) -> str:
+        return f"{self.prefix}{timeline}/"
+
+    def log_prefix(self, segment: WalSegment) -> str:
+        return f"{self.timeline_prefix(segment.timeline)}{segment.log:08X}/"
+
+    def segment(self, segment: WalSegment, sha256: str, suffix: str) -> str:
+        """`sha256` is of the stored bytes: WAL has no manifest, so the name says what is right, scrubbing needs no key,
+        and two writers of one segment (age never encrypts alike twice) never meet under one key."""
+        return f"{self.log_prefix(segment)}{segment.name}.{sha256}{suffix}"
+
+    def partial(self, segment: WalSegment, end: Lsn, sha256: str, suffix: str) -> str:
+        """The head of an open segment, up to `end`. The LSN is written with sixteen hex digits so that names sort."""
+        return f"{self.log_prefix(segment)}{segment.name}.{end.value:016X}.partial.{sha256}{suffix}"
+
+    def history(self, timeline: Timeline, sha256: str, suffix: str) -> str:
+        return f"{self.prefix}{timeline.history_file}.{sha256}{suffix}"
+
+
+def wal_prefix(server: str) -> str:
+    return f"servers/{server}/wal/"
