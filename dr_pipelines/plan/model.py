@@ -1,0 +1,313 @@
+"""The DR plan: what the operator promises, typed. It says nothing about how it is done.
+
+Every section of a company's written plan has its place here. The values are accepted as such plans write them, so
+its JSON blocks can be pasted in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+
+from dr_pipelines.plan.references import Secret
+from dr_pipelines.plan.values import (
+    Days,
+    Duration,
+    Model,
+    Months,
+    Name,
+    PositiveDuration,
+    Recipient,
+    Schedule,
+    ScheduleField,
+    Weeks,
+)
+
+
+def _from_base(value: Any, info: ValidationInfo) -> Any:
+    """Paths are relative to the plan's folder."""
+    return (info.context or {}).get("base", Path()) / Path(value) if isinstance(value, str | Path) else value
+
+
+PlanPath = Annotated[Path, BeforeValidator(_from_base)]
+Steps = tuple[str, ...]
+
+
+# --- storage ------------------------------------------------------------------------------------------------
+
+
+class S3StorePlan(Model):
+    """A bucket of any S3-compatible endpoint. Without keys, AWS's own chain of credentials is used."""
+
+    type: Literal["s3"]
+    profile: Literal["aws", "supabase", "generic"] = "generic"
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    bucket: str = Field(min_length=3)
+    prefix: str = ""
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> S3StorePlan:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key come together")
+        if self.profile != "aws" and self.endpoint is None:
+            raise ValueError(f"profile {self.profile} needs an endpoint")
+        return self
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where it is, for comparing two stores."""
+        return ("s3", self.endpoint or "aws", self.bucket)
+
+
+class AzureStorePlan(Model):
+    """A container of Azure Blob Storage. Without a key or token, Azure's default credential is used."""
+
+    type: Literal["azure"]
+    account_url: str
+    container: str = Field(min_length=3)
+    prefix: str = ""
+    account_key: Secret | None = None
+    sas_token: Secret | None = None
+    api_version: str | None = None
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return ("azure", self.account_url.rstrip("/"), self.container)
+
+
+class LocalStorePlan(Model):
+    """A directory of this machine."""
+
+    type: Literal["local"]
+    path: PlanPath
+    prefix: str = ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        return ("local", str(self.path.absolute()))
+
+
+StorePlan = Annotated[S3StorePlan | AzureStorePlan | LocalStorePlan, Field(discriminator="type")]
+
+
+class TierPlan(Model):
+    """Which store plays which tier for one server."""
+
+    primary: str
+    secondary: str | None = None
+    archive: str | None = None
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """(tier, store name) of the tiers that are used."""
+        for tier in ("primary", "secondary", "archive"):
+            if (store := getattr(self, tier)) is not None:
+                yield tier, store
+
+
+class EncryptionPlan(Model):
+    """age recipients that backups are encrypted to; the identity is needed only where things are restored."""
+
+    recipients: tuple[Recipient, ...] = Field(min_length=1)
+    identity: Secret | None = None
+
+
+class CompressionPlan(Model):
+    """zstd. Level 1 measured best: level 3 costs three times the CPU for the same size."""
+
+    level: int = Field(default=1, ge=1, le=19)
+
+
+# --- databases ----------------------------------------------------------------------------------------------
+
+
+class ConnectionPlan(Model):
+    """How the server is reached, with a role that has REPLICATION."""
+
+    host: str
+    port: int = Field(default=5432, ge=1, le=65535)
+    user: str = "postgres"
+    dbname: str = "postgres"
+    password: Secret | None = None
+    sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+
+
+class BackupSchedulePlan(Model):
+    full: ScheduleField
+    incremental: ScheduleField | None = None
+    transaction_logs: Literal["continuous"] = "continuous"
+
+    @model_validator(mode="after")
+    def _incrementals_lie_between_fulls(self) -> BackupSchedulePlan:
+        if self.incremental is not None and self.incremental.interval >= self.full.interval:
+            raise ValueError("incrementals must come more often than fulls")
+        return self
+
+
+class RetentionPlan(Model):
+    """How many of each are kept; `window` is how far back any instant can be restored."""
+
+    daily: Days = 7
+    weekly: Weeks = 4
+    monthly: Months = 12
+    window: PositiveDuration | None = None
+
+
+class WalPlan(Model):
+    """The WAL stream. `synchronous` makes a commit wait for the backup host: RPO 0. `slot` defaults to dr_<server>."""
+
+    synchronous: bool = True
+    slot: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,54}$")
+    tiers: tuple[Literal["primary", "secondary", "archive"], ...] = ("primary",)
+    ship_open_every: PositiveDuration = Field(default="5 seconds", validate_default=True)
+
+
+class ServerPlan(Model):
+    """One PostgreSQL cluster."""
+
+    connection: ConnectionPlan
+    schedule: BackupSchedulePlan
+    retention: RetentionPlan = RetentionPlan()
+    storage: TierPlan
+    wal: WalPlan = WalPlan()
+    bin_dir: PlanPath | None = None
+    os_user: str | None = None
+
+
+# --- files --------------------------------------------------------------------------------------------------
+
+
+class DirectorySource(Model):
+    type: Literal["directory"]
+    path: PlanPath
+
+
+class BucketSource(Model):
+    """A bucket or container, described like a store."""
+
+    type: Literal["bucket"]
+    store: str
+
+
+FileSource = Annotated[DirectorySource | BucketSource, Field(discriminator="type")]
+
+
+class FileSetPlan(Model):
+    schedule: ScheduleField
+    retention: PositiveDuration
+    versioning: bool = True
+    source: FileSource | None = None
+    storage: TierPlan | None = None
+
+
+# --- promises -----------------------------------------------------------------------------------------------
+
+
+def _rto(value: Any) -> Any:
+    return {"rto": value} if isinstance(value, str) else value
+
+
+def _rpo(value: Any) -> Any:
+    return {"rpo": value} if isinstance(value, str) else value
+
+
+class SystemPlan(Model):
+    """A system that must be back within `rto`; `stop`, `start` and `probe` are commands, word by word."""
+
+    rto: PositiveDuration
+    server: str | None = None
+    depends_on: tuple[str, ...] = ()
+    stop: tuple[str, ...] | None = None
+    start: tuple[str, ...] | None = None
+    probe: tuple[str, ...] | None = None
+
+
+class DataClassPlan(Model):
+    """Data of which at most `rpo` may be lost."""
+
+    rpo: Duration
+    server: str | None = None
+    tables: tuple[str, ...] = ()
+    file_sets: tuple[str, ...] = ()
+
+
+System = Annotated[SystemPlan, BeforeValidator(_rto)]
+DataClass = Annotated[DataClassPlan, BeforeValidator(_rpo)]
+
+
+class RecoveryPlan(Model):
+    procedures: dict[Name, Steps] = {}
+    scenarios: dict[Name, Steps] = {}
+
+
+class TestingPlan(Model):
+    monthly: Steps = ()
+    quarterly: Steps = ()
+
+
+class Contact(Model):
+    name: str
+    role: str
+    reach: tuple[str, ...] = Field(min_length=1)
+
+
+class InternalCommunication(Model):
+    emergency_contacts: tuple[Contact, ...] = ()
+    response_team: tuple[Contact, ...] = ()
+    status_update_every: PositiveDuration | None = None
+    progress_report_every: PositiveDuration | None = None
+
+
+class ExternalCommunication(Model):
+    customer_notification_template: str | None = None
+    status_page: str | None = None
+    social_media: tuple[str, ...] = ()
+    support_tickets: str | None = None
+
+
+class CommunicationPlan(Model):
+    internal: InternalCommunication = InternalCommunication()
+    external: ExternalCommunication = ExternalCommunication()
+    channels: dict[Name, Secret] = {}
+
+
+class DocumentationPlan(Model):
+    incident: Steps = ()
+    recovery: Steps = ()
+
+
+# --- the plan -----------------------------------------------------------------------------------------------
+
+
+class Plan(Model):
+    """The whole plan. Sections refer to each other by name; `consistency.mistakes` says where they contradict."""
+
+    version: Literal[1]
+    name: Name
+    state_dir: PlanPath = Field(default=".dr", validate_default=True)
+    storage: dict[Name, StorePlan] = Field(min_length=1)
+    encryption: EncryptionPlan | None
+    compression: CompressionPlan = CompressionPlan()
+    databases: dict[Name, ServerPlan] = {}
+    file_storage: dict[Name, FileSetPlan] = {}
+    systems: dict[Name, dict[Name, System]] = {}
+    data_classes: dict[Name, DataClass] = {}
+    recovery: RecoveryPlan = RecoveryPlan()
+    testing: TestingPlan = TestingPlan()
+    communication: CommunicationPlan = CommunicationPlan()
+    documentation: DocumentationPlan = DocumentationPlan()
+
+    @field_validator("encryption", mode="before")
+    @classmethod
+    def _none_is_a_decision(cls, value: Any) -> Any:
+        if value is None:
+            raise ValueError("name recipients (`dr key new` makes a key), or write `encryption: none`")
+        return None if value == "none" else value
+
+
+__all__ = ["Plan", "Schedule", "ServerPlan", "StorePlan"]

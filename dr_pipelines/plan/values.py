@@ -1,0 +1,110 @@
+"""The values of the plan as people write them: "7 days", "daily", "continuous", "12 months"."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Annotated, Any
+
+import bech32
+import pytimeparse2
+from croniter import croniter
+from croniter.croniter import CroniterBadDateError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+
+_WORDS = {"hourly": "0 * * * *", "daily": "0 2 * * *", "weekly": "0 2 * * 0", "monthly": "0 2 1 * *"}
+_COUNT = re.compile(r"\A\s*(\d+)\s*(day|week|month)s?\s*\Z")
+# Any moment serves: only distances between ticks are compared.
+_REFERENCE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Model(BaseModel):
+    """Base of all parts of the plan: frozen, and an unknown key is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+def _duration(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    seconds = pytimeparse2.parse(value)
+    if seconds is None or seconds < 0:
+        raise ValueError('not a duration; write it like "30 minutes", "1 hour" or "7 days"')
+    return timedelta(seconds=float(seconds))
+
+
+def format_duration(value: timedelta) -> str:
+    """`1 hour 30 minutes`: the largest units first, as the plan writes them."""
+    seconds = int(value.total_seconds())
+    parts = []
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}{'s' if count != 1 else ''}")
+    return " ".join(parts) or "0 minutes"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str)]
+PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
+
+
+class Schedule(Model):
+    """When something is due. `text` is as the plan says it, `cron` five fields in UTC."""
+
+    text: str
+    cron: str
+
+    @property
+    def interval(self) -> timedelta:
+        """The shortest distance between two of its next ticks."""
+        ticks = croniter(self.cron, _REFERENCE_TIME)
+        times: list[datetime] = [ticks.get_next(datetime) for _ in range(50)]
+        return min((later - earlier for earlier, later in pairwise(times)), default=timedelta.max)
+
+
+def _schedule(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    cron = _WORDS.get(value.strip().lower(), value.strip())
+    if not croniter.is_valid(cron) or len(cron.split()) != 5:
+        raise ValueError(f"not a schedule; write one of {', '.join(_WORDS)}, or five cron fields in UTC")
+    try:
+        croniter(cron, _REFERENCE_TIME).get_next(datetime)
+    except CroniterBadDateError as error:
+        raise ValueError("this schedule never comes due") from error
+    return {"text": value, "cron": cron}
+
+
+ScheduleField = Annotated[Schedule, BeforeValidator(_schedule), PlainSerializer(lambda s: s.text, return_type=str)]
+
+
+def _count_of(unit: str) -> Any:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = _COUNT.match(value)
+        if match is None or match[2] != unit:
+            raise ValueError(f'write a number of {unit}s, like "4 {unit}s"')
+        return int(match[1])
+
+    def written(count: int) -> str:
+        return f"{count} {unit}{'s' if count != 1 else ''}"
+
+    return Annotated[int, BeforeValidator(parse), Field(ge=0), PlainSerializer(written, return_type=str)]
+
+
+Days = _count_of("day")
+Weeks = _count_of("week")
+Months = _count_of("month")
+
+
+def _recipient(value: str) -> str:
+    prefix, data = bech32.bech32_decode(value)
+    if prefix != "age" or data is None:
+        raise ValueError("not an age recipient; `dr key new` prints one (it starts with age1)")
+    return value
+
+
+Recipient = Annotated[str, AfterValidator(_recipient)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
