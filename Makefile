@@ -1,0 +1,45 @@
+# Everything starts here: `make demo` shows the main job, `make test` proves it.
+SHELL := /bin/bash
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint ui bench setup clean help
+
+help: ## the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+
+setup: $(READY) ## virtual environment with everything that requirements.lock pins
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: $(READY) ## back up, lose and recover a PostgreSQL server, through Dagster, in under 3 minutes
+	$(BIN)/python -m dr_pipelines.embedded demo
+
+ui: $(READY) ## Dagster's UI on what the demo left
+	$(BIN)/python -m dr_pipelines.embedded ui
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## speed and memory beside pg_basebackup and pgBackRest, as ratios
+	$(BIN)/python -m benchmarks.database
+
+lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean: ## remove the demo's state and the virtual environment
+	test ! -x $(BIN)/python || $(BIN)/python -m dr_pipelines.embedded clean
+	rm -rf .venv .demo .bench
