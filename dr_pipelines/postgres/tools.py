@@ -1,0 +1,89 @@
+"""Command lines of PostgreSQL's own programs, built by pure functions; `commands.Runner` runs them.
+
+`bin_dir` is where the programs lie; None takes them from PATH. What does not belong here: running anything.
+Source: PostgreSQL manual, "PostgreSQL Client Applications" and "PostgreSQL Server Applications".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dr_pipelines.commands import Command
+from dr_pipelines.lsn import Lsn, Timeline
+
+
+@dataclass(frozen=True)
+class ReceiverTarget:
+    """How the receiver reaches the server. `password` travels in the environment only."""
+
+    host: str
+    port: int
+    user: str
+    password: str | None = None
+    sslmode: str = "prefer"
+
+
+def program(name: str, bin_dir: Path | None) -> str:
+    return name if bin_dir is None else str(bin_dir / name)
+
+
+def pg_receivewal(
+    target: ReceiverTarget, *, directory: Path, slot: str, synchronous: bool, bin_dir: Path | None = None
+) -> Command:
+    """Receive WAL into `directory` until the connection ends. The application name is the slot's, so that
+    `synchronous_standby_names` can name it. Without reconnecting: whoever supervises it sees each trouble at once."""
+    argv = [program("pg_receivewal", bin_dir), "-D", str(directory), "-S", slot, "--no-loop", "--no-password"]
+    argv += ["--status-interval=5", "-d", _conninfo(target, slot)]
+    if synchronous:
+        argv.append("--synchronous")
+    secrets = {} if target.password is None else {"PGPASSWORD": target.password}
+    return Command(argv, env={"PGSSLMODE": target.sslmode, "PGCONNECT_TIMEOUT": "10"}, secrets=secrets)
+
+
+def pg_waldump(
+    directory: Path, start: Lsn, end: Lsn, timeline: Timeline, *, bin_dir: Path | None = None, quiet: bool = True
+) -> Command:
+    """Read the WAL of `directory` from `start` to `end`; fails when a record between them cannot be read."""
+    argv = [program("pg_waldump", bin_dir), "-p", str(directory), "-t", str(timeline.id), "-s", str(start)]
+    return Command([*argv, "-e", str(end), *(["--quiet"] if quiet else [])])
+
+
+def pg_controldata(data_dir: Path, *, bin_dir: Path | None = None) -> Command:
+    return Command([program("pg_controldata", bin_dir), "-D", str(data_dir)])
+
+
+def initdb(
+    data_dir: Path, *, bin_dir: Path | None = None, user: str | None = None, segment_size_mb: int | None = None
+) -> Command:
+    argv = [program("initdb", bin_dir), "-D", str(data_dir), "-U", "postgres", "-A", "trust", "-N"]
+    return Command([*argv, *([f"--wal-segsize={segment_size_mb}"] if segment_size_mb else [])], user=user)
+
+
+def postgres(
+    data_dir: Path, settings: Mapping[str, str], *, bin_dir: Path | None = None, user: str | None = None
+) -> Command:
+    """The server itself, in the foreground; `settings` win over its configuration files."""
+    argv = [program("postgres", bin_dir), "-D", str(data_dir)]
+    for name, value in settings.items():
+        argv += ["-c", f"{name}={value}"]
+    return Command(argv, user=user, cwd=data_dir)
+
+
+def _conninfo(target: ReceiverTarget, application_name: str) -> str:
+    parts = {
+        "host": target.host,
+        "port": str(target.port),
+        "user": target.user,
+        "application_name": application_name,
+        # A peer that vanished without a word is noticed within half a minute.
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+    }
+    return " ".join(f"{name}={_quoted(value)}" for name, value in parts.items())
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
