@@ -88,6 +88,8 @@ class Shipper:
             for system in self._spool.systems():
                 self._ship_system(system, open_too)
         except FileNotFoundError:
+            if open_too:
+                self._hurry.set()
             return True  # the receiver closed or the stream freed a file during the pass: the next look sees it anew
         except DrError as error:
             self._failed(error.message, open_too)

@@ -75,7 +75,7 @@ class SystemSpool:
 
     def segment_size(self) -> int | None:
         """Bytes of a segment, from the files; None while there is none."""
-        sizes = [size for path in self._wal_paths() if (size := _size(path))]
+        sizes = [size for path in self._wal_paths() if _is_segment_size(size := _size(path))]
         return max(sizes, default=None)
 
     def histories(self) -> list[Timeline]:
@@ -194,6 +194,19 @@ def _end_of_head(path: Path, size: int) -> int:
     return first * PAGE_SIZE + end_of_wal(tail) if pages else 0
 
 
+def _size(path: Path) -> int:
+    """0 when the file vanished."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_segment_size(size: int) -> bool:
+    """While the receiver makes a file it has other sizes, and no WAL."""
+    return size >= 1 << 20 and size & (size - 1) == 0
+
+
 def _copy(source: Path, target: Path) -> None:
     """Whole and durable, or not there."""
     scratch = target.with_suffix(".copying")
@@ -201,4 +214,3 @@ def _copy(source: Path, target: Path) -> None:
     with scratch.open("rb") as file:
         os.fsync(file.fileno())
     scratch.replace(target)
-

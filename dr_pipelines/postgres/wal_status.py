@@ -1,0 +1,74 @@
+"""What the WAL stream tells the rest of the house about itself: one small JSON file, replaced atomically.
+
+What does not belong here: judging it. A reader that finds `updated_at` old knows that no stream runs.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dr_pipelines.repository.manifest import LsnField, TimelineField
+
+State = Literal["starting", "streaming", "waiting", "stopped"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+
+
+class TierStatus(_Record):
+    """How far one tier is. `lag_bytes` are received and not there yet; None while that is unknown."""
+
+    required: bool = True
+    shipped_lsn: LsnField | None = None
+    lag_bytes: int | None = None
+    last_error: str | None = None
+    updated_at: datetime | None = None
+
+
+class Gap(_Record):
+    """WAL that the stream could not get. Until a full backup is taken after `at`, nothing beyond `start` can be reached
+    from the backups before it."""
+
+    reason: str
+    start: LsnField | None = None
+    end: LsnField | None = None
+    at: datetime
+
+
+class StreamStatus(_Record):
+    """The stream as it is now. `state` is `waiting` while the server does not answer or the receiver does not stay;
+    `sync_state` is what the server says of the receiver (`sync`, `quorum`, `potential`, `async`; None: not there)."""
+
+    server: str
+    pid: int
+    receiver_pid: int | None = None
+    state: State = "starting"
+    system_id: str | None = None
+    timeline: TimelineField | None = None
+    received_lsn: LsnField | None = None
+    sync_state: str | None = None
+    last_error: str | None = None
+    gap: Gap | None = None
+    updated_at: datetime
+    tiers: dict[str, TierStatus] = {}
+
+
+def read_status(path: Path) -> StreamStatus | None:
+    """None when no stream has ever run here, or the file is not one of ours."""
+    try:
+        return StreamStatus.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def write_status(path: Path, status: StreamStatus) -> None:
+    """A reader sees the old status or the new one, never a part."""
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    scratch.write_text(status.model_dump_json(indent=2) + "\n")
+    scratch.replace(path)

@@ -1,0 +1,298 @@
+"""The WAL stream of one server: a supervised receiver, one shipper a tier, two slots, a status file.
+
+Order that everything rests on: the receiver has flushed WAL before the server's commit returns (synchronous); a file
+leaves the spool, and `<slot>_held` moves, only after every required tier holds it. What does not belong here: how a
+file is shipped (`wal_ship`), what the spool holds (`wal_spool`).
+
+Source: PostgreSQL manual, pg_receivewal; `FindStreamingStart` in pg_receivewal.c for where it goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from dr_pipelines.clock import Clock
+from dr_pipelines.commands import Command, Process, Runner
+from dr_pipelines.errors import DrError, UsageError
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.wal_ship import Shipper, Tier, lag_bytes
+from dr_pipelines.postgres.wal_slots import StreamedServer, ensure_slots, held_slot, seed_start
+from dr_pipelines.postgres.wal_spool import Spool, SystemSpool
+from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, TierStatus, read_status, write_status
+
+_TICK = 1.0  # seconds between two looks at the receiver
+_POLL = 0.1
+_LONGEST_BACKOFF = 5.0  # commits may be waiting for us
+_LONG_ENOUGH = 10.0  # seconds after which a receiver counts as having run well
+_LAST_SHIPPING = 60.0  # seconds that a tier gets at the end
+_REMOVED = ("has already been removed", "not in this server's history", "can no longer get changes", "invalidated")
+
+
+@dataclass
+class _Now:
+    """What the status file says next."""
+
+    state: State = "starting"
+    system: SystemSpool | None = None
+    timeline: Timeline | None = None
+    receiver_pid: int | None = None
+    sync_state: str | None = None
+    last_error: str | None = None
+    gap: Gap | None = None
+    known: dict[str, Lsn] = field(default_factory=dict)  # system id -> received before the last start of ours
+
+
+class WalStream:
+    """`dr wal stream SERVER`. `directory` is the server's state directory (`spool/`, `stream.json` below it);
+    `receiver(spool_directory)` builds the receiver's command, with `slot` as slot and application name."""
+
+    def __init__(
+        self,
+        name: str,
+        server: StreamedServer,
+        receiver: Callable[[Path], Command],
+        tiers: Sequence[Tier],
+        *,
+        slot: str,
+        directory: Path,
+        clock: Clock,
+        runner: Runner,
+        ship_open_every: float = 5.0,
+    ) -> None:
+        self._name, self._server, self._receiver, self._slot = name, server, receiver, slot
+        self._directory, self._clock, self._runner = directory, clock, runner
+        self.spool = Spool(directory / "spool")
+        self.status_path = directory / "stream.json"
+        self._shippers = [Shipper(tier, self.spool, clock=clock, open_every=ship_open_every) for tier in tiers]
+        self._now = _Now()
+        self._held_at: Lsn | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Stream until `stop`; then end the receiver, ship what is there and return.
+
+        Raises `UsageError` when another stream of this server runs here.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            self._remember_last_time()
+            with self._shipping():
+                backoff = _POLL
+                while not stop.is_set():
+                    ran = self._receive(stop)
+                    backoff = _POLL if ran > _LONG_ENOUGH else min(_LONGEST_BACKOFF, backoff * 2)
+                    self._wait(backoff, stop)
+            self._now.state = "stopped"
+            self._free()
+            self._write_status()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self._directory / "stream.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UsageError(
+                    f"another WAL stream of server {self._name} runs on this host",
+                    hint="see `dr status`; end the other one first, or leave it running.",
+                ) from error
+            yield
+
+    def _remember_last_time(self) -> None:
+        last = read_status(self.status_path)
+        if last is None:
+            return
+        self._now.gap = last.gap
+        if last.system_id and last.received_lsn:
+            self._now.known[last.system_id] = last.received_lsn
+        if last.receiver_pid is not None:
+            _end_orphan(last.receiver_pid, self.spool.root)
+
+    @contextmanager
+    def _shipping(self) -> Iterator[None]:
+        """Shippers run until the receiver is done, then ship once more."""
+        done = threading.Event()
+        threads = [
+            threading.Thread(target=shipper.run, args=(done,), name=f"ship-{shipper.tier.name}", daemon=True)
+            for shipper in self._shippers
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join(_LAST_SHIPPING)
+
+    # --- one life of the receiver ------------------------------------------------------------------------------
+
+    def _receive(self, stop: threading.Event) -> float:
+        """Prepare, start the receiver and stay with it until it ends. Gives the seconds that it ran."""
+        try:
+            system = self._prepare()
+            log = self._directory / "receiver.log"
+            with log.open("wb") as errors:
+                process = self._runner.start(self._receiver(system.directory), stderr=errors)
+        except DrError as error:
+            self._now.state, self._now.last_error = "waiting", error.message
+            return 0.0
+        started = self._clock.monotonic()
+        self._now.receiver_pid = process.pid
+        self._stay(process, stop)
+        self._now.receiver_pid, self._now.sync_state = None, None
+        for shipper in self._shippers:
+            shipper.hurry()
+        if not stop.is_set():
+            self._ended(system, process, log.read_text(errors="replace"))
+        return self._clock.monotonic() - started
+
+    def _prepare(self) -> SystemSpool:
+        """Slots, the old timeline's head put aside, the place to start from."""
+        facts = self._server.facts()
+        system = self.spool.system(facts.system_id)
+        self._now.system, self._now.timeline = system, facts.timeline
+        main, held, gap = ensure_slots(self._server, self._slot, now=self._clock.now())
+        if gap is not None:
+            self._lose(system, gap)
+        system.seal(before=facts.timeline)
+        known = [held.restart_lsn, self._now.known.get(facts.system_id)]
+        floor = self._now.gap.end if self._now.gap is not None else None
+        known = [lsn for lsn in known if lsn is not None and (floor is None or lsn >= floor)]
+        seed_start(system, main, known, timeline=facts.timeline, segment_size=facts.segment_size)
+        return system
+
+    def _stay(self, process: Process, stop: threading.Event) -> None:
+        self._write_status()
+        while process.returncode is None:
+            if stop.is_set():
+                process.stop()
+                return
+            self._tick()
+            waited = 0.0
+            while waited < _TICK and process.returncode is None and not self._clock.wait(_POLL, stop):
+                waited += _POLL
+
+    def _ended(self, system: SystemSpool, process: Process, said: str) -> None:
+        lines = [line for line in said.strip().splitlines() if line.strip()]
+        self._now.state = "waiting"
+        self._now.last_error = lines[-1] if lines else f"the receiver ended with exit code {process.returncode}"
+        if any(sign in said for sign in _REMOVED):
+            self._start_anew(system, self._now.last_error)
+
+    def _start_anew(self, system: SystemSpool, reason: str) -> None:
+        """The server has not what comes next: put the spool aside, go on from what it has, and say so."""
+        try:
+            main = self._server.slot(self._slot)
+            held = self._server.slot(held_slot(self._slot))
+            if main is not None and main.restart_lsn is not None and held is not None:
+                self._lose(system, Gap(reason=reason, end=main.restart_lsn, at=self._clock.now()))
+        except DrError as error:
+            self._now.last_error = error.message
+
+    def _lose(self, system: SystemSpool, gap: Gap) -> None:
+        received = system.received()
+        start = received[1] if received is not None else self._now.known.get(system.system_id)
+        self._now.gap = gap.model_copy(update={"start": start})
+        system.set_aside()
+        self._write_status()
+
+    # --- every second --------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float, stop: threading.Event) -> None:
+        self._free()
+        self._write_status()
+        self._clock.wait(seconds, stop)
+
+    def _tick(self) -> None:
+        try:
+            standby = self._server.standby(self._slot)
+            self._now.sync_state = standby.sync_state if standby is not None else None
+            if standby is not None:
+                self._now.state, self._now.last_error = "streaming", None
+            self._advance_held()
+        except DrError as error:
+            self._now.last_error = error.message
+        self._free()
+        self._write_status()
+
+    def _advance_held(self) -> None:
+        """Tell the server that the required tiers hold everything up to here."""
+        system, received = self._now.system, self._received()
+        if system is None or received is None:
+            return
+        ends = [
+            shipper.shipped.lsn
+            for shipper in self._required()
+            if shipper.shipped.system_id == system.system_id and shipper.shipped.timeline == received[0]
+        ]
+        held = [lsn for lsn in ends if lsn is not None]
+        if not held or len(held) < len(self._required()) or min(held) == self._held_at:
+            return
+        self._server.advance_slot(held_slot(self._slot), min(held))
+        self._held_at = min(held)
+
+    def _free(self) -> None:
+        required = self._required()
+        if not required:
+            return
+        for system in self.spool.systems():
+            files = system.files()
+            system.free({file.name for file in files if all(shipper.holds(file) for shipper in required)})
+
+    def _required(self) -> list[Shipper]:
+        return [shipper for shipper in self._shippers if shipper.tier.required]
+
+    def _received(self) -> tuple[Timeline, Lsn] | None:
+        return self._now.system.received() if self._now.system is not None else None
+
+    def _write_status(self) -> None:
+        now, received = self._now, self._received()
+        lsn = received[1] if received is not None else None
+        status = StreamStatus(
+            server=self._name,
+            pid=os.getpid(),
+            receiver_pid=now.receiver_pid,
+            state=now.state,
+            system_id=now.system.system_id if now.system is not None else None,
+            timeline=received[0] if received is not None else now.timeline,
+            received_lsn=lsn,
+            sync_state=now.sync_state,
+            last_error=now.last_error,
+            gap=now.gap,
+            updated_at=self._clock.now(),
+            tiers={shipper.tier.name: _tier_status(shipper, lsn) for shipper in self._shippers},
+        )
+        write_status(self.status_path, status)
+
+
+def _tier_status(shipper: Shipper, received: Lsn | None) -> TierStatus:
+    shipped = shipper.shipped
+    return TierStatus(
+        required=shipper.tier.required,
+        shipped_lsn=shipped.lsn,
+        lag_bytes=lag_bytes(shipped, received),
+        last_error=shipped.last_error,
+        updated_at=shipped.updated_at,
+    )
+
+
+def _end_orphan(pid: int, spool: Path) -> None:
+    """A receiver whose stream was killed goes on receiving and nobody ships: end it, if the pid is still its own."""
+    try:
+        process = psutil.Process(pid)
+        command = process.cmdline()
+        if any("pg_receivewal" in part for part in command) and any(str(spool) in part for part in command):
+            process.terminate()
+            process.wait(10)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        process.kill()

@@ -1,0 +1,72 @@
+"""The end of WAL in a padded file, on pages built here byte by byte."""
+
+from __future__ import annotations
+
+import struct
+
+import google_crc32c
+import pytest
+
+from dr_pipelines.postgres.wal_pages import PAGE_SIZE, end_of_wal
+
+
+def record(body: bytes) -> bytes:
+    header = struct.pack("<IIQBBH", 24 + len(body), 7, 0, 0, 10, 0)
+    return header + struct.pack("<I", google_crc32c.extend(google_crc32c.value(body), header)) + body
+
+
+def wal(records: list[bytes], pages: int = 8) -> tuple[bytes, int]:
+    """A file of `pages` pages with the records laid out as PostgreSQL does, and where the last one ends."""
+    out, position = bytearray(pages * PAGE_SIZE), 0
+
+    def header(remaining: int) -> int:
+        size = 40 if position == 0 else 24
+        info = (2 if position == 0 else 0) | (1 if remaining else 0)
+        struct.pack_into("<HHIQI", out, position, 0xD118, info, 1, position, remaining)
+        return size
+
+    for data in records:
+        position = (position + 7) & ~7
+        left = data
+        while left:
+            if position % PAGE_SIZE == 0:
+                position += header(len(left) if left is not data else 0)
+            take = min(len(left), PAGE_SIZE - position % PAGE_SIZE)
+            out[position : position + take] = left[:take]
+            position, left = position + take, left[take:]
+    return bytes(out), (position + 7) & ~7
+
+
+def test_an_empty_file_has_no_wal() -> None:
+    assert end_of_wal(bytes(4 * PAGE_SIZE)) == 0
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [record(b"x" * 50)],
+        [record(b"x" * 50), record(b"y" * 10 + bytes(30))],
+        [record(b"z" * 30_000)],
+        [record(b"a"), record(b"z" * 9_000 + bytes(9_000)), record(b"b" * 3)],
+        [record(b"x" * 100) for _ in range(300)],
+        [record(b"x" * (PAGE_SIZE - 40 - 24))],
+    ],
+    ids=["one", "ends with zeros", "over pages", "zero page tail", "many", "to the page's end"],
+)
+def test_the_end_is_the_last_records_end(records: list[bytes]) -> None:
+    data, end = wal(records)
+    assert end_of_wal(data) == end
+
+
+def test_a_cut_record_counts_as_far_as_it_is_there() -> None:
+    data, first = wal([record(b"x" * 50)])
+    whole, end = wal([record(b"x" * 50), record(b"y" * 5_000)])
+    cut = first + 1_000
+    found = end_of_wal(whole[:cut] + bytes(len(whole) - cut))
+    assert first < found <= cut < end
+
+
+def test_a_record_whose_zeros_are_not_there_yet_is_still_valid_when_its_sum_is() -> None:
+    data, end = wal([record(b"x" + bytes(2_000))])
+    assert len(data.rstrip(b"\0")) < end - 1_900
+    assert end_of_wal(data) == end
