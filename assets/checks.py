@@ -1,0 +1,108 @@
+"""Checks of database backups, named as promises. Each reads the stores; what could not be read has not passed."""
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.errors import DrError
+from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, WAL_ARCHIVE, asset_key, check_result
+from dr_pipelines.plan import Plan
+from dr_pipelines.plan.values import Schedule
+from dr_pipelines.repository.completeness import MANIFEST_IS_COMPLETE, manifest_is_complete
+from dr_pipelines.repository.due import BACKUP_IS_THERE, Window, backup_is_there, newest_due
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.resources import SiteResource
+
+if TYPE_CHECKING:
+    from dr_pipelines.site import Site
+
+WAL_HAS_NO_GAP = "wal_has_no_gap"
+TIER = "primary"
+Look = Callable[["Site"], CheckResult]
+
+
+def looked(name: str, look: Look, resource: SiteResource) -> CheckResult:
+    """What the look says; an error on the way means that nothing is proven."""
+    try:
+        return look(resource.site())
+    except DrError as error:
+        return not_proven(name, f"could not be checked: {error}", error=type(error).__name__)
+
+
+# --- the looks ----------------------------------------------------------------------------------------------
+
+
+def look_for_due_backup(server: str, kind: BackupKind, schedule: Schedule) -> Look:
+    """Whether the backup of today (a full) or of this hour (an incremental) is there, once it is due."""
+    window = Window.DAY if kind is BackupKind.FULL else Window.HOUR
+
+    def look(site: "Site") -> CheckResult:
+        due = newest_due(schedule.cron, schedule.interval, window, site.clock.now())
+        return backup_is_there(site.repository(server, TIER).backups(server), kind, due)
+
+    return look
+
+
+def look_for_complete_manifest(server: str, kind: BackupKind) -> Look:
+    """Of the newest backup that was asked for as this kind."""
+
+    def look(site: "Site") -> CheckResult:
+        repository = site.repository(server, TIER)
+        taken = [backup for backup in repository.backups(server) if backup.asked_kind is kind]
+        if not taken:
+            return failed(MANIFEST_IS_COMPLETE, f"there is no {kind} backup of {server}")
+        newest = max(taken, key=lambda backup: backup.started_at)
+        return manifest_is_complete(repository.store, newest)
+
+    return look
+
+
+def look_for_wal_gap(server: str) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines.postgres.wal_checks import wal_has_no_gap
+
+        return wal_has_no_gap(site.repository(server, TIER), server)
+
+    return look
+
+
+# --- as asset checks ----------------------------------------------------------------------------------------
+
+
+def asset_check(key: dg.AssetKey, name: str, description: str, look: Look) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=key, name=name, description=description)
+    def _check(site: SiteResource) -> dg.AssetCheckResult:
+        return check_result(looked(name, look, site))
+
+    return _check
+
+
+def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
+    for server, asked in plan.databases.items():
+        wanted = [(FULL_BACKUP, BackupKind.FULL, asked.schedule.full)]
+        if asked.schedule.incremental is not None:
+            wanted.append((INCREMENTAL_BACKUP, BackupKind.INCREMENTAL, asked.schedule.incremental))
+        for thing, kind, schedule in wanted:
+            key = asset_key(server, thing)
+            yield asset_check(
+                key,
+                MANIFEST_IS_COMPLETE,
+                f"Every object of the newest {kind} backup is in the store, with its size.",
+                look_for_complete_manifest(server, kind),
+            )
+            yield asset_check(
+                key,
+                BACKUP_IS_THERE,
+                f"The {kind} backup that was due ({schedule.text}) was taken in its partition.",
+                look_for_due_backup(server, kind, schedule),
+            )
+        yield asset_check(
+            asset_key(server, WAL_ARCHIVE),
+            WAL_HAS_NO_GAP,
+            "WAL reaches without a gap from the oldest backup to the newest segment.",
+            look_for_wal_gap(server),
+        )

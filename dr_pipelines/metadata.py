@@ -1,0 +1,154 @@
+"""What a person sees in Dagster: names of groups, metadata of a backup, answers of checks, errors with their hints.
+
+What does not belong here: deciding anything. It only turns our objects into Dagster's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dr_pipelines.checks import CheckResult, Verdict
+from dr_pipelines.errors import DrError
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.manifest import BackupManifest
+
+DATABASE_BACKUPS = "database_backups"
+FULL_BACKUP = "full_backup"
+INCREMENTAL_BACKUP = "incremental_backup"
+WAL_ARCHIVE = "wal_archive"
+
+
+def asset_key(server: str, thing: str) -> dg.AssetKey:
+    return dg.AssetKey([server, thing])
+
+
+def identifier(server: str) -> str:
+    """A server's name where Dagster takes only letters, digits and underscores (jobs, schedules, sensors, pools)."""
+    return server.replace("-", "_")
+
+
+# --- backups ------------------------------------------------------------------------------------------------
+
+
+def backup_metadata(manifest: BackupManifest, tier: str) -> dict[str, Any]:
+    """Sizes in bytes, times in seconds; numbers are plain, so that Dagster plots them."""
+    seconds = (manifest.finished_at - manifest.started_at).total_seconds()
+    size, stored = manifest.archive.size, manifest.stored_size
+    entries: dict[str, Any] = {
+        "label": manifest.label,
+        "kind": str(manifest.kind),
+        "kind_reason": manifest.kind_reason,
+        "parent": manifest.parent,
+        "provisional": manifest.provisional,
+        "tier": tier,
+        "bytes": size,
+        "stored_bytes": stored,
+        "ratio": round(size / stored, 3) if stored else None,
+        "seconds": round(seconds, 3),
+        "mb_per_second": round(size / seconds / 1e6, 2) if seconds > 0 else None,
+        "start_lsn": str(manifest.start_lsn),
+        "stop_lsn": str(manifest.stop_lsn),
+        "timeline": manifest.timeline.id,
+        "postgres_version": manifest.postgres_version,
+        "started_at": dg.MetadataValue.timestamp(manifest.started_at),
+        "finished_at": dg.MetadataValue.timestamp(manifest.finished_at),
+    }
+    return {name: value for name, value in entries.items() if value is not None}
+
+
+# --- checks -------------------------------------------------------------------------------------------------
+
+
+def check_result(result: CheckResult) -> dg.AssetCheckResult:
+    """What is not proven has not passed: it alarms like a failure, and says that it is another thing."""
+    return dg.AssetCheckResult(
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=result.summary,
+        metadata=_check_metadata(result),
+    )
+
+
+def check_evaluation(key: dg.AssetKey, result: CheckResult) -> dg.AssetCheckEvaluation:
+    """The same answer as an event without a run, for sensors."""
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=result.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=result.summary,
+        metadata=_check_metadata(result),
+    )
+
+
+def _check_metadata(result: CheckResult) -> dict[str, Any]:
+    verdict = {"verdict": str(result.verdict)} if result.verdict is not Verdict.PASS else {}
+    return verdict | {name: _value(value) for name, value in result.details.items() if value is not None}
+
+
+def _value(value: Any) -> Any:
+    """Dagster takes plain JSON values; others are shown as they print."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, datetime):
+        return dg.MetadataValue.timestamp(value)
+    return dg.MetadataValue.json(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+# --- errors and progress ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Only what is transient is left to the retry policy; anything else fails the run at once, with its hint."""
+    try:
+        yield
+    except DrError as error:
+        raise failure(error) from error
+    except dg.Failure:
+        raise
+    except Exception as error:
+        raise dg.Failure(f"unexpected {type(error).__name__}: {error}", allow_retries=False) from error
+
+
+def failure(error: DrError) -> dg.Failure:
+    metadata: dict[str, Any] = {"error": type(error).__name__, "exit_code": error.exit_code}
+    if error.hint is not None:
+        metadata["hint"] = error.hint
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.transient)
+
+
+class LoggedProgress(Progress):
+    """Phases and notes as lines of the run's log. Bytes are not logged: the log would be nothing else."""
+
+    def __init__(self, log: logging.Logger | dg.DagsterLogManager) -> None:
+        self._log = log
+
+    def phase(self, name: str, total_bytes: int | None = None) -> None:
+        self._log.info(name if total_bytes is None else f"{name} ({total_bytes / 1e6:,.1f} MB)")
+
+    def advance(self, count: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self._log.info(text)
+
+
+def plan_metadata(path: Path) -> dict[str, Any]:
+    """Where an asset's promise is written."""
+    return {"plan": dg.MetadataValue.path(str(path))}

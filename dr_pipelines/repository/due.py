@@ -1,0 +1,79 @@
+"""Is the backup there that was due? Pure: manifests, a schedule and a time in, an answer out.
+
+Dagster's freshness policies look at an asset as a whole and take an old partition that was filled late for news;
+this looks at when backups were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+
+from croniter import croniter
+
+from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+
+BACKUP_IS_THERE = "backup_is_there"
+
+# How long a backup may take before its absence is news: a quarter of the distance of two, and never over an hour.
+LONGEST_ALLOWANCE = timedelta(hours=1)
+
+
+class Window(Enum):
+    """The time in which a backup counts for its partition; also how its key is written."""
+
+    DAY = "%Y-%m-%d"
+    HOUR = "%Y-%m-%d-%H:00"
+
+    @property
+    def length(self) -> timedelta:
+        return timedelta(days=1) if self is Window.DAY else timedelta(hours=1)
+
+    def start(self, at: datetime) -> datetime:
+        floor = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+        return floor.replace(hour=0) if self is Window.DAY else floor
+
+
+@dataclass(frozen=True)
+class Due:
+    """A backup that must be there: scheduled at `at`, in the window that begins at `start`."""
+
+    window: Window
+    at: datetime
+
+    @property
+    def start(self) -> datetime:
+        return self.window.start(self.at)
+
+    @property
+    def key(self) -> str:
+        """The partition's key."""
+        return self.start.strftime(self.window.value)
+
+    def __str__(self) -> str:
+        return f"{'day' if self.window is Window.DAY else 'hour'} {self.key} (UTC)"
+
+
+def newest_due(cron: str, interval: timedelta, window: Window, now: datetime) -> Due:
+    """The newest tick of a schedule that was long enough ago for its backup to be there."""
+    latest = now.astimezone(UTC) - min(interval / 4, LONGEST_ALLOWANCE)
+    tick: datetime = croniter(cron, latest + timedelta(seconds=1)).get_prev(datetime)
+    return Due(window, tick)
+
+
+def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Due) -> CheckResult:
+    """A full serves where an incremental was due: it too is a point to recover from."""
+    serving = [backup for backup in backups if kind is BackupKind.INCREMENTAL or backup.kind is kind]
+    newest = max(serving, key=lambda backup: backup.started_at, default=None)
+    end = due.start + due.window.length
+    inside = [backup for backup in serving if due.start <= backup.started_at < end]
+    details = {"due_at": due.at, "partition": due.key, "newest": newest.label if newest else None}
+    if inside:
+        found = max(inside, key=lambda backup: backup.started_at)
+        return passed(BACKUP_IS_THERE, f"the backup of {due} is there: {found.label}", label=found.label, **details)
+    last = f"the newest is {newest.label}" if newest else "there is none at all"
+    return failed(BACKUP_IS_THERE, f"no {kind} backup was taken in the {due}; {last}", **details)
