@@ -22,7 +22,7 @@ GRACE = timedelta(minutes=15)
 
 def partition_of(partitions: dg.TimeWindowPartitionsDefinition, at: datetime) -> str:
     """The key of the window that holds an instant."""
-    return at.astimezone(UTC).strftime(partitions.fmt)
+    return at.astimezone(UTC).replace(minute=0, second=0).strftime(partitions.fmt)
 
 
 def refusal(partitions: dg.TimeWindowPartitionsDefinition, key: str, now: datetime) -> str | None:

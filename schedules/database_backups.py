@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.partitions import DAILY, HOURLY, partition_of
-from dr_pipelines.jobs import backup_job
+from dr_pipelines.jobs import backup_job_name
 from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP
 from dr_pipelines.plan import Plan
 
@@ -15,11 +15,11 @@ def backup_schedule(
     server: str, thing: str, cron: str, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.ScheduleDefinition:
     """Runs from the start: a backup that the plan promises must not wait for someone to flip a switch."""
-    job = backup_job(server, thing)
+    job = backup_job_name(server, thing)
 
     @dg.schedule(
-        name=f"{job.name}_schedule",
-        job=job,
+        name=f"{job}_schedule",
+        job_name=job,
         cron_schedule=cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

@@ -1,0 +1,35 @@
+"""The code location: what Dagster shows of a plan. Loading it needs the plan alone: no secret, store or server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.checks import backup_checks
+from assets.database_backups import database_backups
+from assets.wal_archive import wal_archives
+from dr_pipelines.jobs import backup_jobs
+from dr_pipelines.plan import default_plan_path, load_plan
+from dr_pipelines.resources import SiteResource
+from schedules.database_backups import backup_schedules
+from sensors.backups_due import due_sensors
+from sensors.wal_archive import wal_sensors
+
+
+def build_definitions(plan_path: Path) -> dg.Definitions:
+    """Raises `PlanError` when the plan is wrong."""
+    plan = load_plan(plan_path)
+    return dg.Definitions(
+        assets=[*database_backups(plan), *wal_archives(plan)],
+        asset_checks=list(backup_checks(plan)),
+        jobs=list(backup_jobs(plan)),
+        schedules=list(backup_schedules(plan)),
+        sensors=[*due_sensors(plan), *wal_sensors(plan)],
+        resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
+        # A run is one backup and its checks, one after the other: a process for each would only cost seconds.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions(default_plan_path())
