@@ -81,6 +81,19 @@ def backups_prefix(server: str) -> str:
     return f"servers/{server}/backups/"
 
 
+def label_of(server: str, key: str) -> str | None:
+    """The backup that a key below `backups_prefix` belongs to; None when it belongs to none."""
+    label, slash, _ = key.removeprefix(backups_prefix(server)).partition("/")
+    return label if slash and _LABEL.match(label) else None
+
+
+SERVERS = "servers/"
+
+
+def server_of(key: str) -> str:
+    return key.removeprefix(SERVERS).partition("/")[0]
+
+
 @dataclass(frozen=True)
 class WalLayout:
     """Keys of a server's WAL. `system_id` is PostgreSQL's, in decimal."""
@@ -92,11 +105,23 @@ class WalLayout:
     def prefix(self) -> str:
         return f"servers/{self.server}/wal/{self.system_id}/"
 
+    @property
+    def description(self) -> str:
+        """What holds for all segments: their size."""
+        return f"{self.prefix}wal.json"
+
     def timeline_prefix(self, timeline: Timeline) -> str:
         return f"{self.prefix}{timeline}/"
 
     def log_prefix(self, segment: WalSegment) -> str:
         return f"{self.timeline_prefix(segment.timeline)}{segment.log:08X}/"
+
+    def segment_prefix(self, segment: WalSegment) -> str:
+        """Whole and partial objects of one segment."""
+        return f"{self.log_prefix(segment)}{segment.name}."
+
+    def history_prefix(self, timeline: Timeline) -> str:
+        return f"{self.prefix}{timeline.history_file}."
 
     def segment(self, segment: WalSegment, sha256: str, suffix: str) -> str:
         """`sha256` is of the stored bytes: WAL has no manifest, so the name says what is right, scrubbing needs no key,
@@ -113,3 +138,30 @@ class WalLayout:
 
 def wal_prefix(server: str) -> str:
     return f"servers/{server}/wal/"
+
+
+def system_id_of(server: str, key: str) -> str:
+    return key.removeprefix(wal_prefix(server)).partition("/")[0]
+
+
+_WAL_NAME = re.compile(r"\A([0-9A-F]{24})(?:\.([0-9A-F]{16})\.partial)?\.([0-9a-f]{64})\.zst(?:\.age)?\Z")
+_HISTORY_NAME = re.compile(r"\A([0-9A-F]{8}\.history)\.([0-9a-f]{64})\.zst(?:\.age)?\Z")
+
+
+@dataclass(frozen=True)
+class WalKey:
+    """What the key of a WAL object says. `file` is PostgreSQL's name for it; `partial_end` is set for an open segment."""
+
+    file: str
+    sha256: str
+    partial_end: Lsn | None = None
+
+
+def parse_wal_key(key: str) -> WalKey | None:
+    """None for what is not WAL."""
+    name = key.rpartition("/")[2]
+    if match := _WAL_NAME.match(name):
+        return WalKey(match[1], match[3], Lsn(int(match[2], 16)) if match[2] else None)
+    if match := _HISTORY_NAME.match(name):
+        return WalKey(match[1], match[2])
+    return None
