@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
-from dr_pipelines.repository.wal import WalArchive
+
+if TYPE_CHECKING:
+    from dr_pipelines.repository.wal import WalArchive
 
 _LOOK_EVERY = 0.5  # seconds between two looks for closed segments
 _LONGEST_PAUSE = 30.0  # seconds between two tries while the tier is down
@@ -94,7 +97,7 @@ class Shipper:
         except DrError as error:
             self._failed(error.message, open_too)
             return False
-        except Exception as error:  # a shipper that dies in silence would be the worst of all ends
+        except Exception as error:  # noqa: BLE001 - a shipper that dies in silence would be the worst of all ends
             self._failed(f"{type(error).__name__}: {error}", open_too)
             return False
         with self._lock:

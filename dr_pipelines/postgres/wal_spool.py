@@ -38,8 +38,8 @@ class SpoolFile:
         return str(self.path)
 
     def read(self) -> bytes:
-        """The WAL: a whole segment, or the head of an open one up to `end`. Raises `FileNotFoundError` when the receiver
-        closed the segment meanwhile: the next look finds it whole."""
+        """The WAL: a whole segment, or the head of an open one up to `end`. Raises `FileNotFoundError` when the
+        receiver closed the segment meanwhile: the next look finds it whole."""
         with self.path.open("rb") as file:
             return file.read(self.end - self.segment.start)
 

@@ -184,8 +184,10 @@ class WalStream:
         lines = [line for line in said.strip().splitlines() if line.strip()]
         self._now.state = "waiting"
         self._now.last_error = lines[-1] if lines else f"the receiver ended with exit code {process.returncode}"
-        if any(sign in said for sign in _REMOVED):
-            self._start_anew(system, self._now.last_error)
+        removed = next((line for line in lines if any(sign in line for sign in _REMOVED)), None)
+        if removed is not None:
+            self._now.last_error = removed
+            self._start_anew(system, removed)
 
     def _start_anew(self, system: SystemSpool, reason: str) -> None:
         """The server has not what comes next: put the spool aside, go on from what it has, and say so."""

@@ -59,7 +59,7 @@ def test_the_end_is_the_last_records_end(records: list[bytes]) -> None:
 
 
 def test_a_cut_record_counts_as_far_as_it_is_there() -> None:
-    data, first = wal([record(b"x" * 50)])
+    _, first = wal([record(b"x" * 50)])
     whole, end = wal([record(b"x" * 50), record(b"y" * 5_000)])
     cut = first + 1_000
     found = end_of_wal(whole[:cut] + bytes(len(whole) - cut))

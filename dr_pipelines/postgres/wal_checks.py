@@ -1,0 +1,153 @@
+"""Whether the WAL in a repository reaches from the oldest full backup to its newest end without a hole.
+
+It really lists the store. What does not belong here: reading the segments' contents (`dr verify` does) and the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dr_pipelines.checks import CheckResult, failed, not_proven, passed
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+
+if TYPE_CHECKING:
+    from dr_pipelines.repository.repository import Repository
+    from dr_pipelines.repository.wal import WalArchive
+
+NAME = "wal_has_no_gap"
+_NAMED = 10  # missing segments that the result names
+
+
+@dataclass(frozen=True)
+class TimelineWal:
+    """What a store holds of one timeline: whole segments' numbers, and the open segment with the end of its WAL."""
+
+    whole: frozenset[int]
+    open_number: int | None = None
+    open_end: Lsn | None = None
+
+    def end(self, size: int) -> Lsn | None:
+        ends = [Lsn((number + 1) * size) for number in self.whole] + ([self.open_end] if self.open_end else [])
+        return max(ends, default=None)
+
+    def covers(self, number: int, end: Lsn) -> bool:
+        """Whether the segment is there up to `end`."""
+        return number in self.whole or (
+            number == self.open_number and self.open_end is not None and self.open_end >= end
+        )
+
+
+def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[BackupManifest]) -> CheckResult:
+    """Looks at the newest timeline of the newest backup's system, and back along its history to the oldest full."""
+    if not backups:
+        return not_proven(NAME, f"{server_name} has no backup, so there is no place for WAL to start from")
+    newest = backups[-1]
+    archive = repository.wal(server_name, newest.system_id)
+    timelines = sorted(archive.timelines())
+    if not timelines:
+        return not_proven(NAME, f"the repository holds no WAL of {server_name}", system_id=newest.system_id)
+    switches = _switches(archive, timelines[-1])
+    if switches is None:
+        return failed(NAME, f"the history file of timeline {timelines[-1].id} is missing", timeline=timelines[-1].id)
+    path = [*switches, (timelines[-1], None)]
+    full = _oldest_full_on(path, [backup for backup in backups if backup.system_id == newest.system_id])
+    if full is None:
+        return not_proven(NAME, f"no full backup lies on the way to timeline {timelines[-1].id}")
+    held = {timeline: _held(archive, timeline) for timeline, _ in path}
+    return _judge(full, newest, path, held)
+
+
+def missing_segments(
+    start: Lsn,
+    timeline: Timeline,
+    path: Sequence[tuple[Timeline, Lsn | None]],
+    held: Mapping[Timeline, TimelineWal],
+    size: int,
+) -> tuple[list[WalSegment], Lsn | None]:
+    """The segments that are not there from `start` on `timeline` along `path` (timelines, oldest first, each with the
+    position where it was left; None: the newest), and the end of what is there."""
+    missing: list[WalSegment] = []
+    position, end = start, None
+    legs = [(line, left) for line, left in path if line >= timeline]
+    for index, (line, left) in enumerate(legs):
+        last = left if left is not None else held[line].end(size)
+        if last is None or last < position:
+            return missing, end
+        following = held[legs[index + 1][0]] if index + 1 < len(legs) else None
+        for number in range(position.value // size, -(-last.value // size)):
+            segment = WalSegment(line, number, size)
+            # The first segment of a timeline begins with a copy of what the one before had of it.
+            copied = (
+                following is not None and number in (following.whole | {following.open_number}) and segment.end > last
+            )
+            if not held[line].covers(number, min(segment.end, last)) and not copied:
+                missing.append(segment)
+        position = end = last
+    return missing, end
+
+
+def _judge(
+    full: BackupManifest,
+    newest: BackupManifest,
+    path: Sequence[tuple[Timeline, Lsn | None]],
+    held: Mapping[Timeline, TimelineWal],
+) -> CheckResult:
+    missing, end = missing_segments(full.start_lsn, full.timeline, path, held, full.segment_size)
+    seen = {
+        "oldest_full": full.label,
+        "from_lsn": str(full.start_lsn),
+        "to_lsn": str(end) if end is not None else None,
+        "timeline": path[-1][0].id,
+        "segments": sum(len(wal.whole) for wal in held.values()),
+    }
+    if missing:
+        names = [segment.name for segment in missing[:_NAMED]]
+        summary = f"{len(missing)} WAL segments are missing after {full.label}, the first is {names[0]}"
+        return failed(NAME, summary, missing=names, missing_count=len(missing), **seen)
+    if end is None or end <= full.start_lsn:
+        return not_proven(NAME, f"the repository holds no WAL after the start of {full.label}", **seen)
+    if newest.timeline == path[-1][0] and end < newest.stop_lsn:
+        summary = f"WAL ends at {end}, before {newest.label} becomes consistent at {newest.stop_lsn}"
+        return failed(NAME, summary, **seen)
+    return passed(NAME, f"WAL is whole from {full.label} ({full.start_lsn}) to {end}", **seen)
+
+
+def _switches(archive: WalArchive, timeline: Timeline) -> list[tuple[Timeline, Lsn | None]] | None:
+    """The timelines before this one with the position where each was left; None when its history file is missing."""
+    if timeline.id == 1:
+        return []
+    history = archive.history(timeline)
+    return None if history is None else parse_history(history)
+
+
+def parse_history(history: bytes) -> list[tuple[Timeline, Lsn | None]]:
+    """Lines of `<timeline> TAB <position where it was left> TAB <reason>`; comments and empty lines are skipped."""
+    rows = [line.split(None, 2) for line in history.decode(errors="replace").splitlines()]
+    return [(Timeline(int(row[0])), Lsn.parse(row[1])) for row in rows if len(row) >= 2 and row[0].isdigit()]
+
+
+def _oldest_full_on(
+    path: Sequence[tuple[Timeline, Lsn | None]], backups: Sequence[BackupManifest]
+) -> BackupManifest | None:
+    left = dict(path)
+    fulls = [
+        backup
+        for backup in backups
+        if backup.kind is BackupKind.FULL
+        and backup.timeline in left
+        and ((end := left[backup.timeline]) is None or backup.stop_lsn <= end)
+    ]
+    return min(fulls, key=lambda backup: backup.start_lsn, default=None)
+
+
+def _held(archive: WalArchive, timeline: Timeline) -> TimelineWal:
+    partial = archive.newest_partial(timeline)
+    return TimelineWal(
+        frozenset(stored.segment.number for stored in archive.segments(timeline)),
+        None if partial is None else partial.segment.number,
+        None if partial is None else partial.end,
+    )
