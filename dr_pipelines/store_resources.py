@@ -33,12 +33,9 @@ def _revealed(secret: Secret | None) -> str | None:
 class TierS3Resource(S3Resource):
     """dagster-aws's resource, whose client has the addressing, checksums, pool and timeouts of our stores."""
 
-    profile: str
-
     @classmethod
     def of(cls, plan: S3StorePlan) -> TierS3Resource:
         return cls(
-            profile=plan.profile,
             region_name=plan.region,
             endpoint_url=plan.endpoint,
             aws_access_key_id=_revealed(plan.access_key_id),
@@ -51,7 +48,6 @@ class TierS3Resource(S3Resource):
             region=self.region_name or "us-east-1",
             access_key_id=self.aws_access_key_id,
             secret_access_key=self.aws_secret_access_key,
-            profile=self.profile,  # type: ignore[arg-type]
         )
 
 
@@ -83,7 +79,7 @@ def open_through_dagster(name: str, plan: StorePlan, clock: Clock) -> ObjectStor
         client = TierAzureResource.of(plan).container_client(plan.container, plan.api_version)
         store = AzureStore(client, name)
     else:
-        return open_store(plan, clock=clock)
+        return open_store(plan, name, clock=clock)
     return wrapped(store, plan.prefix, clock)
 
 

@@ -1,0 +1,158 @@
+"""A directory of this machine as a store. A put has returned only when file and directory are on disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectNotFound, StoreError
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
+from dr_pipelines.storage.keys import checked
+
+_PIECE = 4 * 1024 * 1024
+_UNFINISHED = ".unfinished-"
+
+
+class LocalStore:
+    """Objects are files below `root`; an unfinished put is a hidden file that no listing shows."""
+
+    def __init__(self, root: Path, name: str | None = None) -> None:
+        self.root = root
+        self.name = name or str(root)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(conditional_put=True, confirms_digest=True)
+
+    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+        if retain_until is not None:
+            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+        path = self._path(key)
+        with _told(self.name, key):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self._write(path, body)
+            try:
+                self._move(unfinished, path, body, if_absent=if_absent)
+            finally:
+                unfinished.unlink(missing_ok=True)
+            _sync_directory(path.parent)
+        return self.stat(key)
+
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        with _told(self.name, key):
+            file = self._path(key).open("rb")
+        return self._pieces(file, key, offset, length)
+
+    def stat(self, key: str) -> ObjectInfo:
+        with _told(self.name, key):
+            return _info(key, self._path(key).stat())
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        folder = self.root / prefix.rpartition("/")[0]
+        with _told(self.name, prefix):
+            found = sorted(self._walk(folder, prefix), key=lambda info: info.key) if folder.is_dir() else []
+        return iter(found)
+
+    def delete(self, key: str) -> None:
+        with _told(self.name, key):
+            self._path(key).unlink(missing_ok=True)
+
+    def extend_lock(self, key: str, retain_until: datetime) -> None:
+        raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+
+    def _path(self, key: str) -> Path:
+        return self.root / checked(key)
+
+    def _write(self, path: Path, body: Body) -> Path:
+        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+        try:
+            digest = hashlib.sha256()
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                for chunk in body.chunks:
+                    digest.update(chunk)
+                    _write_all(file.fileno(), memoryview(chunk))
+                os.fsync(file.fileno())
+            if digest.hexdigest() != body.sha256:
+                raise IntegrityError(f"{self.name}: what was to be written under {path.name} is not what it says")
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return Path(name)
+
+    def _move(self, unfinished: Path, path: Path, body: Body, *, if_absent: bool) -> None:
+        if not if_absent:
+            unfinished.replace(path)
+            return
+        try:
+            os.link(unfinished, path)
+        except FileExistsError:
+            with path.open("rb") as file:
+                same = hashlib.file_digest(file, "sha256").hexdigest() == body.sha256
+            if not same:
+                raise ObjectExists(f"{self.name}: {path.relative_to(self.root)} is there with other content") from None
+
+    def _pieces(self, file, key: str, offset: int, length: int | None) -> Iterator[bytes]:  # type: ignore[no-untyped-def]
+        left = length
+        with file, _told(self.name, key):
+            file.seek(offset)
+            while left is None or left > 0:
+                piece = file.read(_PIECE if left is None else min(_PIECE, left))
+                if not piece:
+                    return
+                left = None if left is None else left - len(piece)
+                yield piece
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+        def refuse(error: OSError) -> None:
+            raise error
+
+        for here, folders, files in os.walk(folder, onerror=refuse):
+            base = Path(here)
+            folders[:] = [name for name in folders if _may_match(f"{(base / name).relative_to(self.root)}/", prefix)]
+            for name in files:
+                key = str((base / name).relative_to(self.root))
+                if key.startswith(prefix) and not name.startswith(_UNFINISHED):
+                    yield _info(key, (base / name).stat())
+
+
+def _may_match(folder: str, prefix: str) -> bool:
+    return folder.startswith(prefix) or prefix.startswith(folder)
+
+
+def _info(key: str, stat: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    view = view.cast("B")
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _told(store: str, key: str) -> Iterator[None]:
+    """Errors of the file system in the words of a store."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ObjectNotFound(f"{store}: there is no {key}") from None
+    except PermissionError as error:
+        raise AccessDenied(f"{store}: no right to touch {key}", hint="check the owner of the directory.") from error
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StoreError(f"{store}: the disk is full", hint="make room, then run the command again.") from error
+        raise StoreError(f"{store}: {key}: {error.strerror or error}") from error
