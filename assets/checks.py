@@ -65,7 +65,8 @@ def look_for_wal_gap(server: str) -> Look:
         # Imported here: see resources.py.
         from dr_pipelines.postgres.wal_checks import wal_has_no_gap
 
-        return wal_has_no_gap(site.repository(server, TIER), server)
+        repository = site.repository(server, TIER)
+        return wal_has_no_gap(repository, server, repository.backups(server))
 
     return look
 

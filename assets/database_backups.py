@@ -44,13 +44,12 @@ def backup_asset(
         "A partition is the time in which the backup is taken; only the one of now can be.",
     )
     def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult:
-        # Imported here: see resources.py.
-        from dr_pipelines import operations
-
+        guard(partitions, context.partition_key, site.now())
         with failures():
-            opened = site.site()
-            guard(partitions, context.partition_key, opened.clock.now())
-            manifest = operations.take_backup(opened, server, kind, LoggedProgress(context.log))
+            # Imported here: see resources.py.
+            from dr_pipelines import operations
+
+            manifest = operations.take_backup(site.site(), server, kind, LoggedProgress(context.log))
             return dg.MaterializeResult(metadata=backup_metadata(manifest, "primary"))
 
     return _backup

@@ -1,6 +1,5 @@
 """The code location: what Dagster shows of a plan. Loading it needs the plan alone: no secret, store or server."""
-
-from __future__ import annotations
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from pathlib import Path
 
@@ -32,4 +31,7 @@ def build_definitions(plan_path: Path) -> dg.Definitions:
     )
 
 
-defs = build_definitions(default_plan_path())
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Of the plan that `$DR_PLAN` names. Called by Dagster when it loads the location, not by an import."""
+    return build_definitions(default_plan_path())

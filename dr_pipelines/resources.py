@@ -6,12 +6,14 @@ which Dagster stores and shows.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.plan import load_plan
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ class SiteResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     plan_path: str = Field(description="The DR plan, a YAML file.")
 
+    def now(self) -> datetime:
+        return SystemClock().now()
+
     def site(self) -> Site:
         """Raises `PlanError`, `SecretMissing`."""
         # Imported here: boto3, Azure's SDK and psycopg are needed in a run, not to load the code location.
-        from dr_pipelines.clock import SystemClock
         from dr_pipelines.site import Site
         from dr_pipelines.store_resources import LazyStores
 

@@ -1,0 +1,156 @@
+"""The code location as Dagster sees it: loaded by its own command, launched as its API launches."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets.partitions import DAILY, HOURLY, partition_of
+from dr_pipelines.definitions import build_definitions
+from dr_pipelines.errors import AccessDenied, StoreUnavailable
+from dr_pipelines.metadata import asset_key, failure
+
+ROOT = Path(__file__).parents[2]
+SERVERS = ("shop", "crm-eu", "ledger")
+
+
+@pytest.fixture
+def plan_path(tmp_path: Path) -> Path:
+    """Three servers; every secret is missing, no store or server answers."""
+    path = tmp_path / "plan.yaml"
+    server = {
+        "connection": {"host": "127.0.0.1", "port": 1, "password": "${ENV:DR_TEST_ABSENT_PASSWORD}"},
+        "schedule": {"full": "daily", "incremental": "hourly"},
+        "storage": {"primary": "bucket"},
+    }
+    store = {
+        "type": "s3",
+        "endpoint": "http://127.0.0.1:1",
+        "bucket": "backups",
+        "access_key_id": "${ENV:DR_TEST_ABSENT_ID}",
+        "secret_access_key": "${ENV:DR_TEST_ABSENT_KEY}",
+    }
+    databases = {name: server for name in SERVERS}
+    # As JSON, which is YAML too: no anchors for what is shared.
+    plan = {"version": 1, "name": "three", "storage": {"bucket": store}, "encryption": "none", "databases": databases}
+    path.write_text(yaml.dump(plan, Dumper=_NoAnchors))
+    return path
+
+
+class _NoAnchors(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def test_the_location_loads_by_workspace_file_without_secrets_stores_or_servers(
+    plan_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dagster"), "definitions", "validate", "-w", "workspace.yaml"],
+        cwd=ROOT,
+        env={**os.environ, "DR_PLAN": str(plan_path), "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Validation successful" in done.stdout + done.stderr
+    assert not (tmp_path / ".telemetry").exists()
+
+
+def test_loading_stays_light(plan_path: Path) -> None:
+    heavy = ("great_expectations", "boto3", "azure.storage.blob", "psycopg", "pandas")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, dr_pipelines.definitions; print([m for m in {heavy} if m in sys.modules])"],
+        cwd=ROOT,
+        env={**os.environ, "DR_PLAN": str(plan_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_three_servers_give_three_sets(plan_path: Path) -> None:
+    repository = build_definitions(plan_path).get_repository_def()
+    graph = repository.asset_graph
+    for server in SERVERS:
+        full, incremental, wal = (
+            asset_key(server, thing) for thing in ("full_backup", "incremental_backup", "wal_archive")
+        )
+        assert graph.get(full).partitions_def == DAILY
+        assert graph.get(incremental).partitions_def == HOURLY
+        assert graph.get(wal).is_external
+        pools = {graph.get(key).pools and next(iter(graph.get(key).pools)) for key in (full, incremental)}
+        assert pools == {f"postgres_{server.replace('-', '_')}"}
+        checks = {(check.asset_key, check.name) for check in graph.asset_check_keys if check.asset_key.path[0] == server}
+        promised = {(key, name) for key in (full, incremental) for name in ("manifest_is_complete", "backup_is_there")}
+        assert checks == promised | {(wal, "wal_has_no_gap")}
+    assert len(repository.schedule_defs) == 2 * len(SERVERS)
+    assert len(repository.sensor_defs) == 2 * len(SERVERS)
+
+
+@pytest.mark.parametrize("days", [-1, 1, 20000], ids=["yesterday", "tomorrow", "far future"])
+def test_a_partition_that_is_not_now_fails_once_and_says_why(
+    plan_path: Path, instance: dg.DagsterInstance, days: int
+) -> None:
+    now = datetime.now(UTC)
+    # Two hours from midnight's grace: yesterday by a margin whatever the hour.
+    key = partition_of(DAILY, now + timedelta(days=days - (days < 0)))
+    job = build_definitions(plan_path).resolve_job_def("shop_full_backup")
+    result = job.execute_in_process(tags={"dagster/partition": key}, instance=instance, raise_on_error=False)
+    assert not result.success
+    events = [event for event in result.all_events if event.is_step_failure]
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    error = events[0].step_failure_data.user_failure_data
+    assert error is not None and error.description is not None
+    assert "only the partition of now" in error.description
+    assert "HINT" in error.description
+
+
+def test_a_missing_secret_fails_the_run_once_with_its_name(plan_path: Path, instance: dg.DagsterInstance) -> None:
+    now = datetime.now(UTC)
+    job = build_definitions(plan_path).resolve_job_def("crm_eu_incremental_backup")
+    result = job.execute_in_process(partition_key=partition_of(HOURLY, now), instance=instance, raise_on_error=False)
+    assert not result.success
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    error = next(event for event in result.all_events if event.is_step_failure).step_failure_data.user_failure_data
+    assert error is not None
+    assert "DR_TEST_ABSENT" in (error.description or "")
+    assert error.metadata["error"].value == "SecretMissing"
+
+
+def test_schedules_ask_for_the_partition_of_their_tick(plan_path: Path, instance: dg.DagsterInstance) -> None:
+    definitions = build_definitions(plan_path)
+    tick = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+    for name, key in (("full_backup", "2026-11-24"), ("incremental_backup", "2026-11-24-02:00")):
+        schedule = definitions.get_schedule_def(f"shop_{name}_schedule")
+        assert schedule.execution_timezone == "UTC"
+        context = dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=tick, repository_def=definitions.get_repository_def()
+        )
+        (request,) = schedule.evaluate_tick(context).run_requests or ()
+        assert request.partition_key == key
+        assert request.run_key == f"shop:{name}:{key}"
+
+
+def test_only_what_can_succeed_is_tried_again() -> None:
+    assert failure(StoreUnavailable("the store does not answer")).allow_retries
+    refused = failure(AccessDenied("the store says no", hint="check the key with `dr store check`."))
+    assert not refused.allow_retries
+    assert refused.metadata["hint"].value == "check the key with `dr store check`."
