@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
-
-if TYPE_CHECKING:
-    from dr_pipelines.repository.repository import Repository
-    from dr_pipelines.repository.wal import WalArchive
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.wal import WalArchive
 
 NAME = "wal_has_no_gap"
 _NAMED = 10  # missing segments that the result names

@@ -9,15 +9,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
-
-if TYPE_CHECKING:
-    from dr_pipelines.repository.wal import WalArchive
+from dr_pipelines.repository.wal import WalArchive
 
 _LOOK_EVERY = 0.5  # seconds between two looks for closed segments
 _LONGEST_PAUSE = 30.0  # seconds between two tries while the tier is down
