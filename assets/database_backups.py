@@ -43,7 +43,7 @@ def backup_asset(
         description=f"A {kind} base backup of {server}, in the repository on its primary tier. "
         "A partition is the time in which the backup is taken; only the one of now can be.",
     )
-    def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult:
+    def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
         guard(partitions, context.partition_key, site.now())
         with failures():
             # Imported here: see resources.py.

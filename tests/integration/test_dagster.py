@@ -75,7 +75,11 @@ def test_the_location_loads_by_workspace_file_without_secrets_stores_or_servers(
 def test_loading_stays_light(plan_path: Path) -> None:
     heavy = ("great_expectations", "boto3", "azure.storage.blob", "psycopg", "pandas")
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys, dr_pipelines.definitions; print([m for m in {heavy} if m in sys.modules])"],
+        [
+            sys.executable,
+            "-c",
+            f"import sys, dr_pipelines.definitions; print([m for m in {heavy} if m in sys.modules])",
+        ],
         cwd=ROOT,
         env={**os.environ, "DR_PLAN": str(plan_path)},
         capture_output=True,
@@ -98,7 +102,9 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         assert graph.get(wal).is_external
         pools = {graph.get(key).pools and next(iter(graph.get(key).pools)) for key in (full, incremental)}
         assert pools == {f"postgres_{server.replace('-', '_')}"}
-        checks = {(check.asset_key, check.name) for check in graph.asset_check_keys if check.asset_key.path[0] == server}
+        checks = {
+            (check.asset_key, check.name) for check in graph.asset_check_keys if check.asset_key.path[0] == server
+        }
         promised = {(key, name) for key in (full, incremental) for name in ("manifest_is_complete", "backup_is_there")}
         assert checks == promised | {(wal, "wal_has_no_gap")}
     assert len(repository.schedule_defs) == 2 * len(SERVERS)
