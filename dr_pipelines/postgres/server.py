@@ -1,0 +1,243 @@
+"""A PostgreSQL server as we ask it: facts, readiness, slots, positions. The only module that runs SQL.
+
+Raises only errors of `dr_pipelines.errors`. A connection lives for one question: the stream and the schedules ask
+seldom, and a server that was replaced is met anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dr_pipelines.errors import ServerError, ServerMisconfigured, ServerUnavailable
+from dr_pipelines.lsn import Lsn, Timeline
+
+OLDEST_SUPPORTED = 14_00_00
+_REFUSALS = {
+    "28P01": "check the password that the plan refers to.",
+    "28000": "add a line for this host and role to the server's pg_hba.conf (with `replication` as the database too).",
+    "3D000": "name a database that exists (connection.dbname).",
+}
+
+
+@dataclass(frozen=True)
+class ServerConnection:
+    """How a server is reached. `host` may be a directory with a Unix socket. The password never prints."""
+
+    host: str
+    port: int = 5432
+    user: str = "postgres"
+    dbname: str = "postgres"
+    password: str | None = field(default=None, repr=False)
+    sslmode: str = "prefer"
+    application_name: str = "dr"
+
+    def parameters(self) -> dict[str, str]:
+        """As libpq's connection parameters."""
+        given = {
+            "host": self.host,
+            "port": str(self.port),
+            "user": self.user,
+            "dbname": self.dbname,
+            "sslmode": self.sslmode,
+            "application_name": self.application_name,
+            "connect_timeout": "10",
+            # A server that hangs must not hang whoever asks it.
+            "tcp_user_timeout": "30000",
+            "password": self.password,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ServerFacts:
+    """Who the server is and how it is set. Sizes in bytes; `version_num` as `180004`."""
+
+    system_id: str
+    timeline: Timeline
+    version: str
+    version_num: int
+    segment_size: int
+    block_size: int
+    data_checksums: bool
+    wal_level: str
+    summarize_wal: bool
+    in_recovery: bool
+    max_wal_senders: int
+
+    @property
+    def major(self) -> int:
+        return self.version_num // 10_000
+
+
+@dataclass(frozen=True)
+class PhysicalSlot:
+    """`lost`: the server removed WAL that the slot needed."""
+
+    name: str
+    restart_lsn: Lsn | None
+    active: bool
+    lost: bool
+
+
+@dataclass(frozen=True)
+class StandbyState:
+    """One line of pg_stat_replication."""
+
+    state: str
+    sync_state: str
+    flush_lsn: Lsn | None
+
+
+class Server:
+    """One PostgreSQL cluster."""
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+
+    def __repr__(self) -> str:
+        return f"Server({self.connection})"
+
+    # --- questions ------------------------------------------------------------------------------------------
+
+    def facts(self) -> ServerFacts:
+        row = self._row(
+            """
+            SELECT (SELECT system_identifier FROM pg_control_system())::text,
+                   CASE WHEN pg_is_in_recovery() THEN (SELECT timeline_id FROM pg_control_checkpoint())
+                        ELSE ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int END,
+                   current_setting('server_version'), current_setting('server_version_num')::int,
+                   pg_size_bytes(current_setting('wal_segment_size')), current_setting('block_size')::int,
+                   current_setting('data_checksums') = 'on', current_setting('wal_level'),
+                   coalesce(current_setting('summarize_wal', true), 'off') = 'on', pg_is_in_recovery(),
+                   current_setting('max_wal_senders')::int
+            """
+        )
+        return ServerFacts(row[0], Timeline(row[1]), *row[2:])
+
+    def check_ready_for_backup(self) -> ServerFacts:
+        """The facts, when the server and the role can give a backup. Raises `ServerMisconfigured` with what to set."""
+        facts = self.facts()
+        if facts.version_num < OLDEST_SUPPORTED:
+            raise ServerMisconfigured(f"{self.connection} runs PostgreSQL {facts.version}; 14 is the oldest supported")
+        if facts.wal_level == "minimal":
+            raise ServerMisconfigured(
+                f"{self.connection} runs with wal_level=minimal, which cannot be backed up while it runs",
+                hint="set wal_level = replica and restart the server.",
+            )
+        if not self._row("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")[0]:
+            raise ServerMisconfigured(
+                f"the role {self.connection.user} on {self.connection} has no right to replicate",
+                hint=f"run: ALTER ROLE {self.connection.user} REPLICATION",
+            )
+        if facts.max_wal_senders == 0:
+            raise ServerMisconfigured(
+                f"{self.connection} has max_wal_senders=0", hint="set max_wal_senders = 10 and restart the server."
+            )
+        return facts
+
+    def flush_lsn(self) -> Lsn:
+        """The newest position that is on the server's disk."""
+        return Lsn.parse(
+            self._row(
+                "SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() "
+                "ELSE pg_current_wal_flush_lsn() END)::text"
+            )[0]
+        )
+
+    def in_recovery(self) -> bool:
+        return bool(self._row("SELECT pg_is_in_recovery()")[0])
+
+    def slot(self, name: str) -> PhysicalSlot | None:
+        rows = self._rows(
+            "SELECT slot_name, restart_lsn::text, active, coalesce(wal_status = 'lost', false) "
+            "FROM pg_replication_slots WHERE slot_name = %s AND slot_type = 'physical'",
+            (name,),
+        )
+        if not rows:
+            return None
+        lsn = rows[0][1]
+        return PhysicalSlot(rows[0][0], Lsn.parse(lsn) if lsn else None, rows[0][2], rows[0][3])
+
+    def standby(self, application_name: str) -> StandbyState | None:
+        """How the server sees a connected receiver; None when it is not connected."""
+        rows = self._rows(
+            "SELECT state, sync_state, flush_lsn::text FROM pg_stat_replication "
+            "WHERE application_name = %s ORDER BY flush_lsn DESC NULLS LAST LIMIT 1",
+            (application_name,),
+        )
+        if not rows:
+            return None
+        return StandbyState(rows[0][0], rows[0][1], Lsn.parse(rows[0][2]) if rows[0][2] else None)
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def create_slot(self, name: str) -> PhysicalSlot:
+        """A permanent physical slot that keeps WAL from now on."""
+        self._row("SELECT 1 FROM pg_create_physical_replication_slot(%s, true)", (name,))
+        made = self.slot(name)
+        if made is None:
+            raise ServerError(f"slot {name} vanished from {self.connection} as soon as it was made")
+        return made
+
+    def drop_slot(self, name: str) -> None:
+        self._row("SELECT pg_drop_replication_slot(%s) IS NULL", (name,))
+
+    def advance_slot(self, name: str, to: Lsn) -> None:
+        """Let the server remove WAL before `to`. Going back is not possible and is left alone."""
+        slot = self.slot(name)
+        if slot is not None and slot.restart_lsn is not None and slot.restart_lsn < to:
+            self._row("SELECT end_lsn::text FROM pg_replication_slot_advance(%s, %s::pg_lsn)", (name, str(to)))
+
+    def switch_wal(self) -> Lsn:
+        """Close the current segment; the LSN is where it ended."""
+        return Lsn.parse(self._row("SELECT pg_switch_wal()::text")[0])
+
+    def create_restore_point(self, name: str) -> Lsn:
+        return Lsn.parse(self._row("SELECT pg_create_restore_point(%s)::text", (name,))[0])
+
+    # --- how ------------------------------------------------------------------------------------------------
+
+    def _row(self, query: str, values: Sequence[Any] = ()) -> tuple[Any, ...]:
+        rows = self._rows(query, values)
+        if not rows:
+            raise ServerError(f"{self.connection} gave no answer to: {query}")
+        return rows[0]
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._connected() as connection:
+            return connection.execute(sql.SQL(query), values or None).fetchall()  # type: ignore[arg-type]
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        try:
+            with psycopg.connect(**self.connection.parameters(), autocommit=True) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise self.error_of(error) from error
+
+    def error_of(self, error: psycopg.Error) -> ServerError:
+        """libpq's errors in our words."""
+        said = str(error).strip()
+        for code, hint in _REFUSALS.items():
+            if error.sqlstate == code or _says(code, said):
+                return ServerMisconfigured(f"{self.connection} refused the connection: {said}", hint=hint)
+        if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
+            return ServerUnavailable(
+                f"{self.connection} does not answer: {said}", hint="is the server up, and are host and port right?"
+            )
+        return ServerError(f"{self.connection}: {said}")
+
+
+def _says(code: str, said: str) -> bool:
+    """A refused connection carries its code only in words."""
+    words = {"28P01": "password authentication failed", "28000": "no pg_hba.conf entry", "3D000": "does not exist"}
+    return words[code] in said and "FATAL" in said
