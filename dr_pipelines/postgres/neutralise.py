@@ -1,5 +1,5 @@
-"""What a restored server must not do: archive, replicate, wait for standbys, run jobs, listen. Settings as data, and the
-files that carry them. They are written to the end of postgresql.auto.conf, where the last line wins."""
+"""What a restored server must not do: archive, replicate, wait for standbys, run jobs, listen. Settings as data,
+and the files that carry them. They are written to the end of postgresql.auto.conf, where the last line wins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def configured_libraries(data_dir: Path) -> list[str]:
 def quiet_settings(libraries: list[str]) -> dict[str, str]:
     """Stay after recovery: nothing reaches outside until a person lets it."""
     kept = [library for library in libraries if Path(library).name not in OUTGOING_LIBRARIES]
-    settings = {
+    return {
         "archive_mode": "off",
         "archive_command": "",
         "archive_library": "",
@@ -44,7 +44,6 @@ def quiet_settings(libraries: list[str]) -> dict[str, str]:
         "shared_preload_libraries": ", ".join(kept),
         "max_logical_replication_workers": "0",
     }
-    return settings
 
 
 def recovery_settings(

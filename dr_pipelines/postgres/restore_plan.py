@@ -83,7 +83,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """`candidates` in order: when one proves bad, the next is taken. `reachable_end` is the newest LSN that the WAL gives."""
+    """`candidates` in order: when one proves bad, the next is taken. `reachable_end` is the newest LSN
+    that the WAL gives."""
 
     target: RecoveryTarget
     timeline: Timeline
@@ -165,9 +166,7 @@ def lineage(timeline: Timeline, histories: Mapping[Timeline, Switch]) -> dict[Ti
     return path
 
 
-def covered_until(
-    backup: BackupManifest, spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None]
-) -> Lsn | None:
+def covered_until(backup: BackupManifest, spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None]) -> Lsn | None:
     """The newest LSN that replay from `backup` reaches along `path`; None when it cannot even become consistent."""
     at, timeline = backup.start_lsn, backup.timeline
     for step in sorted(moment for moment in path if moment >= timeline):
@@ -204,8 +203,8 @@ def _reaches(end: Lsn, target: RecoveryTarget) -> bool:
 def _newest_timeline(
     backups: Sequence[BackupManifest], spans: Sequence[WalSpan], histories: Mapping[Timeline, Switch]
 ) -> Timeline:
-    """The newest one that descends from a backup: as PostgreSQL's `latest`, but chosen with the whole archive in view, so
-    that a history file that is missing cannot silently select an older one."""
+    """The newest one that descends from a backup: as PostgreSQL's `latest`, but chosen with the whole archive in view,
+    so that a history file that is missing cannot silently select an older one."""
     known = {s.timeline for s in spans} | {b.timeline for b in backups} | set(histories)
     for timeline in sorted(known, reverse=True):
         path = lineage(timeline, histories)
@@ -231,9 +230,7 @@ def _candidate(
     wal = max(0, stop - newest.start_lsn)
     size = sum(backup.archive.size for backup in chain)
     provisional = next((f"{b.label}: {b.provisional}" for b in chain if b.provisional), None)
-    return Candidate(
-        chain, newest.start_lsn, wal, size / FETCH_RATE + wal / REPLAY_RATE + START_SECONDS, provisional
-    )
+    return Candidate(chain, newest.start_lsn, wal, size / FETCH_RATE + wal / REPLAY_RATE + START_SECONDS, provisional)
 
 
 def _raise_unreachable(
