@@ -115,7 +115,7 @@ class _Session:
             if "FATAL" in said:
                 raise ServerMisconfigured(
                     f"{self._where} refused a replication connection: {said}",
-                    hint="pg_hba.conf needs a `replication` line for this host, the role REPLICATION and a free sender.",
+                    hint="pg_hba.conf needs a `replication` line for this host, the role REPLICATION, and a sender.",
                 )
             raise ServerUnavailable(f"{self._where} does not answer: {said}", hint="is the server up?")
 

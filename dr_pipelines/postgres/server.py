@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from dr_pipelines.errors import ServerError, ServerMisconfigured, ServerUnavailable
 from dr_pipelines.lsn import Lsn, Timeline
@@ -214,12 +215,12 @@ class Server:
 
     def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._connected() as connection:
-            return connection.execute(sql.SQL(query), values or None).fetchall()  # type: ignore[arg-type]
+            return connection.execute(sql.SQL(query), values or None).fetchall()
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         try:
-            with psycopg.connect(**self.connection.parameters(), autocommit=True) as connection:
+            with psycopg.connect(make_conninfo(**self.connection.parameters()), autocommit=True) as connection:
                 yield connection
         except psycopg.Error as error:
             raise self.error_of(error) from error

