@@ -64,7 +64,7 @@ def s3_server(tmp_path: Path) -> Iterator[EmbeddedS3]:
 def identity() -> tuple[str, str]:
     """An age key of the tests: (identity, recipient)."""
     made = generate_identity()
-    return made.reveal(), made.recipient.text
+    return made.reveal(), str(made.recipient)
 
 
 @pytest.fixture

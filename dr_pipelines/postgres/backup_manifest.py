@@ -84,7 +84,8 @@ class _Crc32c:
         self._value = 0
 
     def update(self, data: memoryview) -> None:
-        self._value = google_crc32c.extend(self._value, data)
+        # The library takes bytes only; the copy costs a tenth of reading them.
+        self._value = google_crc32c.extend(self._value, bytes(data))
 
     def hexdigest(self) -> str:
         # PostgreSQL writes the number as it lies in memory, least significant byte first.

@@ -91,6 +91,14 @@ class TarWalk:
             self._position += count
             view = view[count:]
 
+    def skip(self, count: int) -> bool:
+        """Pass over `count` bytes unseen, when they all lie within the current member and do not end it."""
+        if self._member is None or self._done + count >= self._member.size:
+            return False
+        self._done += count
+        self._position += count
+        return True
+
     def finish(self) -> None:
         """Raises `IntegrityError` when the tar ends within a member."""
         if self._member is not None or self._padding or self._head:

@@ -1,0 +1,283 @@
+"""Taking a base backup into a repository.
+
+The order is what makes a crash harmless: claim, packs, backup_manifest, index, break-glass bundle, our manifest last.
+An incremental that the server refuses becomes a full at once, with the reason on record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dr_pipelines import __version__
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import BackupFailed, ChainBroken, DrError, RepositoryError
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres import backup_manifest
+from dr_pipelines.postgres.base_backup import StreamedBackup, stream_base_backup
+from dr_pipelines.postgres.server import Server, ServerFacts
+from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, renamed
+from dr_pipelines.postgres.trust import FIRST_WITH_INCREMENTALS, reason_for_doubt, reason_for_full
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest, Tablespace, WalRange
+from dr_pipelines.repository.pack import ArchiveWriter
+from dr_pipelines.repository.repository import BackupWriter, Repository
+
+_TABLESPACES = "pg_tblspc"
+_SEAL_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class SealedWal:
+    """What an hourly point is below PostgreSQL 17: the WAL up to `end` is closed and in the repository."""
+
+    server: str
+    system_id: str
+    timeline: Timeline
+    end: Lsn
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What was asked for, what is done and why."""
+
+    asked: BackupKind
+    parent: BackupManifest | None
+    parent_manifest: bytes | None
+    reason: str | None
+
+    @property
+    def kind(self) -> BackupKind:
+        return BackupKind.FULL if self.parent is None else BackupKind.INCREMENTAL
+
+
+def take_backup(
+    server: Server,
+    repository: Repository,
+    name: str,
+    kind: BackupKind,
+    *,
+    state_dir: Path,
+    clock: Clock,
+    progress: Progress,
+) -> BackupManifest | SealedWal:
+    """Take one backup of the server that the plan calls `name`; it exists when this returns.
+
+    `state_dir` is where this host keeps each backup's backup_manifest, because it cannot read what it encrypted.
+    Raises `ServerUnavailable`, `ServerMisconfigured`, `BackupFailed` or what the store raises; the repository is
+    then as before.
+    """
+    repository.check_format()
+    facts = server.check_ready_for_backup()
+    if kind is BackupKind.INCREMENTAL and facts.version_num < FIRST_WITH_INCREMENTALS:
+        return seal_wal(server, repository, name, clock=clock)
+    memory = _Memory(state_dir / name / "backup_manifests")
+    wish = _wish(repository, name, kind, facts, memory)
+    take = _Taking(server, repository, name, facts, memory, clock, progress)
+    try:
+        return take.run(wish)
+    except ChainBroken as error:
+        progress.note(f"the chain cannot be continued, a full is taken: {error.message}")
+        return take.run(_Wish(kind, None, None, error.message))
+
+
+def seal_wal(server: Server, repository: Repository, name: str, *, clock: Clock) -> SealedWal:
+    """Close the open segment and wait until the repository holds it.
+
+    Raises `BackupFailed` when it does not come within two minutes.
+    """
+    facts = server.facts()
+    end = server.switch_wal()
+    last = WalSegment.containing(Lsn(max(0, end.value - 1)), facts.timeline, facts.segment_size)
+    archive = repository.wal(name, facts.system_id)
+    deadline = clock.monotonic() + _SEAL_PATIENCE
+    while not any(stored.segment >= last for stored in archive.segments(facts.timeline)):
+        if clock.monotonic() > deadline:
+            raise BackupFailed(
+                f"WAL segment {last} of {name} did not reach {repository.tier} within {_SEAL_PATIENCE:.0f} seconds",
+                hint=f"is `dr wal stream {name}` running? `dr status` shows it.",
+            )
+        clock.wait(0.5)
+    return SealedWal(name, facts.system_id, facts.timeline, end)
+
+
+def _wish(repository: Repository, name: str, kind: BackupKind, facts: ServerFacts, memory: _Memory) -> _Wish:
+    if kind is BackupKind.FULL:
+        return _Wish(kind, None, None, None)
+    backups = repository.backups(name)
+    parent = backups[-1] if backups else None
+    reason = reason_for_full(parent, facts)
+    if parent is None or reason is not None:
+        return _Wish(kind, None, None, reason)
+    try:
+        repository.chain(parent)
+        known = memory.recall(parent) or _read_back(repository, parent)
+    except RepositoryError as error:
+        return _Wish(kind, None, None, error.message)
+    if known is None:
+        return _Wish(kind, None, None, f"this host no longer has the backup_manifest of {parent.label}")
+    return _Wish(kind, parent, known, None)
+
+
+def _read_back(repository: Repository, parent: BackupManifest) -> bytes | None:
+    """The parent's backup_manifest from the repository; None on a host without the identity."""
+    if not repository.codec.can_decrypt and parent.encoding.recipients:
+        return None
+    try:
+        return repository.codec.decode(b"".join(repository.store.open(parent.backup_manifest.key)))
+    except DrError:
+        return None
+
+
+class _Memory:
+    """The backup_manifests of past backups, one file a label."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def recall(self, backup: BackupManifest) -> bytes | None:
+        try:
+            return (self._folder / backup.label).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def keep(self, label: str, data: bytes, *, newest: int = 3) -> None:
+        """Only the newest few: an incremental builds on the last one."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).rename(self._folder / label)
+        for old in sorted(path for path in self._folder.iterdir() if path.name[0].isdigit())[:-newest]:
+            old.unlink(missing_ok=True)
+
+
+class _Taking:
+    """One backup from begin to commit."""
+
+    def __init__(
+        self,
+        server: Server,
+        repository: Repository,
+        name: str,
+        facts: ServerFacts,
+        memory: _Memory,
+        clock: Clock,
+        progress: Progress,
+    ) -> None:
+        self._server, self._repository, self._name = server, repository, name
+        self._facts, self._memory, self._clock, self._progress = facts, memory, clock, progress
+
+    def run(self, wish: _Wish) -> BackupManifest:
+        started = self._clock.now()
+        writer = self._repository.begin(self._name, wish.kind, clock=self._clock)
+        try:
+            archive = writer.archive()
+            sink = _Sink(archive)
+            self._progress.phase(f"{wish.kind} backup {writer.label}")
+            streamed = stream_base_backup(
+                self._server.connection,
+                writer.label,
+                sink,
+                parent_manifest=wish.parent_manifest,
+                progress=self._progress.advance,
+            )
+            sink.finish()
+            stored = archive.close()
+            told = backup_manifest.parse(streamed.backup_manifest)
+            manifest = BackupManifest(
+                **self._described(writer, wish, streamed, told),
+                started_at=started,
+                finished_at=self._clock.now(),
+                archive=stored,
+                backup_manifest=writer.put_encoded("backup_manifest", streamed.backup_manifest),
+                index=writer.put_encoded("index", json.dumps({"members": sink.members}).encode()),
+            )
+            committed = writer.commit(manifest)
+        except BaseException:
+            writer.abandon()
+            raise
+        with contextlib.suppress(OSError):  # it is only an accelerator: without it the next backup is a full
+            self._memory.keep(committed.label, streamed.backup_manifest)
+        return committed
+
+    def _described(
+        self, writer: BackupWriter, wish: _Wish, streamed: StreamedBackup, told: backup_manifest.ServerManifest
+    ) -> dict[str, object]:
+        facts = self._facts
+        if streamed.start.timeline != streamed.stop.timeline:
+            raise BackupFailed("the server changed its timeline during the backup", hint="run the backup again.")
+        return {
+            "server": self._name,
+            "label": writer.label,
+            "kind": wish.kind,
+            "asked_kind": wish.asked,
+            "kind_reason": wish.reason,
+            "provisional": reason_for_doubt(facts) if wish.kind is BackupKind.INCREMENTAL else None,
+            "parent": wish.parent.label if wish.parent else None,
+            "tool_version": __version__,
+            "taken_on": platform.node(),
+            "system_id": facts.system_id,
+            "postgres_version": facts.version,
+            "postgres_version_num": facts.version_num,
+            "segment_size": facts.segment_size,
+            "block_size": facts.block_size,
+            "data_checksums": facts.data_checksums,
+            "timeline": streamed.start.timeline,
+            "start_lsn": streamed.start.lsn,
+            "stop_lsn": streamed.stop.lsn,
+            "wal_ranges": [
+                WalRange(timeline=needed.timeline, start=needed.start, end=needed.end) for needed in told.wal_ranges
+            ],
+            "tablespaces": [Tablespace(oid=oid, location=where) for oid, where in streamed.tablespaces.items()],
+            "encoding": self._repository.codec.encoding,
+        }
+
+
+class _Sink:
+    """Joins the server's archives into one tar: tablespaces under `pg_tblspc/<oid>/`, their links left out, so that
+    any tar program unpacks it without writing through a link."""
+
+    def __init__(self, archive: ArchiveWriter) -> None:
+        self.members: list[tuple[str, int, int]] = []
+        self._archive = archive
+        self._walk = TarWalk()
+        self._prefix = ""
+
+    def begin(self, tablespace: int | None) -> None:
+        """The server leaves out the zeros that end a tar, so archives follow each other without a seam."""
+        self._walk.finish()
+        self._walk = TarWalk()
+        self._prefix = "" if tablespace is None else f"{_TABLESPACES}/{tablespace}/"
+
+    def data(self, piece: memoryview) -> None:
+        if self._walk.skip(len(piece)):  # the common case: all of it lies within one member
+            self._archive.write(piece)
+            return
+        for event in self._walk.feed(piece):
+            if isinstance(event, Header):
+                self._header(event)
+            else:
+                self._archive.write(event.data)
+
+    def finish(self) -> None:
+        self._walk.finish()
+        self._archive.write(END)
+
+    def _header(self, event: Header) -> None:
+        member, raw = event.member, event.raw
+        if member.kind == "link" and member.name.startswith(f"{_TABLESPACES}/"):
+            return
+        name = self._prefix + member.name
+        if self._prefix:
+            raw = renamed(raw, name + ("/" if member.kind == "directory" else ""))
+        if member.kind == "file":
+            self.members.append((name, self._archive.size, member.size))
+        self._archive.write(raw)
