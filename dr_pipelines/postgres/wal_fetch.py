@@ -1,0 +1,206 @@
+"""WAL for a recovering server: fetched ahead, handed over through a directory, with honest answers.
+
+PostgreSQL runs `restore_command` for each file. Ours is a few lines of shell (the server's account may not be able to
+run our Python): it asks by touching `want/<name>` and waits for `ready/<name>`, `absent/<name>` or `failed/<name>`.
+Exit code 1 ends recovery and promotes, so it is given only when complete listings of every tier prove that there is no such file and nothing
+after it; anything else exits over 125, which aborts recovery.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import DrError, ObjectNotFound, WalGap
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
+from dr_pipelines.repository.wal import StoredPartial, WalArchive
+
+READ_AHEAD = 8
+_SCRIPT = """#!/bin/sh
+# restore_command of a restore: asks the restoring process for WAL file $1, to be put at $2.
+cd {folder} || exit 200
+: > "want/$1" || exit 201
+while :; do
+  if [ -e "ready/$1" ]; then cd - > /dev/null || exit 202; mv {folder}/"ready/$1" "$2" && exit 0; exit 203; fi
+  [ -e "absent/$1" ] && exit 1
+  [ -e "failed/$1" ] && exit 204
+  [ -d /proc/{pid} ] || exit 205
+  sleep 0.02
+done
+"""
+
+
+class _Answer(StrEnum):
+    READY = "ready"
+    ABSENT = "absent"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Bytes of a file, and where its WAL ends (None for a history file)."""
+
+    data: bytes
+    end: Lsn | None = None
+
+
+class WalFetcher:
+    """Serves one recovery from `archives` (of one system, in order of preference). Use as a context manager."""
+
+    def __init__(
+        self, archives: Sequence[WalArchive], folder: Path, *, segment_size: int, os_user: str | None, clock: Clock
+    ) -> None:
+        self._archives, self._folder, self._clock = archives, folder, clock
+        self._segment_size = segment_size
+        self._account = pwd.getpwnam(os_user) if os_user else None
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(4, thread_name_prefix="wal")
+        self._server = threading.Thread(target=self._serve, name="wal-serve", daemon=True)
+        self._ahead: dict[str, Future[_Found | None]] = {}
+        self.errors: list[DrError] = []
+        self.newest_end: Lsn | None = None
+        """Where the WAL ends that was handed over so far."""
+        self.bytes = 0
+
+    @property
+    def restore_command(self) -> str:
+        return f"/bin/sh {shlex.quote(str(self._folder / 'fetch.sh'))} %f %p"
+
+    def __enter__(self) -> WalFetcher:
+        for name in ("", "want", "ready", "absent", "failed"):
+            self._make(self._folder / name)
+        script = self._folder / "fetch.sh"
+        script.write_text(_SCRIPT.format(folder=shlex.quote(str(self._folder)), pid=os.getpid()))
+        script.chmod(0o755)
+        self._server.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._server.join()
+        self._pool.shutdown(cancel_futures=True)
+
+    def _make(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._give(folder)
+
+    def _give(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            names = sorted(os.listdir(self._folder / "want"))
+            for name in names:
+                self._answer(name)
+                (self._folder / "want" / name).unlink(missing_ok=True)
+            if not names:
+                self._clock.wait(0.01, self._stop)
+
+    def _answer(self, name: str) -> None:
+        try:
+            waiting = self._ahead.pop(name, None)
+            found = (waiting.result() if waiting is not None else None) or self._find(name)
+        except DrError as error:
+            self.errors.append(error)
+            (self._folder / _Answer.FAILED / name).write_text(str(error))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the end of WAL
+            self.errors.append(DrError(f"fetching WAL file {name} failed: {error!r}"))
+            (self._folder / _Answer.FAILED / name).touch()
+            return
+        if found is None:
+            (self._folder / _Answer.ABSENT / name).touch()
+            return
+        self._hand_over(name, found)
+        if is_segment_name(name):
+            self._fetch_ahead(WalSegment.parse(name, self._segment_size))
+
+    def _hand_over(self, name: str, found: _Found) -> None:
+        unfinished = self._folder / f"{name}.unfinished"
+        unfinished.write_bytes(found.data)
+        self._give(unfinished)
+        unfinished.rename(self._folder / _Answer.READY / name)
+        self.bytes += len(found.data)
+        if found.end is not None:
+            self.newest_end = max(found.end, self.newest_end or found.end)
+
+    def _fetch_ahead(self, segment: WalSegment) -> None:
+        for _ in range(READ_AHEAD):
+            segment = segment.next()
+            if segment.name not in self._ahead:
+                self._ahead[segment.name] = self._pool.submit(self._find_now, segment.name)
+
+    def _find_now(self, name: str) -> _Found | None:
+        """Ahead of the question. Only what is found is an answer: absence is proven when it is asked for."""
+        try:
+            return self._segment(WalSegment.parse(name, self._segment_size))
+        except DrError:
+            return None
+
+    def _find(self, name: str) -> _Found | None:
+        """None is proven absence. Raises what stood in the way."""
+        if is_history_name(name):
+            data = self._first(lambda archive: archive.history(Timeline.of_history_file(name)))
+            return None if data is None else _Found(data)
+        if not is_segment_name(name):
+            return None  # backup history files are for people; nobody stores them
+        segment = WalSegment.parse(name, self._segment_size)
+        return self._segment(segment) or self._partial(segment) or self._prove_absence(segment)
+
+    def _segment(self, segment: WalSegment) -> _Found | None:
+        def read(archive: WalArchive) -> bytes | None:
+            try:
+                return archive.read_segment(segment)
+            except ObjectNotFound:
+                return None
+
+        data = self._first(read)
+        return None if data is None else _Found(data, segment.end)
+
+    def _partial(self, segment: WalSegment) -> _Found | None:
+        found: list[tuple[StoredPartial, WalArchive]] = []
+        for archive in self._archives:
+            partial = archive.newest_partial(segment.timeline)
+            if partial is not None and partial.segment == segment:
+                found.append((partial, archive))
+        if not found:
+            return None
+        partial, archive = max(found, key=lambda pair: pair[0].end)
+        return _Found(archive.read_partial(partial), partial.end)
+
+    def _prove_absence(self, segment: WalSegment) -> None:
+        """Raises `WalGap` when there is WAL of this timeline after what is missing."""
+        for archive in self._archives:
+            later = [stored.segment for stored in archive.segments(segment.timeline) if stored.segment > segment]
+            partial = archive.newest_partial(segment.timeline)
+            if partial is not None and partial.segment > segment:
+                later.append(partial.segment)
+            if later:
+                raise WalGap(
+                    f"WAL segment {segment} is missing, and {min(later)} after it is there",
+                    hint=f"recover to a target before {segment.start}, or from another tier with --tier.",
+                )
+
+    def _first(self, read: Callable[[WalArchive], bytes | None]) -> bytes | None:
+        """What the first archive gives. An error of one counts only when no other has the file."""
+        trouble: DrError | None = None
+        for archive in self._archives:
+            try:
+                data = read(archive)
+            except DrError as error:
+                trouble = trouble or error
+                continue
+            if data is not None:
+                return data
+        if trouble is not None:
+            raise trouble
+        return None
