@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 
-OUTGOING_LIBRARIES = frozenset({"pg_cron", "pg_net", "pglogical", "bdr", "timescaledb_toolkit_jobs", "pg_partman_bgw"})
+OUTGOING_LIBRARIES = frozenset({"pg_cron", "pg_net", "pglogical", "bdr", "pg_partman_bgw"})
 """Preloaded libraries whose background workers act by themselves."""
 
 BEGIN = "# --- dr: written by the restore; remove to let the server out again"
@@ -31,18 +31,18 @@ def configured_libraries(data_dir: Path) -> list[str]:
     return [part.strip().strip('"') for part in found.split(",") if part.strip()]
 
 
-def quiet_settings(libraries: list[str]) -> dict[str, str]:
+def quiet_settings(libraries: list[str], version_num: int) -> dict[str, str]:
     """Stay after recovery: nothing reaches outside until a person lets it."""
     kept = [library for library in libraries if Path(library).name not in OUTGOING_LIBRARIES]
     return {
         "archive_mode": "off",
         "archive_command": "",
-        "archive_library": "",
         "synchronous_standby_names": "",
         "primary_conninfo": "",
         "primary_slot_name": "",
         "shared_preload_libraries": ", ".join(kept),
         "max_logical_replication_workers": "0",
+        **({"archive_library": ""} if version_num >= 15_00_00 else {}),
     }
 
 

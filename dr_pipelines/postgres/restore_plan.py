@@ -44,6 +44,9 @@ class RecoveryTarget:
         return self.kind if value is None else f"{self.kind} {value}"
 
 
+LATEST = RecoveryTarget()
+
+
 @dataclass(frozen=True)
 class WalSpan:
     """WAL that is there without a gap, from `start` to `end`, on one timeline."""

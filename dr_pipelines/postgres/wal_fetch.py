@@ -2,8 +2,8 @@
 
 PostgreSQL runs `restore_command` for each file. Ours is a few lines of shell (the server's account may not be able to
 run our Python): it asks by touching `want/<name>` and waits for `ready/<name>`, `absent/<name>` or `failed/<name>`.
-Exit code 1 ends recovery and promotes, so it is given only when complete listings of every tier prove that there is no such file and nothing
-after it; anything else exits over 125, which aborts recovery.
+Exit code 1 ends recovery and promotes, so it is given only when complete listings of every tier prove that there is no
+such file and nothing after it; anything else exits over 125, which aborts recovery.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class WalFetcher:
         self, archives: Sequence[WalArchive], folder: Path, *, segment_size: int, os_user: str | None, clock: Clock
     ) -> None:
         self._archives, self._folder, self._clock = archives, folder, clock
-        self._segment_size = segment_size
+        self.segment_size = segment_size
         self._account = pwd.getpwnam(os_user) if os_user else None
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="wal")
@@ -98,7 +98,7 @@ class WalFetcher:
 
     def _serve(self) -> None:
         while not self._stop.is_set():
-            names = sorted(os.listdir(self._folder / "want"))
+            names = sorted(path.name for path in (self._folder / "want").iterdir())
             for name in names:
                 self._answer(name)
                 (self._folder / "want" / name).unlink(missing_ok=True)
@@ -122,7 +122,7 @@ class WalFetcher:
             return
         self._hand_over(name, found)
         if is_segment_name(name):
-            self._fetch_ahead(WalSegment.parse(name, self._segment_size))
+            self._fetch_ahead(WalSegment.parse(name, self.segment_size))
 
     def _hand_over(self, name: str, found: _Found) -> None:
         unfinished = self._folder / f"{name}.unfinished"
@@ -142,7 +142,7 @@ class WalFetcher:
     def _find_now(self, name: str) -> _Found | None:
         """Ahead of the question. Only what is found is an answer: absence is proven when it is asked for."""
         try:
-            return self._segment(WalSegment.parse(name, self._segment_size))
+            return self._segment(WalSegment.parse(name, self.segment_size))
         except DrError:
             return None
 
@@ -153,8 +153,11 @@ class WalFetcher:
             return None if data is None else _Found(data)
         if not is_segment_name(name):
             return None  # backup history files are for people; nobody stores them
-        segment = WalSegment.parse(name, self._segment_size)
-        return self._segment(segment) or self._partial(segment) or self._prove_absence(segment)
+        segment = WalSegment.parse(name, self.segment_size)
+        found = self._segment(segment) or self._partial(segment)
+        if found is None:
+            self._refuse_gap(segment)
+        return found
 
     def _segment(self, segment: WalSegment) -> _Found | None:
         def read(archive: WalArchive) -> bytes | None:
@@ -177,7 +180,7 @@ class WalFetcher:
         partial, archive = max(found, key=lambda pair: pair[0].end)
         return _Found(archive.read_partial(partial), partial.end)
 
-    def _prove_absence(self, segment: WalSegment) -> None:
+    def _refuse_gap(self, segment: WalSegment) -> None:
         """Raises `WalGap` when there is WAL of this timeline after what is missing."""
         for archive in self._archives:
             later = [stored.segment for stored in archive.segments(segment.timeline) if stored.segment > segment]

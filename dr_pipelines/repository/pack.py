@@ -249,20 +249,8 @@ class ArchiveReader:
     def _fetch(self, stored: StoredObject) -> memoryview:
         """The stored bytes, in this thread's reused buffer, proven by their SHA-256."""
         target = self._scratch("fetched", stored.size)
-        digest, at = hashlib.sha256(), 0
-        for piece in self._store.open(stored.key):
-            end = at + len(piece)
-            if end > stored.size:
-                break
-            target[at:end] = piece
-            digest.update(piece)
-            at = end
-        else:
-            if at == stored.size and digest.hexdigest() == stored.sha256:
-                return target
-        raise IntegrityError(
-            f"{stored.key} on {self._store.name} does not match the size and SHA-256 of its manifest", hint=DAMAGED
-        )
+        fetch_into(self._store, stored, target)
+        return target
 
     def _decrypt(self, encoded: memoryview) -> memoryview:
         if not is_encrypted(encoded):
@@ -293,3 +281,28 @@ class ArchiveReader:
 
 
 DAMAGED = "take the backup from another tier (`dr restore --tier …`) or an older one; `dr verify` says which are whole."
+
+
+def fetch_verified(store: ObjectStore, stored: StoredObject) -> bytes:
+    """A stored object whole. Raises `IntegrityError` that names it when it is not what its manifest says."""
+    data = bytearray(stored.size)
+    fetch_into(store, stored, memoryview(data))
+    return bytes(data)
+
+
+def fetch_into(store: ObjectStore, stored: StoredObject, target: memoryview) -> None:
+    """As `fetch_verified`, into `target` of the object's size."""
+    digest, at = hashlib.sha256(), 0
+    for piece in store.open(stored.key):
+        end = at + len(piece)
+        if end > stored.size:
+            break
+        target[at:end] = piece
+        digest.update(piece)
+        at = end
+    else:
+        if at == stored.size and digest.hexdigest() == stored.sha256:
+            return
+    raise IntegrityError(
+        f"{stored.key} on {store.name} does not match the size and SHA-256 of its manifest", hint=DAMAGED
+    )
