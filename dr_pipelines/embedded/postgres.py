@@ -6,6 +6,7 @@ PostgreSQL refuses to run as root; as root its processes run as `nobody`, and pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -163,12 +164,14 @@ class EmbeddedPostgres:
         """SIGKILL to the postmaster and all its children at once: what a power cut does to processes."""
         if self._process is None:
             return
-        parent = psutil.Process(self._process.pid)
-        doomed = [parent, *parent.children(recursive=True)]
-        for process in doomed:
-            process.suspend()
-        for process in doomed:
-            process.kill()
+        doomed: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self._process.pid)
+            doomed = [parent, *parent.children(recursive=True)]
+        for deed in (psutil.Process.suspend, psutil.Process.kill):
+            for process in doomed:
+                with contextlib.suppress(psutil.NoSuchProcess):  # a backend may end by itself meanwhile
+                    deed(process)
         self._process.wait()
         self._process = None
 

@@ -51,7 +51,8 @@ class EmbeddedS3:
                 Command(
                     [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--etag-hash", "MD5",
                      "--config", "/dev/null", str(self._root)],
-                    secrets={"RCLONE_AUTH_KEY": f"{self.access.access_key_id},{self.access.secret_access_key}"},
+                    # A list in CSV: without the quotes rclone takes the id and the secret for two keys.
+                    secrets={"RCLONE_AUTH_KEY": f'"{self.access.access_key_id},{self.access.secret_access_key}"'},
                 ),
                 stdout=log,
                 stderr=log,
