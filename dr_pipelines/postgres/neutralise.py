@@ -16,6 +16,7 @@ OUTGOING_LIBRARIES = frozenset({"pg_cron", "pg_net", "pglogical", "bdr", "pg_par
 BEGIN = "# --- dr: written by the restore; remove to let the server out again"
 RECOVERY = "# --- dr: recovery settings, removed when recovery has ended"
 END = "# --- dr: end"
+_OLD_TARGET = re.compile(r"^\s*recovery_target(_time|_lsn|_xid|_name)?\s*=")
 _SETTING = re.compile(r"^\s*([A-Za-z_.]+)\s*=?\s*(.*?)\s*(?:#.*)?$")
 
 
@@ -63,10 +64,7 @@ def recovery_settings(
         "recovery_target_action": "promote",
         "recovery_target_inclusive": "on" if target.inclusive else "off",
     }
-    # All of them are set, because a server that was itself restored may still carry another one: two are an error.
     chosen = "recovery_target" if target.kind == "immediate" else f"recovery_target_{target.kind}"
-    for name in ("", "_time", "_lsn", "_xid", "_name"):
-        settings[f"recovery_target{name}"] = ""
     if target.kind != "latest":
         settings[chosen] = _target_value(target)
     return settings
@@ -106,7 +104,8 @@ def _without_blocks(text: str, starts: tuple[str, ...] = (BEGIN, RECOVERY)) -> s
     kept, inside = [], False
     for line in text.splitlines():
         inside = inside or line in starts
-        if not inside:
+        # A server that was itself restored may carry a target, and two are an error, even when one is empty.
+        if not inside and not _OLD_TARGET.match(line):
             kept.append(line)
         inside = inside and line != END
     return "".join(f"{line}\n" for line in kept)
