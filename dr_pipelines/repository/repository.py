@@ -14,7 +14,7 @@ import socket
 from typing import Literal
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, ObjectLocked, ObjectNotFound, RepositoryError
+from dr_pipelines.errors import DrError, ObjectExists, ObjectLocked, ObjectNotFound, RepositoryError
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import Catalog, chain_of, read_catalog, read_manifest
@@ -36,10 +36,8 @@ class Repository:
 
     def initialise(self) -> None:
         """Makes the store a repository; one that is already a repository stays as it is."""
-        try:
-            read_all(self.store, layout.REPOSITORY)
-        except ObjectNotFound:
-            described = {"format": FORMAT_VERSION, "id": secrets.token_hex(16)}
+        described = {"format": FORMAT_VERSION, "id": secrets.token_hex(16)}
+        with contextlib.suppress(ObjectExists):
             self.store.put(layout.REPOSITORY, Body.of(json.dumps(described).encode() + b"\n"))
         self.check_format()
 
@@ -56,7 +54,8 @@ class Repository:
             raise RepositoryError(f"{layout.REPOSITORY} on {self.store.name} is unreadable") from error
         if version > FORMAT_VERSION:
             raise RepositoryError(
-                f"the repository on {self.store.name} is of format {version}; this program reads up to {FORMAT_VERSION}",
+                f"the repository on {self.store.name} is of format {version}; "
+                f"this program reads up to {FORMAT_VERSION}",
                 hint="use the newer version of dr.",
             )
         return identity

@@ -34,8 +34,10 @@ class LocalStore:
         if retain_until is not None:
             raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
         path = self._path(key)
+        if "/" in key:  # only the description of a repository, which is put first, may make the folder
+            self._require_root()
         with _told(self.name, key):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
             unfinished = self._write(path, body)
             try:
                 self._move(unfinished, path, body, if_absent=if_absent)
@@ -45,16 +47,19 @@ class LocalStore:
         return self.stat(key)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        self._require_root()
         with _told(self.name, key):
             file = self._path(key).open("rb")
         return self._pieces(file, key, offset, length)
 
     def stat(self, key: str) -> ObjectInfo:
+        self._require_root()
         with _told(self.name, key):
             return _info(key, self._path(key).stat())
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         folder = self.root / prefix.rpartition("/")[0]
+        self._require_root()
         with _told(self.name, prefix):
             found = sorted(self._walk(folder, prefix), key=lambda info: info.key) if folder.is_dir() else []
         return iter(found)
@@ -65,6 +70,22 @@ class LocalStore:
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+
+    def _require_root(self) -> None:
+        """A disk that is not mounted must not look like an empty store: absence has to be proven."""
+        if not self.root.is_dir():
+            raise StoreError(
+                f"{self.name}: there is no folder {self.root}", hint="mount the disk, or run `dr repository init`."
+            )
+
+    def _make_folder(self, folder: Path) -> None:
+        """Each new folder is on disk before anything is in it."""
+        if folder.is_dir():
+            return
+        if folder != self.root:
+            self._make_folder(folder.parent)
+        folder.mkdir(exist_ok=True, parents=folder == self.root)
+        _sync_directory(folder.parent)
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -178,7 +178,8 @@ class S3Store:
                 Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
         except BaseException:
-            self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
+            with suppress(ClientError, BotoCoreError, *_BROKEN):  # the first trouble is the one to tell
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
             raise
 
     def _there(self, key: str, body: Body) -> ObjectInfo | None:
@@ -230,11 +231,23 @@ class S3Store:
                 raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
             raise StoreUnavailable(f"{self.name}: {error}") from error
 
+    def _bucket_is_there(self) -> bool:
+        try:
+            self._client.head_bucket(Bucket=self._bucket)
+        except ClientError as error:
+            return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404)
+        except (BotoCoreError, *_BROKEN):
+            return False
+        return True
+
     def _error(self, error: ClientError, key: str) -> StoreError:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         details = error.response.get("Error", {})
         code, message = details.get("Code", ""), details.get("Message", "")
         if code == "NoSuchBucket":
+            return StoreError(f"{self.name}: there is no bucket {self._bucket}", hint="create it, or mend the plan.")
+        if status == 404 and not self._bucket_is_there():
+            # A HEAD has no body, and some endpoints send no codes: a missing bucket must not pass for proven absence.
             return StoreError(f"{self.name}: there is no bucket {self._bucket}", hint="create it, or mend the plan.")
         if status == 404:
             return ObjectNotFound(f"{self.name}: there is no {key}")
