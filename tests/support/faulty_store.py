@@ -1,0 +1,79 @@
+"""A store that fails on order: at the nth call, in the middle of a stream, or with a flipped bit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+
+from dr_pipelines.errors import StoreUnavailable
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, ObjectStore
+
+
+class FaultyStore:
+    """`fail_at` is the number (from 1) of the call that raises `StoreUnavailable`, as does every later one with
+    `stays_down`; `cut_after` ends every stream after so many bytes; `flip_at` flips a bit of the byte there."""
+
+    def __init__(
+        self,
+        inner: ObjectStore,
+        *,
+        fail_at: int | None = None,
+        stays_down: bool = False,
+        cut_after: int | None = None,
+        flip_at: int | None = None,
+    ) -> None:
+        self._inner = inner
+        self.fail_at, self.stays_down = fail_at, stays_down
+        self.cut_after, self.flip_at = cut_after, flip_at
+        self.calls = 0
+        self._lock = threading.Lock()
+        self.name = inner.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._inner.capabilities
+
+    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+        self._count()
+        return self._inner.put(key, body, if_absent=if_absent, retain_until=retain_until)
+
+    def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        self._count()
+        return self._spoiled(self._inner.open(key, offset=offset, length=length), offset)
+
+    def stat(self, key: str) -> ObjectInfo:
+        self._count()
+        return self._inner.stat(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._count()
+        return self._inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._count()
+        self._inner.delete(key)
+
+    def extend_lock(self, key: str, retain_until: datetime) -> None:
+        self._count()
+        self._inner.extend_lock(key, retain_until)
+
+    def _count(self) -> None:
+        with self._lock:
+            self.calls += 1
+            calls = self.calls
+        if self.fail_at is not None and (calls == self.fail_at or (self.stays_down and calls > self.fail_at)):
+            raise StoreUnavailable(f"{self.name} fails at call {calls}, as told")
+
+    def _spoiled(self, pieces: Iterator[bytes], offset: int) -> Iterator[bytes]:
+        position, sent = offset, 0
+        for piece in pieces:
+            out = bytearray(piece)
+            if self.flip_at is not None and position <= self.flip_at < position + len(out):
+                out[self.flip_at - position] ^= 1
+            if self.cut_after is not None and sent + len(out) > self.cut_after:
+                yield bytes(out[: self.cut_after - sent])
+                raise StoreUnavailable(f"{self.name} cut the stream after {self.cut_after} bytes, as told")
+            position += len(out)
+            sent += len(out)
+            yield bytes(out)
