@@ -1,0 +1,210 @@
+"""One function a verb, used by the command line and Dagster alike. Nothing here prints."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.errors import BackupNotFound, DrError
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres import tools
+from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
+from dr_pipelines.postgres.restore import preview as _preview
+from dr_pipelines.postgres.restore import restore as _restore
+from dr_pipelines.postgres.take import SealedWal
+from dr_pipelines.postgres.take import take_backup as _take_backup
+from dr_pipelines.postgres.verify import verify
+from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
+from dr_pipelines.postgres.wal_ship import Tier
+from dr_pipelines.postgres.wal_status import StreamStatus, read_status
+from dr_pipelines.postgres.wal_stream import WalStream
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.site import Site
+
+_STREAM_SILENT_AFTER = 60.0
+
+
+@dataclass(frozen=True)
+class TierState:
+    """What one tier holds of a server; `error` says why that could not be seen."""
+
+    tier: str
+    newest_full: BackupManifest | None = None
+    newest_backup: BackupManifest | None = None
+    wal_end: Lsn | None = None
+    problems: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """One server of the plan as it stands. `warnings` are sentences for whoever is on call."""
+
+    server: str
+    tiers: tuple[TierState, ...]
+    stream: StreamStatus | None
+    warnings: tuple[str, ...]
+
+
+def initialise_repositories(site: Site) -> list[Repository]:
+    """Make every tier of every server a repository; one that is one already stays as it is."""
+    made: dict[str, Repository] = {}
+    for server in site.plan.databases:
+        for repository in site.repositories(server):
+            if repository.store.name not in made:
+                repository.initialise()
+                made[repository.store.name] = repository
+    return list(made.values())
+
+
+def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -> BackupManifest | SealedWal:
+    """Take a backup into the primary tier. Raises what `postgres.take.take_backup` raises."""
+    return _take_backup(
+        site.server(server),
+        site.repository(server, "primary"),
+        server,
+        kind,
+        state_dir=site.state_dir,
+        clock=site.clock,
+        progress=progress,
+    )
+
+
+def list_backups(site: Site, server: str, tier: str = "primary") -> Catalog:
+    repository = site.repository(server, tier)
+    repository.check_format()
+    return repository.catalog(server)
+
+
+def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:
+    """Read a backup whole and compare it; `label` may be `latest`. Raises `BackupNotFound`."""
+    repository = site.repository(server, tier)
+    return verify(repository, _labelled(repository, server, label), progress=progress)
+
+
+def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResult:
+    repository = site.repository(server, tier)
+    try:
+        return _wal_has_no_gap(repository, server, repository.backups(server))
+    except DrError as error:
+        return not_proven("wal_has_no_gap", f"{tier} could not be read: {error.message}")
+
+
+def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None) -> RestoreReport:
+    """Restore and recover from one tier, or from the first that can."""
+    return _restore(
+        _located(site, request),
+        site.repositories(request.server, tier),
+        clock=site.clock,
+        runner=site.runner,
+        progress=progress,
+    )
+
+
+def preview_restore(site: Site, request: RestoreRequest, *, tier: str | None = None) -> RestorePreview:
+    return _preview(_located(site, request), site.repositories(request.server, tier), runner=site.runner)
+
+
+def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
+    """`dr wal stream`: returns when `stop` is set and everything is shipped."""
+    plan, connection, slot = site.plan_of(server), site.server(server).connection, site.slot(server)
+    target = tools.ReceiverTarget(
+        connection.host, connection.port, connection.user, connection.password, connection.sslmode
+    )
+
+    def receiver(spool: Path) -> tools.Command:
+        return tools.pg_receivewal(
+            target, directory=spool, slot=slot, synchronous=plan.wal.synchronous, bin_dir=site.bin_dir(server)
+        )
+
+    tiers = [Tier(tier, functools.partial(site.repository(server, tier).wal, server)) for tier in plan.wal.tiers]
+    WalStream(
+        server,
+        site.server(server),
+        receiver,
+        tiers,
+        slot=slot,
+        directory=site.state_dir / server,
+        clock=site.clock,
+        runner=site.runner,
+        ship_open_every=plan.wal.ship_open_every.total_seconds(),
+    ).run(stop)
+
+
+def status(site: Site) -> list[ServerState]:
+    """Every server of the plan, from what the stores and the stream's status file say."""
+    return [_state(site, server) for server in site.plan.databases]
+
+
+def _state(site: Site, server: str) -> ServerState:
+    tiers = tuple(_tier_state(site, server, tier) for tier in site.tiers(server))
+    stream = read_status(site.state_dir / server / "stream.json")
+    return ServerState(server, tiers, stream, tuple(_warnings(site, server, tiers, stream)))
+
+
+def _tier_state(site: Site, server: str, tier: str) -> TierState:
+    try:
+        repository = site.repository(server, tier)
+        repository.check_format()
+        catalog = repository.catalog(server)
+        fulls = [backup for backup in catalog.backups if backup.kind is BackupKind.FULL]
+        newest = catalog.backups[-1] if catalog.backups else None
+        systems = [newest.system_id] if newest else repository.wal_system_ids(server)
+        ends = [found.end for system in systems for found in repository.wal(server, system).ranges()]
+        return TierState(tier, fulls[-1] if fulls else None, newest, max(ends, default=None), catalog.problems)
+    except DrError as error:
+        return TierState(tier, error=error.message)
+
+
+def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: StreamStatus | None) -> list[str]:
+    said = [f"{tier.tier} cannot be read: {tier.error}" for tier in tiers if tier.error]
+    if tiers and tiers[0].error is None and tiers[0].newest_full is None:
+        said.append(f"there is no full backup on {tiers[0].tier}: run `dr backup {server} --full`")
+    said += _stream_warnings(site, server, stream, tiers[0].newest_full.started_at if tiers[0].newest_full else None)
+    return said
+
+
+def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newest_full: datetime | None) -> list[str]:
+    run_it = f"run `dr wal stream {server}` as a service"
+    if stream is None:
+        return [f"no WAL stream has run on this host: {run_it}"]
+    said = []
+    silent = (site.clock.now() - stream.updated_at).total_seconds()
+    if silent > _STREAM_SILENT_AFTER:
+        said.append(f"the WAL stream has been silent for {silent:.0f} seconds: {run_it}")
+    if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
+        said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
+    if site.plan_of(server).wal.synchronous and stream.sync_state not in ("sync", "quorum"):
+        said.append(
+            f"the plan wants synchronous WAL and the server says {stream.sync_state or 'not connected'}: "
+            "a commit can be lost"
+        )
+    return said
+
+
+def _labelled(repository: Repository, server: str, label: str) -> BackupManifest:
+    if label != "latest":
+        return repository.backup(server, label)
+    backups = repository.backups(server)
+    if not backups:
+        raise BackupNotFound(f"there is no backup of {server} on {repository.tier}", hint=f"run `dr backup {server}`.")
+    return backups[-1]
+
+
+def _located(site: Site, request: RestoreRequest) -> RestoreRequest:
+    plan = site.plan_of(request.server)
+    return replace(
+        request,
+        bin_dir=request.bin_dir or site.bin_dir(request.server),
+        os_user=request.os_user or plan.os_user,
+        superuser=plan.connection.user,
+    )

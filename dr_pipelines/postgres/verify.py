@@ -1,0 +1,94 @@
+"""Are a backup's bytes right? Reads the store, never our own records of what we wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dr_pipelines.checks import CheckResult, failed, not_proven, passed
+from dr_pipelines.errors import DrError, IntegrityError, KeyUnusable, ObjectNotFound
+from dr_pipelines.postgres import backup_manifest
+from dr_pipelines.postgres.backup_manifest import ServerManifest
+from dr_pipelines.postgres.tar_stream import Content, Header, TarWalk
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.completeness import manifest_is_complete
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.pack import fetch_verified
+from dr_pipelines.repository.repository import Repository
+
+OBJECTS_MATCH = "objects_match_sha256"
+CONTENTS_MATCH = "contents_match_backup_manifest"
+
+
+def verify(repository: Repository, manifest: BackupManifest, *, progress: Progress) -> list[CheckResult]:
+    """All checks of one backup, the cheapest first. What could not be looked at is not proven."""
+    return [
+        manifest_is_complete(repository.store, manifest),
+        objects_match_sha256(repository, manifest, progress),
+        contents_match_backup_manifest(repository, manifest, progress),
+    ]
+
+
+def objects_match_sha256(repository: Repository, manifest: BackupManifest, progress: Progress) -> CheckResult:
+    """Every stored object against its SHA-256; needs no key."""
+    progress.phase("objects", manifest.stored_size)
+    bad: list[str] = []
+    read = 0
+    for stored in manifest.objects:
+        try:
+            fetch_verified(repository.store, stored)
+            read += 1
+        except (IntegrityError, ObjectNotFound) as error:
+            bad.append(error.message)
+        except DrError as error:
+            return not_proven(OBJECTS_MATCH, f"{stored.key} could not be read: {error.message}", objects=read)
+        progress.advance(stored.size)
+    if bad:
+        return failed(OBJECTS_MATCH, f"{len(bad)} of {len(manifest.objects)} objects are damaged or gone", bad=bad[:10])
+    return passed(OBJECTS_MATCH, f"all {read} objects match", objects=read, bytes=manifest.stored_size)
+
+
+def contents_match_backup_manifest(repository: Repository, manifest: BackupManifest, progress: Progress) -> CheckResult:
+    """Every file in the archive against PostgreSQL's own checksum; needs an identity when the backup is encrypted."""
+    progress.phase("contents", manifest.archive.size)
+    try:
+        stored = fetch_verified(repository.store, manifest.backup_manifest)
+        told = backup_manifest.parse(repository.codec.decode(stored))
+        seen, wrong = 0, []
+        for path, right in _files(repository, manifest, told, progress):
+            seen += 1
+            if not right:
+                wrong.append(path)
+    except KeyUnusable as error:
+        return not_proven(CONTENTS_MATCH, f"the contents cannot be read here: {error.message}")
+    except IntegrityError as error:
+        return failed(CONTENTS_MATCH, error.message)
+    except DrError as error:
+        return not_proven(CONTENTS_MATCH, f"the contents could not be read: {error.message}")
+    if wrong or seen != len(told.files):
+        summary = f"{len(wrong)} files differ and {len(told.files) - seen} are missing of {len(told.files)}"
+        return failed(CONTENTS_MATCH, summary, wrong=wrong[:10])
+    return passed(CONTENTS_MATCH, f"all {seen} files match", files=seen, bytes=manifest.archive.size)
+
+
+def _files(
+    repository: Repository, manifest: BackupManifest, told: ServerManifest, progress: Progress
+) -> Iterator[tuple[str, bool]]:
+    """Each file of the archive that the server named, with whether its size and checksum are right."""
+    walk, checksum = TarWalk(), backup_manifest.new_checksum("NONE")
+    for pack in repository.open_archive(manifest).packs():
+        for event in walk.feed(pack):
+            if isinstance(event, Header):
+                member = event.member
+                named = told.files.get(member.name)
+                checksum = backup_manifest.new_checksum(named.algorithm if named else "NONE")
+                ended = member.kind == "file" and member.size == 0
+            elif isinstance(event, Content):
+                checksum.update(event.data)
+                member = event.member
+                ended = event.offset + len(event.data) == member.size
+            else:
+                continue
+            if ended and (named := told.files.get(member.name)) is not None:
+                yield member.name, member.size == named.size and checksum.hexdigest() == named.checksum
+        progress.advance(len(pack))
+    walk.finish()

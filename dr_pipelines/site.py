@@ -1,0 +1,124 @@
+"""The plan made live: stores, repositories and servers, each made when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dr_pipelines.clock import Clock, SystemClock
+from dr_pipelines.commands import Runner
+from dr_pipelines.errors import UsageError
+from dr_pipelines.plan import Plan
+from dr_pipelines.plan.model import ServerPlan
+from dr_pipelines.postgres.server import Server, ServerConnection
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.storage.open import open_store
+
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+class Site:
+    """What a plan describes. `stores`, when given, are the plan's stores by name, ready to use; `identity` is an age
+    identity to use instead of the plan's. Making a site needs no secret and connects to nothing."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        clock: Clock | None = None,
+        runner: Runner | None = None,
+        stores: Mapping[str, ObjectStore] | None = None,
+        identity: str | None = None,
+    ) -> None:
+        self.plan = plan
+        self.clock = clock or SystemClock()
+        self.runner = runner or Runner()
+        self._ready = stores
+        self._identity = identity
+        self._opened: dict[str, ObjectStore] = {}
+
+    @property
+    def state_dir(self) -> Path:
+        """What this host remembers: WAL on its way, the newest backup_manifests. No secrets."""
+        return self.plan.state_dir
+
+    def plan_of(self, server: str) -> ServerPlan:
+        """Raises `UsageError` naming the servers that there are."""
+        try:
+            return self.plan.databases[server]
+        except KeyError:
+            known = ", ".join(self.plan.databases) or "none"
+            raise UsageError(f"the plan names no server {server!r}", hint=f"its servers are: {known}.") from None
+
+    def store(self, name: str) -> ObjectStore:
+        """A store by its name in the plan. Raises `SecretMissing`."""
+        if self._ready is not None:
+            return self._ready[name]
+        if name not in self._opened:
+            if name not in self.plan.storage:
+                raise UsageError(
+                    f"the plan names no store {name!r}", hint=f"its stores are: {', '.join(self.plan.storage)}."
+                )
+            self._opened[name] = open_store(self.plan.storage[name], name, clock=self.clock)
+        return self._opened[name]
+
+    def store_of(self, tier_or_name: str) -> ObjectStore:
+        """A store by its name, or by a tier that means one store in the whole plan."""
+        if tier_or_name in self.plan.storage:
+            return self.store(tier_or_name)
+        names = {dict(server.storage.items()).get(tier_or_name) for server in self.plan.databases.values()} - {None}
+        if len(names) != 1:
+            raise UsageError(
+                f"{tier_or_name!r} is neither a store nor a tier that means one",
+                hint=f"name one of: {', '.join(self.plan.storage)}.",
+            )
+        return self.store(str(names.pop()))
+
+    def codec(self) -> Codec:
+        encryption = self.plan.encryption
+        identities: tuple[str, ...] = ()
+        if self._identity is not None:
+            identities = (self._identity,)
+        elif encryption is not None and encryption.identity is not None and encryption.identity.present:
+            identities = (encryption.identity.reveal(),)
+        return Codec(self.plan.compression.level, encryption.recipients if encryption else (), identities)
+
+    def tiers(self, server: str) -> tuple[str, ...]:
+        """Those that the server uses, in order of preference."""
+        return tuple(tier for tier, _ in self.plan_of(server).storage.items())
+
+    def repository(self, server: str, tier: str) -> Repository:
+        stores = dict(self.plan_of(server).storage.items())
+        if tier not in stores:
+            raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
+        return Repository(self.store(stores[tier]), self.codec(), tier)
+
+    def repositories(self, server: str, tier: str | None = None) -> list[Repository]:
+        """One tier, or all of them in order of preference."""
+        return [self.repository(server, name) for name in ((tier,) if tier else self.tiers(server))]
+
+    def server(self, name: str) -> Server:
+        """Raises `SecretMissing`."""
+        given = self.plan_of(name).connection
+        return Server(
+            ServerConnection(
+                host=given.host,
+                port=given.port,
+                user=given.user,
+                dbname=given.dbname,
+                password=given.password.reveal() if given.password else None,
+                sslmode=given.sslmode,
+            )
+        )
+
+    def slot(self, name: str) -> str:
+        """The stream's replication slot, which is also what `synchronous_standby_names` calls it."""
+        return self.plan_of(name).wal.slot or f"dr_{name.replace('-', '_')}"
+
+    def bin_dir(self, name: str, major: int | None = None) -> Path | None:
+        """Where PostgreSQL's programs are: as planned, Debian's folder of that version, or None for the PATH."""
+        if (given := self.plan_of(name).bin_dir) is not None:
+            return given
+        return folder if major is not None and (folder := _DEBIAN / str(major) / "bin").is_dir() else None
