@@ -151,7 +151,8 @@ The script does what follows, and checks each step:
 {tablespaces}
 ## 4. WAL
 
-A WAL object is named `<segment>.<SHA-256>{suffix}`, the head of an open segment `<segment>.<end>.partial.<SHA-256>{suffix}`.
+A WAL object is named `<segment>.<SHA-256>{suffix}`, the head of an open segment
+`<segment>.<end>.partial.<SHA-256>{suffix}`.
 The script decodes all of them into `$TARGET.wal` (`{decode_wal}`), pads the longest head of the last
 segment with zeros to {segment_size} bytes, and writes to `$TARGET/postgresql.auto.conf`
 
@@ -265,4 +266,7 @@ def _tablespaces(manifest: BackupManifest) -> str:
         f'ln -s "$TARGET.tablespaces/{t.oid}" "$TARGET/pg_tblspc/{t.oid}"  # was at {shlex.quote(t.location)}'
         for t in manifest.tablespaces
     )
-    return f'Tablespaces lie under `pg_tblspc/<oid>` in the archive:\n\n```sh\nmkdir "$TARGET.tablespaces"\n{lines}\n```\n\n'
+    return (
+        "Tablespaces lie under `pg_tblspc/<oid>` in the archive:\n\n"
+        f'```sh\nmkdir "$TARGET.tablespaces"\n{lines}\n```\n\n'
+    )

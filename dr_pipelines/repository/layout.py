@@ -150,7 +150,7 @@ _HISTORY_NAME = re.compile(r"\A([0-9A-F]{8}\.history)\.([0-9a-f]{64})\.zst(?:\.a
 
 @dataclass(frozen=True)
 class WalKey:
-    """What the key of a WAL object says. `file` is PostgreSQL's name for it; `partial_end` is set for an open segment."""
+    """What the key of a WAL object says. `file` is PostgreSQL's name for it; `partial_end`: of an open segment."""
 
     file: str
     sha256: str

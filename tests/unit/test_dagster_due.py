@@ -5,7 +5,6 @@ from typing import Any
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.repository.completeness import manifest_is_complete
 from dr_pipelines.repository.due import Window, backup_is_there, newest_due
 from dr_pipelines.repository.layout import BackupKind, label_for
 from dr_pipelines.repository.manifest import Archive, BackupManifest, Encoding, StoredObject
