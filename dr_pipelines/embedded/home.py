@@ -1,0 +1,132 @@
+"""Where the demo lives: its folder, its environment and its object stores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dr_pipelines
+from dr_pipelines.commands import runs_as_root
+from dr_pipelines.embedded.postgres import bin_dir, free_port, give, os_user
+from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
+from dr_pipelines.errors import UsageError
+from dr_pipelines.repository.encryption import generate_identity
+
+PROJECT = Path(dr_pipelines.__file__).resolve().parent.parent
+SERVER = "shop"
+BUCKETS = {"SUPABASE": "supabase-backups", "AWS": "aws-s3-backup"}
+"""The plan's object stores, by the name that their environment variables carry."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The demo's folder."""
+
+    path: Path
+
+    @property
+    def data_dir(self) -> Path:
+        return self.path / "postgres" / "data"
+
+    @property
+    def recovered(self) -> Path:
+        return self.path / "recovered"
+
+    @property
+    def before_drop(self) -> Path:
+        return self.path / "before_drop"
+
+    @property
+    def acknowledged(self) -> Path:
+        return self.path / "acknowledged"
+
+    @property
+    def stream_status(self) -> Path:
+        return self.path / "state" / SERVER / "stream.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def _env_file(self) -> Path:
+        return self.path / "env.json"
+
+    def prepare(self) -> dict[str, str]:
+        """An empty home with a new key and new ports; returns the environment that the plan asks for."""
+        self.clean()
+        for folder in (self.data_dir.parent, self.path / "state", self.path / "dagster", self.logs):
+            folder.mkdir(parents=True)
+        self.path.chmod(0o755)
+        give(self.data_dir.parent)
+        shutil.copy(PROJECT / "deploy" / "dagster.yaml", self.path / "dagster")
+        identity = generate_identity()
+        self._write_secret(self.path / "identity.txt", f"{identity}\n")
+        env = self._environment(str(identity.recipient))
+        self._write_secret(self._env_file, json.dumps(env, indent=2))
+        return env
+
+    def load(self) -> dict[str, str]:
+        """The environment of the demo that ran last. Raises `UsageError` when none has."""
+        try:
+            env: dict[str, str] = json.loads(self._env_file.read_text())
+        except FileNotFoundError:
+            raise UsageError("there is nothing to show yet", hint="Run `make demo` first.") from None
+        return env
+
+    def clean(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def stores(self, env: Mapping[str, str]) -> Iterator[None]:
+        """The object stores, running, on the ports that `env` names."""
+        with ExitStack() as stack:
+            for name, bucket in BUCKETS.items():
+                access = S3Access(*(env[f"DR_{name}_{part}"] for part in _ACCESS))
+                store = EmbeddedS3(self.path / "stores" / name.lower(), access=access)
+                store.create_bucket(bucket)
+                stack.callback(store.stop)
+                store.start()
+            yield
+
+    def _environment(self, recipient: str) -> dict[str, str]:
+        env = {
+            "DR_PLAN": str(PROJECT / "dr_plan.yaml"),
+            "DR_STATE_DIR": str(self.path / "state"),
+            "DR_ARCHIVE_DIR": str(self.path / "stores" / "azure-cold-storage"),
+            "DR_RECIPIENT": recipient,
+            "DR_IDENTITY_FILE": str(self.path / "identity.txt"),
+            "DR_SHOP_HOST": "127.0.0.1",
+            "DR_SHOP_PORT": str(free_port()),
+            "DR_SHOP_BIN_DIR": str(bin_dir()),
+            "DAGSTER_HOME": str(self.path / "dagster"),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
+        if (account := os_user()) is not None:
+            env["DR_SHOP_OS_USER"] = account
+        for name in BUCKETS:
+            access = (f"http://127.0.0.1:{free_port()}", f"demo-{name.lower()}", secrets.token_hex(16))
+            env |= {f"DR_{name}_{part}": value for part, value in zip(_ACCESS, access, strict=True)}
+        return env
+
+    @staticmethod
+    def _write_secret(path: Path, text: str) -> None:
+        path.touch(mode=0o600)
+        path.write_text(text)
+
+
+_ACCESS = ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+
+
+def home() -> Home:
+    """`.demo` in the project; as root a folder that the servers' account can reach wherever the project lies."""
+    if not runs_as_root():
+        return Home(PROJECT / ".demo")
+    mark = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:12]
+    return Home(Path("/var/tmp") / f"dr-pipelines-demo-{mark}")
