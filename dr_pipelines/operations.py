@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.commands import Command
 from dr_pipelines.errors import BackupNotFound, DrError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres import tools
@@ -29,6 +30,7 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
+from dr_pipelines.storage.check import check_store as _check_store
 
 _STREAM_SILENT_AFTER = 60.0
 
@@ -64,6 +66,11 @@ def initialise_repositories(site: Site) -> list[Repository]:
                 repository.initialise()
                 made[repository.store.name] = repository
     return list(made.values())
+
+
+def check_store(site: Site, tier_or_name: str) -> list[CheckResult]:
+    """Try a store of the plan with scratch objects."""
+    return _check_store(site.store_of(tier_or_name))
 
 
 def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -> BackupManifest | SealedWal:
@@ -121,7 +128,7 @@ def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
         connection.host, connection.port, connection.user, connection.password, connection.sslmode
     )
 
-    def receiver(spool: Path) -> tools.Command:
+    def receiver(spool: Path) -> Command:
         return tools.pg_receivewal(
             target, directory=spool, slot=slot, synchronous=plan.wal.synchronous, bin_dir=site.bin_dir(server)
         )

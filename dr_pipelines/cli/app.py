@@ -24,10 +24,11 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.site import Site
 
 app = typer.Typer(help="Back up PostgreSQL and bring it back.", no_args_is_help=True, pretty_exceptions_enable=False)
-plan_app, key_app, repository_app, wal_app = (typer.Typer(no_args_is_help=True) for _ in range(4))
+plan_app, key_app, repository_app, store_app, wal_app = (typer.Typer(no_args_is_help=True) for _ in range(5))
 app.add_typer(plan_app, name="plan", help="Check and show the plan.")
 app.add_typer(key_app, name="key", help="Keys of encryption.")
 app.add_typer(repository_app, name="repository", help="Where backups are kept.")
+app.add_typer(store_app, name="store", help="Stores as they behave.")
 app.add_typer(wal_app, name="wal", help="Continuous transaction logs.")
 
 PlanFile = Annotated[Path | None, typer.Option("--plan", help="The plan; else $DR_PLAN, else dr_plan.yaml.")]
@@ -96,6 +97,12 @@ def repository_show(server: str, tier: Tier = "primary", plan: PlanFile = None, 
     found = _site(plan).repository(server, tier)
     shown = {"id": found.check_format(), "store": found.store.name, "servers": found.servers()}
     (output.say_json if as_json else output.say_fields)(shown)
+
+
+@store_app.command("check")
+def store_check(store: str, plan: PlanFile = None, as_json: Json = False) -> None:
+    """Try a store (by name or tier) with scratch objects."""
+    output.say_checks(operations.check_store(_site(plan), store), as_json)
 
 
 @app.command()

@@ -1,114 +1,154 @@
-"""What a person or a program sees: tables or JSON on stdout, progress and errors on stderr."""
+"""How the command line speaks: tables and bars on a terminal, plain lines otherwise, one JSON document with --json."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
-from rich.progress import Progress as Bars
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from dr_pipelines.checks import CheckResult, Verdict
-from dr_pipelines.errors import CheckFailed, NotProven
-from dr_pipelines.progress import Progress
+from dr_pipelines.errors import DrError
+from dr_pipelines.lsn import Lsn, Timeline
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
 
 
 def plain(value: Any) -> Any:
-    """Anything of ours as JSON values."""
+    """Any answer of ours as plain JSON values."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return value if value is None or isinstance(value, (bool, int, float)) else str(value)
+        return [plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Timeline):
+        return value.id
+    if isinstance(value, (Lsn, Path)):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value
 
 
-def say(value: Any) -> None:
-    print(value)
+def print_json(value: Any) -> None:
+    """The one document on standard output."""
+    sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
 
 
-def say_json(value: Any) -> None:
-    print(json.dumps(plain(value), indent=2))
-
-
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A drawn table on a terminal, tab-separated lines otherwise."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(str(cell) for cell in row))
-        return
-    table = Table(*columns)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console().print(table)
+        table.add_row(*(str(cell) if cell is not None else "–" for cell in row))
+    out.print(table)
 
 
-def say_fields(value: Any) -> None:
-    for name, item in plain(value).items():
-        print(f"{name}: {json.dumps(item) if isinstance(item, (dict, list)) else item}")
+def print_facts(facts: Mapping[str, Any]) -> None:
+    width = max(len(name) for name in facts)
+    for name, value in facts.items():
+        out.print(f"{name:<{width}}  {value}", soft_wrap=True)
 
 
-def say_checks(results: Sequence[CheckResult], as_json: bool) -> None:
-    """Raises `CheckFailed` or `NotProven` after showing, when not all passed."""
+def print_checks(checks: Sequence[CheckResult]) -> None:
+    colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
+    for check in checks:
+        verdict = f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}[/]"
+        out.print(f"{verdict}  {check.name}: {check.summary}", soft_wrap=True)
+
+
+def size(count: int) -> str:
+    return decimal(count)
+
+
+def moment(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def print_error(error: DrError, *, as_json: bool) -> None:
     if as_json:
-        say_json(list(results))
-    else:
-        say_table(("check", "verdict", "summary"), [(found.name, found.verdict, found.summary) for found in results])
-    failing = [found.name for found in results if found.verdict is Verdict.FAIL]
-    unproven = [found.name for found in results if found.verdict is Verdict.NOT_PROVEN]
-    if failing:
-        raise CheckFailed(f"failed: {', '.join(failing)}")
-    if unproven:
-        raise NotProven(f"not proven: {', '.join(unproven)}")
+        document = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        sys.stderr.write(json.dumps(document) + "\n")
+        return
+    err.print(f"[bold red]error:[/] {_escaped(error.message)}", soft_wrap=True)
+    if error.hint:
+        err.print(f"[bold]hint:[/] {_escaped(error.hint)}", soft_wrap=True)
 
 
-class Lines:
-    """Progress as plain lines, one a phase."""
-
-    def phase(self, name: str, total_bytes: int | None = None) -> None:
-        print(name if total_bytes is None else f"{name} ({total_bytes} bytes)", file=sys.stderr)
-
-    def advance(self, count: int) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
 
 
-class Drawn:
-    """Progress as a bar a phase."""
+class Bars:
+    """Progress on standard error: bars on a terminal, a line for each phase otherwise. Use as a context manager."""
 
-    def __init__(self, bars: Bars) -> None:
-        self._bars = bars
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
         self._task: TaskID | None = None
+        self._phase: str | None = None
+        self._done = 0
+        self._since = 0.0
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end_phase()
+        self._bars.stop()
 
     def phase(self, name: str, total_bytes: int | None = None) -> None:
+        self._end_phase()
+        self._phase, self._done, self._since = name, 0, time.monotonic()
         self._task = self._bars.add_task(name, total=total_bytes)
+        if not err.is_terminal:
+            err.print(f"{name} …")
 
     def advance(self, count: int) -> None:
+        self._done += count
         if self._task is not None:
             self._bars.advance(self._task, count)
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False)
+        err.print(_escaped(text), soft_wrap=True)
 
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Bars when stderr is a terminal, lines otherwise."""
-    if not sys.stderr.isatty():
-        yield Lines()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
-        yield Drawn(bars)
+    def _end_phase(self) -> None:
+        if self._phase is not None and not err.is_terminal:
+            took = time.monotonic() - self._since
+            err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s")
+        self._phase = None

@@ -1,0 +1,45 @@
+"""What every command needs: the plan, the site, how to speak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr_pipelines.plan import Plan, default_plan_path, load_plan
+from dr_pipelines.site import Site
+
+
+@dataclass
+class Settings:
+    """The options before the command, as `main` keeps them for its errors."""
+
+    plan_path: Path | None = None
+    as_json: bool = False
+    debug: bool = False
+
+    def plan(self) -> Plan:
+        return load_plan(self.plan_path or default_plan_path())
+
+    def site(self, identity: Path | None = None) -> Site:
+        return Site(self.plan(), identity=identity.read_text() if identity else None)
+
+
+settings = Settings()
+
+
+def _set_json(value: bool) -> bool:
+    settings.as_json = settings.as_json or value
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.", callback=_set_json)]
+ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
+TierOption = Annotated[str | None, typer.Option("--tier", help="primary, secondary or archive.")]
+IdentityFile = Annotated[
+    Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
+]
+
+__all__ = ["IdentityFile", "Json", "ServerName", "Settings", "TierOption", "settings"]

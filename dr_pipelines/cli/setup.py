@@ -1,0 +1,162 @@
+"""`dr plan`, `dr key`, `dr repository`, `dr store`: before the first backup."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import Json, ServerName, TierOption, settings
+from dr_pipelines.cli.output import moment, out, print_checks, print_facts, print_json, print_table, size
+from dr_pipelines.errors import CheckFailed, NotProven, PlanError, UsageError
+from dr_pipelines.plan import Plan, default_plan_path
+from dr_pipelines.plan.consistency import missing_secrets
+from dr_pipelines.repository.encryption import generate_identity
+
+plan_app = typer.Typer(help="Judge and show the DR plan.", no_args_is_help=True)
+key_app = typer.Typer(help="Make age keys.", no_args_is_help=True)
+repository_app = typer.Typer(help="The repositories on the tiers.", no_args_is_help=True)
+store_app = typer.Typer(help="The stores under the tiers.", no_args_is_help=True)
+
+
+@plan_app.command("check")
+def plan_check(as_json: Json = False) -> None:
+    """Judge the plan: every mistake by its YAML path, and every secret that is not there."""
+    plan, path = settings.plan(), settings.plan_path or default_plan_path()
+    missing = missing_secrets(plan)
+    if missing:
+        listed = "\n".join(f"  {mistake}" for mistake in missing)
+        raise PlanError(f"{path}: {len(missing)} secrets are missing\n{listed}", hint="then run `dr plan check` again.")
+    if as_json:
+        print_json({"plan": str(path), "ok": True})
+    else:
+        out.print(f"{path}: the plan is right: {len(plan.databases)} servers, {len(plan.storage)} stores")
+
+
+@plan_app.command("show")
+def plan_show(as_json: Json = False) -> None:
+    """The plan as understood, with secrets as references."""
+    document = settings.plan().model_dump(mode="json")
+    if as_json:
+        print_json(document)
+        return
+    text = io.StringIO()
+    YAML().dump(document, text)
+    out.print(text.getvalue(), markup=False, soft_wrap=True)
+
+
+@plan_app.command("schema")
+def plan_schema() -> None:
+    """The JSON Schema of a plan; an editor completes with it."""
+    print_json(Plan.model_json_schema())
+
+
+@key_app.command("new")
+def key_new(
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write the identity here, readable by you only.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make an age identity and print its recipient, which goes into the plan."""
+    identity = generate_identity()
+    text = f"# public key: {identity.recipient}\n{identity.reveal()}\n"
+    if out_file is None:
+        out.print(text, end="", soft_wrap=True)
+        return
+    try:
+        descriptor = os.open(out_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise UsageError(
+            f"{out_file} is there already", hint="a key is never overwritten: name another file."
+        ) from None
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    if as_json:
+        print_json({"recipient": str(identity.recipient), "identity_file": str(out_file)})
+    else:
+        out.print(f"recipient: {identity.recipient}", soft_wrap=True)
+        out.print(f"identity:  {out_file} (keep it where restores happen, and a copy in a safe)", soft_wrap=True)
+
+
+@repository_app.command("init")
+def repository_init(as_json: Json = False) -> None:
+    """Make every tier of the plan a repository; one that is one already stays as it is."""
+    made = operations.initialise_repositories(settings.site())
+    if as_json:
+        print_json([{"store": repository.store.name, "tier": repository.tier} for repository in made])
+        return
+    for repository in made:
+        out.print(f"{repository.tier}: {repository.store.name} is a repository")
+
+
+@repository_app.command("list")
+def repository_list(server: ServerName, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups of a server on a tier."""
+    show_backups(server, tier or "primary", as_json=as_json)
+
+
+@repository_app.command("show")
+def repository_show(server: ServerName, label: str, tier: TierOption = None, as_json: Json = False) -> None:
+    """One backup's manifest."""
+    manifest = settings.site().repository(server, tier or "primary").backup(server, label)
+    document: dict[str, Any] = manifest.model_dump(mode="json")
+    if as_json:
+        print_json(document)
+        return
+    document["archive"] = f"{len(manifest.archive.packs)} packs, {size(manifest.archive.size)}"
+    print_facts(document)
+
+
+@store_app.command("check")
+def store_check(tier: str, as_json: Json = False) -> None:
+    """Try what a backup needs on the real bucket, under a scratch prefix that is removed again."""
+    from dr_pipelines.storage.check import check_store
+
+    checks = check_store(settings.site().store_of(tier))
+    if as_json:
+        print_json(checks)
+    else:
+        print_checks(checks)
+    judge(checks)
+
+
+def show_backups(server: str, tier: str, *, as_json: bool) -> None:
+    catalog = operations.list_backups(settings.site(), server, tier)
+    if as_json:
+        print_json(catalog)
+        return
+    rows = [
+        (
+            backup.label,
+            backup.kind.value,
+            backup.parent,
+            moment(backup.finished_at),
+            backup.stop_lsn,
+            size(backup.archive.size),
+            size(backup.stored_size),
+            "provisional" if backup.provisional else backup.kind_reason or "",
+        )
+        for backup in catalog.backups
+    ]
+    columns = ["label", "kind", "parent", "finished", "stop LSN", "size", "stored", "remark"]
+    print_table(f"{server} on {tier}", columns, rows)
+    for label in catalog.unfinished:
+        out.print(f"{label} has no manifest: it is being taken, or is garbage of a crash")
+    for problem in catalog.problems:
+        out.print(f"[red]problem:[/] {problem}")
+
+
+def judge(checks: list[Any]) -> None:
+    """End as the worst check says. Raises `CheckFailed` or `NotProven`."""
+    failed = [check.name for check in checks if check.verdict.value == "fail"]
+    unproven = [check.name for check in checks if check.verdict.value == "not proven"]
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+    if unproven:
+        raise NotProven(f"{len(unproven)} of {len(checks)} checks could not be made: {', '.join(unproven)}")

@@ -1,0 +1,232 @@
+"""`dr backup`, `list`, `verify`, `status`, `restore`, `wal stream`: the daily work and the bad day."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
+from dr_pipelines.cli.output import Bars, moment, out, print_checks, print_facts, print_json, print_table, size
+from dr_pipelines.cli.setup import judge, show_backups
+from dr_pipelines.errors import UsageError
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
+from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
+from dr_pipelines.postgres.take import SealedWal
+from dr_pipelines.repository.layout import BackupKind
+
+wal_app = typer.Typer(help="The write-ahead log.", no_args_is_help=True)
+
+
+def backup(
+    server: ServerName,
+    incremental: Annotated[bool, typer.Option("--incremental/--full", help="What to take.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a backup now."""
+    kind = BackupKind.INCREMENTAL if incremental else BackupKind.FULL
+    with Bars() as bars:
+        taken = operations.take_backup(settings.site(), server, kind, bars)
+    if as_json:
+        print_json(taken)
+        return
+    if isinstance(taken, SealedWal):
+        out.print(f"WAL of {server} is sealed and stored up to {taken.end} (incrementals need PostgreSQL 17)")
+        return
+    facts: dict[str, Any] = {
+        "label": taken.label,
+        "kind": taken.kind.value,
+        "size": f"{size(taken.archive.size)}, {size(taken.stored_size)} stored",
+        "took": f"{(taken.finished_at - taken.started_at).total_seconds():.1f} s",
+        "LSN": f"{taken.start_lsn} to {taken.stop_lsn}, timeline {taken.timeline.id}",
+    }
+    facts |= {"full, because": taken.kind_reason} if taken.kind_reason else {}
+    facts |= {"provisional": taken.provisional} if taken.provisional else {}
+    print_facts(facts)
+
+
+def list_backups(server: ServerName, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups of a server on a tier."""
+    show_backups(server, tier or "primary", as_json=as_json)
+
+
+def verify(
+    server: ServerName,
+    label: Annotated[str, typer.Argument(help="A backup's label, or latest.")] = "latest",
+    tier: TierOption = None,
+    identity: IdentityFile = None,
+    as_json: Json = False,
+) -> None:
+    """Read a backup whole: every object's SHA-256 and, with an identity, every file's checksum; and look for WAL gaps."""
+    site, where = settings.site(identity), tier or "primary"
+    with Bars() as bars:
+        checks = operations.verify_backup(site, server, label, where, bars)
+    checks.append(operations.wal_has_no_gap(site, server, where))
+    if as_json:
+        print_json(checks)
+    else:
+        print_checks(checks)
+    judge(checks)
+
+
+def status(as_json: Json = False) -> None:
+    """What each tier holds of each server, and the state of its WAL stream."""
+    states = operations.status(settings.site())
+    if as_json:
+        print_json(states)
+        return
+    for state in states:
+        rows = [
+            (
+                tier.tier,
+                moment(tier.newest_full.finished_at) if tier.newest_full else None,
+                moment(tier.newest_backup.finished_at) if tier.newest_backup else None,
+                tier.wal_end,
+                tier.error or "",
+            )
+            for tier in state.tiers
+        ]
+        print_table(state.server, ["tier", "newest full", "newest backup", "WAL up to", "trouble"], rows)
+        if (stream := state.stream) is not None:
+            out.print(
+                f"stream: {stream.state}, received {stream.received_lsn}, {stream.sync_state or 'not connected'}, "
+                f"seen {moment(stream.updated_at)}"
+            )
+            if stream.sync_state in ("sync", "quorum"):
+                out.print("a commit whose wait is cancelled returns with a warning only, and may be lost")
+        for warning in state.warnings:
+            out.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+
+
+def restore(
+    server: ServerName,
+    to: Annotated[Path, typer.Option("--to", help="A directory that is empty or not there yet.")],
+    time: Annotated[str | None, typer.Option(help="An instant with its zone: 2026-11-23T14:05:00Z.")] = None,
+    lsn: Annotated[str | None, typer.Option(help="A position: 0/3000148.")] = None,
+    xid: Annotated[str | None, typer.Option(help="A transaction id.")] = None,
+    name: Annotated[str | None, typer.Option(help="A restore point made by pg_create_restore_point.")] = None,
+    immediate: Annotated[bool, typer.Option("--immediate", help="The end of the backup itself.")] = False,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="Stop just before the target.")] = False,
+    timeline: Annotated[int | None, typer.Option(help="Follow this timeline instead of the newest.")] = None,
+    label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
+    tier: TierOption = None,
+    use_incrementals: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
+    tablespace: Annotated[list[str] | None, typer.Option(help="OLD=NEW; old location or oid. May repeat.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
+    identity: IdentityFile = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a server to any instant. Without a target: to the newest commit that there is."""
+    if use_incrementals not in ("auto", "always", "never"):
+        raise UsageError(f"--use-incrementals takes auto, always or never, not {use_incrementals!r}")
+    choice: UseIncrementals = use_incrementals  # type: ignore[assignment]
+    request = RestoreRequest(
+        server,
+        to.absolute(),
+        _target(time, lsn, xid, name, immediate, timeline, inclusive=not exclusive),
+        label=label,
+        use_incrementals=choice,
+        tablespaces=_tablespaces(tablespace or []),
+    )
+    site = settings.site(identity)
+    if preview:
+        _show_preview(operations.preview_restore(site, request, tier=tier), as_json=as_json)
+        return
+    with Bars() as bars:
+        report = operations.restore(site, request, bars, tier=tier)
+    _show_report(report, as_json=as_json)
+
+
+@wal_app.command("stream")
+def wal_stream(server: ServerName) -> None:
+    """Receive and ship WAL until told to stop (SIGTERM or Ctrl-C): a service of its own."""
+    site, stop = settings.site(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    out.print(f"streaming WAL of {server}; its state is in {site.state_dir / server / 'stream.json'}", soft_wrap=True)
+    operations.stream_wal(site, server, stop)
+    out.print("stopped; what was received is shipped")
+
+
+def _target(
+    time: str | None,
+    lsn: str | None,
+    xid: str | None,
+    name: str | None,
+    immediate: bool,
+    timeline: int | None,
+    *,
+    inclusive: bool,
+) -> RecoveryTarget:
+    given = {"time": time, "lsn": lsn, "xid": xid, "name": name, "immediate": immediate or None}
+    chosen = [kind for kind, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"only one target can be reached, not {' and '.join(chosen)}")
+    on = Timeline(timeline) if timeline is not None else None
+    try:
+        match chosen:
+            case ["time"]:
+                at = datetime.fromisoformat(str(time))
+                return RecoveryTarget("time", at, inclusive, on)
+            case ["lsn"]:
+                return RecoveryTarget("lsn", Lsn.parse(str(lsn)), inclusive, on)
+            case ["xid"]:
+                return RecoveryTarget("xid", xid, inclusive, on)
+            case ["name"]:
+                return RecoveryTarget("name", name, inclusive, on)
+            case ["immediate"]:
+                return RecoveryTarget("immediate", None, inclusive, on)
+    except ValueError as error:
+        raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
+    return RecoveryTarget("latest", None, True, on)
+
+
+def _tablespaces(given: list[str]) -> dict[str, Path]:
+    pairs = [text.partition("=") for text in given]
+    if any(not old or not new for old, _, new in pairs):
+        raise UsageError("--tablespace takes OLD=NEW")
+    return {old: Path(new) for old, _, new in pairs}
+
+
+def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
+    if as_json:
+        print_json(seen)
+        return
+    print_facts(
+        {
+            "target": seen.target,
+            "tier": seen.tier,
+            "chain": " → ".join(seen.chain),
+            "WAL": f"from {seen.wal_start}, up to {seen.reachable_end} can be reached",
+            "bytes": f"{size(seen.bytes)} from {size(seen.stored_bytes)} stored, {size(seen.wal_bytes)} of WAL",
+            "newest commit": seen.newest_commit or "not known",
+            "estimated": f"{seen.estimated_seconds:.0f} s",
+        }
+    )
+    for note in seen.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+
+
+def _show_report(report: RestoreReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**{"seconds": report.seconds}, **{k: v for k, v in vars(report).items()}})
+        return
+    phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.phases.items())
+    print_facts(
+        {
+            "restored": f"{report.server} to {report.data_dir}",
+            "from": f"{report.tier}: {' → '.join(report.chain)}",
+            "target": report.target,
+            "reached": f"{report.reached_lsn}, now on timeline {report.timeline.id}",
+            "bytes": f"{size(report.bytes)} and {size(report.wal_bytes)} of WAL",
+            "took": f"{report.seconds:.1f} s ({phases})",
+        }
+    )
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
