@@ -67,7 +67,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) if cell is not None else "–" for cell in row))
+        table.add_row(*(str(cell) if cell is not None else "-" for cell in row))
     out.print(table)
 
 

@@ -1,62 +1,102 @@
-"""Does a store keep its promises? Tried with scratch objects under `dr-store-check/<nonce>/`, removed at the end."""
+"""Does a store do what a backup needs? Tried on the real one, under a scratch prefix that is removed again."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.errors import DrError, ObjectExists, ObjectNotFound
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.wrappers import Prefixed
 
-_DATA = bytes(range(256)) * 16
+SCRATCH = "dr-store-check"
+_SIZE = 1024 * 1024
 
 
 def check_store(store: ObjectStore) -> list[CheckResult]:
-    """Put, read, range, stat, list, conditional put and delete. A store's error fails the promise it broke."""
-    prefix = f"dr-store-check/{secrets.token_hex(8)}/"
-    key = prefix + "object"
-    results = [_tried(store, "object_is_put", lambda: store.put(key, Body.of(_DATA)).size == len(_DATA))]
-    if results[0].passed:
-        results += [
-            _tried(store, "object_is_read", lambda: read_all(store, key) == _DATA),
-            _tried(store, "range_is_read", lambda: b"".join(store.open(key, offset=100, length=50)) == _DATA[100:150]),
-            _tried(store, "object_is_sized", lambda: store.stat(key).size == len(_DATA)),
-            _tried(store, "object_is_listed", lambda: [found.key for found in store.list(prefix)] == [key]),
-            _conditional(store, key),
-        ]
-    # Also after a failed put: an object may be there that was never confirmed.
-    results.append(_tried(store, "object_is_deleted", lambda: _deleted(store, key)))
-    return results
-
-
-def _tried(store: ObjectStore, name: str, kept: Callable[[], bool]) -> CheckResult:
+    """One result a promise; what a store says it cannot do is said as a fact, and passes."""
+    scratch = Prefixed(store, f"{SCRATCH}/{secrets.token_hex(6)}")
+    body = Body.of(os.urandom(_SIZE))
+    tries: dict[str, Callable[[ObjectStore, Body], str]] = {
+        "put_is_read_back": _put_and_read,
+        "ranges_are_exact": _range,
+        "listing_is_whole": _list,
+        "absence_is_told": _absence,
+        "content_is_not_replaced": _no_overwrite,
+        "delete_removes": _delete,
+    }
     try:
-        right = kept()
+        results = [_try(name, attempt, scratch, body) for name, attempt in tries.items()]
+    finally:
+        _clean(scratch)
+    able = [name for name in ("conditional_put", "confirms_digest", "object_lock") if getattr(store.capabilities, name)]
+    facts = f"can: {', '.join(able) or 'only the six verbs'}; what it cannot is made up for by reading back"
+    return [*results, passed("capabilities", facts, capabilities=able)]
+
+
+def _try(name: str, attempt: Callable[[ObjectStore, Body], str], store: ObjectStore, body: Body) -> CheckResult:
+    try:
+        return passed(name, attempt(store, body))
+    except AssertionError as error:
+        return failed(name, str(error))
     except DrError as error:
-        return failed(name, f"{store.name}: {error.message}")
-    return passed(name, f"{store.name} does it") if right else failed(name, f"{store.name} answered something else")
+        return not_proven(name, error.message)
 
 
-def _conditional(store: ObjectStore, key: str) -> CheckResult:
-    name = "put_is_conditional"
-    if not store.capabilities.conditional_put:
-        return not_proven(name, f"{store.name} does not promise it; keys are unique without it")
-    return _tried(store, name, lambda: _refused(store, key))
+def _require(right: bool, wrong: str) -> None:
+    if not right:
+        raise AssertionError(wrong)
 
 
-def _refused(store: ObjectStore, key: str) -> bool:
+def _put_and_read(store: ObjectStore, body: Body) -> str:
+    store.put("a/object", body)
+    _require(read_all(store, "a/object") == body.chunks[0], "what was read is not what was put")
+    return f"{body.size} bytes came back as they were put"
+
+
+def _range(store: ObjectStore, body: Body) -> str:
+    found = b"".join(store.open("a/object", offset=1000, length=5000))
+    _require(found == bytes(body.chunks[0])[1000:6000], "a range gave other bytes")
+    return "a range gives its bytes and no others"
+
+
+def _list(store: ObjectStore, body: Body) -> str:
+    for number in range(3):
+        store.put(f"a/list/{number}", Body.of(b"%d" % number))
+    keys = [info.key for info in store.list("a/list/")]
+    _require(keys == ["a/list/0", "a/list/1", "a/list/2"], f"three objects were put, the listing says {keys}")
+    return "what was just put is listed, in order"
+
+
+def _absence(store: ObjectStore, body: Body) -> str:
     try:
-        store.put(key, Body.of(b"other"))
-    except ObjectExists:
-        return True
-    return False
-
-
-def _deleted(store: ObjectStore, key: str) -> bool:
-    store.delete(key)
-    try:
-        store.stat(key)
+        store.stat("a/nothing")
     except ObjectNotFound:
-        return True
-    return False
+        return "a key that is not there is told as absent"
+    raise AssertionError("a key that is not there was found")
+
+
+def _no_overwrite(store: ObjectStore, body: Body) -> str:
+    store.put("a/object", body)  # the same again is success
+    try:
+        store.put("a/object", Body.of(b"other"))
+    except ObjectExists:
+        return "other content under a key that is taken is refused"
+    raise AssertionError("an object was replaced")
+
+
+def _delete(store: ObjectStore, body: Body) -> str:
+    store.delete("a/object")
+    store.delete("a/object")
+    try:
+        store.stat("a/object")
+    except ObjectNotFound:
+        return "a deleted object is gone, and deleting it again is well"
+    raise AssertionError("a deleted object is still there")
+
+
+def _clean(store: ObjectStore) -> None:
+    for info in list(store.list()):
+        store.delete(info.key)
