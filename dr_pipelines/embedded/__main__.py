@@ -60,7 +60,7 @@ def clean(place: Home, console: Console) -> int:
 
 def main(arguments: list[str]) -> int:
     commands = {"demo": demo, "ui": ui, "clean": clean}
-    console = Console()
+    console = Console(soft_wrap=True)
     if len(arguments) != 1 or arguments[0] not in commands:
         console.print("usage: python -m dr_pipelines.embedded demo|ui|clean", markup=False)
         return 2

