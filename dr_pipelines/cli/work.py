@@ -63,7 +63,7 @@ def verify(
     identity: IdentityFile = None,
     as_json: Json = False,
 ) -> None:
-    """Read a backup whole: every object's SHA-256 and, with an identity, every file's checksum; and look for WAL gaps."""
+    """Read a backup whole: each object's SHA-256, with an identity each file's checksum; and look for WAL gaps."""
     site, where = settings.site(identity), tier or "primary"
     with Bars() as bars:
         checks = operations.verify_backup(site, server, label, where, bars)
