@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,6 +18,10 @@ from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.errors import DrError
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
+
+if TYPE_CHECKING:
+    # Imported for its name only: the module brings in psycopg, and the code location must load fast.
+    from dr_pipelines.postgres.take import SealedWal
 
 DATABASE_BACKUPS = "database_backups"
 FULL_BACKUP = "full_backup"
@@ -37,8 +41,11 @@ def identifier(server: str) -> str:
 # --- backups ------------------------------------------------------------------------------------------------
 
 
-def backup_metadata(manifest: BackupManifest, tier: str) -> dict[str, Any]:
+def backup_metadata(manifest: BackupManifest | SealedWal, tier: str) -> dict[str, Any]:
     """Sizes in bytes, times in seconds; numbers are plain, so that Dagster plots them."""
+    if not isinstance(manifest, BackupManifest):
+        sealed = {"kind": "sealed range of WAL", "timeline": manifest.timeline.id, "end_lsn": str(manifest.end)}
+        return {**sealed, "tier": tier}
     seconds = (manifest.finished_at - manifest.started_at).total_seconds()
     size, stored = manifest.archive.size, manifest.stored_size
     entries: dict[str, Any] = {
