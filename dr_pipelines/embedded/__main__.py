@@ -47,7 +47,7 @@ def ui(place: Home, console: Console) -> int:
             stdout=sys.stdout.fileno(),
             stderr=sys.stderr.fileno(),
         )
-        stack.callback(dagster.stop)
+        stack.callback(dagster.stop, 30)
         console.print("Dagster's UI is on http://127.0.0.1:3000 in a moment; Ctrl-C ends it.")
         return dagster.wait() or 0
 
@@ -64,9 +64,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in commands:
         console.print("usage: python -m dr_pipelines.embedded demo|ui|clean", markup=False)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: everything is stopped
+    for number in (signal.SIGTERM, signal.SIGINT):  # both end as Ctrl-C does: everything is stopped
+        signal.signal(number, signal.default_int_handler)
     try:
-        return commands[arguments[0]](home(), console)
+        place = home()
+        with place.locked():
+            return commands[arguments[0]](place, console)
     except DrError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return error.exit_code

@@ -184,7 +184,7 @@ class Demo:
         return self._home.logs / f"{name.replace(' ', '_')}.log"
 
     def _tail(self, name: str) -> str:
-        said = self._log(name).read_text() + self._output(name).read_text()
+        said = "".join(file.read_text() for file in (self._log(name), self._output(name)) if file.exists())
         return "\n".join(said.splitlines()[-25:])
 
     def _wait_for_orders(self) -> None:

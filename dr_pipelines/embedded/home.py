@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import secrets
@@ -79,6 +80,19 @@ class Home:
         except FileNotFoundError:
             raise UsageError("there is nothing to show yet", hint="Run `make demo` first.") from None
         return env
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One process at a time. Raises `UsageError` when there is another."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(
+                    f"another demo or UI works in {self.path}", hint="End it with Ctrl-C, then try again."
+                ) from None
+            yield
 
     def clean(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
