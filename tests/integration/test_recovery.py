@@ -31,7 +31,7 @@ CLOCK = SystemClock()
 
 
 @contextmanager
-def _streaming(server: EmbeddedPostgres, repository: Repository, state: Path) -> Iterator[None]:
+def streaming(server: EmbeddedPostgres, repository: Repository, state: Path) -> Iterator[None]:
     """`dr wal stream` as a thread; what is there is shipped when it stops."""
     target = tools.ReceiverTarget(host="127.0.0.1", port=server.port, user="postgres", password=None, sslmode="prefer")
     stream = WalStream(
@@ -57,7 +57,7 @@ def _streaming(server: EmbeddedPostgres, repository: Repository, state: Path) ->
         thread.join()
 
 
-def _until_synchronous(server: EmbeddedPostgres) -> None:
+def until_synchronous(server: EmbeddedPostgres) -> None:
     server.psql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_shop)'")
     server.psql("SELECT pg_reload_conf()")
     for _ in range(400):
@@ -68,7 +68,7 @@ def _until_synchronous(server: EmbeddedPostgres) -> None:
     raise AssertionError("the stream did not become synchronous")
 
 
-def _take(server: EmbeddedPostgres, repository: Repository, kind: BackupKind, state: Path) -> BackupManifest:
+def take(server: EmbeddedPostgres, repository: Repository, kind: BackupKind, state: Path) -> BackupManifest:
     taken = take_backup(server.server, repository, "shop", kind, state_dir=state, clock=CLOCK, progress=Silent())
     assert isinstance(taken, BackupManifest)
     return taken
@@ -97,15 +97,15 @@ def test_a_killed_server_comes_back_with_every_acknowledged_commit(
     server, repository, state = postgres18, local_repository, folder / "state"
     server.psql("CREATE TABLE orders (id bigint PRIMARY KEY, note text)")
     server.psql("CREATE TABLE doomed AS SELECT g AS id FROM generate_series(1, 1000) g")
-    with _streaming(server, repository, state / "shop"):
-        _until_synchronous(server)
-        full = _take(server, repository, BackupKind.FULL, state)
+    with streaming(server, repository, state / "shop"):
+        until_synchronous(server)
+        full = take(server, repository, BackupKind.FULL, state)
         acknowledged = []
         for number in range(1, 31):
             server.psql(f"INSERT INTO orders SELECT {number}, repeat('x', 500)")
             acknowledged.append(number)
             if number in (10, 20):
-                taken = _take(server, repository, BackupKind.INCREMENTAL, state)
+                taken = take(server, repository, BackupKind.INCREMENTAL, state)
                 assert taken.kind is BackupKind.INCREMENTAL, taken.kind_reason
                 assert taken.provisional  # PostgreSQL 18.4
         before = Lsn.parse(server.psql("SELECT pg_current_wal_insert_lsn()"))
@@ -152,11 +152,11 @@ def test_a_damaged_link_gives_way_to_the_full_and_its_wal(
 ) -> None:
     server, repository, state = postgres18, local_repository, folder / "state"
     server.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
-    with _streaming(server, repository, state / "shop"):
-        _until_synchronous(server)
-        _take(server, repository, BackupKind.FULL, state)
+    with streaming(server, repository, state / "shop"):
+        until_synchronous(server)
+        take(server, repository, BackupKind.FULL, state)
         server.psql("INSERT INTO orders VALUES (1001)")
-        incremental = _take(server, repository, BackupKind.INCREMENTAL, state)
+        incremental = take(server, repository, BackupKind.INCREMENTAL, state)
         server.psql("INSERT INTO orders VALUES (1002)")
         server.destroy()
     pack = next(Path(repository.store.root).glob(f"**/{incremental.label}/packs/000000*"))  # type: ignore[attr-defined]
