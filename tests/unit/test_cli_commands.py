@@ -1,0 +1,190 @@
+"""The `dr` command as a person or a program calls it, without any server: words, exit codes, one JSON document."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dr_pipelines.repository.encryption import Identity
+
+SECRET = "never-to-be-printed"
+PLAN = {
+    "version": 1,
+    "name": "test",
+    "state_dir": "state",
+    "storage": {"disk": {"type": "local", "path": "disk"}},
+    "encryption": "none",
+    "databases": {
+        "shop": {
+            "connection": {"host": "127.0.0.1", "port": 1, "password": "${ENV:DR_TEST_PASSWORD}"},
+            "schedule": {"full": "daily", "incremental": "hourly"},
+            "storage": {"primary": "disk"},
+        }
+    },
+}
+
+
+class Dr:
+    """Runs `dr` in a folder with a plan in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.env = {**os.environ, "DR_PLAN": str(folder / "plan.yaml"), "DR_TEST_PASSWORD": SECRET}
+
+    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("dr")
+        done = subprocess.run(
+            [program, *argv], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert SECRET not in done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture
+def dr(tmp_path: Path) -> Dr:
+    (tmp_path / "plan.yaml").write_text(yaml.dump(PLAN))
+    (tmp_path / "disk").mkdir()
+    return Dr(tmp_path)
+
+
+def test_a_right_plan_is_said_to_be_right(dr: Dr) -> None:
+    assert dr("plan", "check").returncode == 0
+    told = dr("plan", "check", "--json")
+    assert json.loads(told.stdout)["ok"] is True
+    assert told.stderr == ""
+
+
+def test_a_mistake_is_named_by_its_path_with_the_plan_s_exit_code(dr: Dr) -> None:
+    (dr.folder / "plan.yaml").write_text(yaml.dump({**PLAN, "databasse": {}}))
+    done = dr("plan", "check")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "databasse" in done.stderr
+    assert "did you mean 'databases'" in done.stderr
+    assert "hint:" in done.stderr
+
+
+def test_a_missing_secret_is_named_and_never_shown(dr: Dr) -> None:
+    del dr.env["DR_TEST_PASSWORD"]
+    done = dr("plan", "check")
+    assert done.returncode == 3
+    assert "databases.shop.connection.password" in done.stderr
+    assert "DR_TEST_PASSWORD" in done.stderr
+
+
+def test_the_plan_is_shown_with_references_for_secrets(dr: Dr) -> None:
+    assert "${ENV:DR_TEST_PASSWORD}" in dr("plan", "show").stdout
+    shown = json.loads(dr("plan", "show", "--json").stdout)
+    assert shown["databases"]["shop"]["connection"]["password"] == "${ENV:DR_TEST_PASSWORD}"
+
+
+def test_the_schema_is_one_json_document(dr: Dr) -> None:
+    assert "databases" in json.loads(dr("plan", "schema").stdout)["properties"]
+
+
+def test_the_plan_option_wins_over_the_environment(dr: Dr) -> None:
+    done = dr("--plan", "elsewhere.yaml", "plan", "check")
+    assert done.returncode == 3
+    assert "elsewhere.yaml" in done.stderr
+
+
+def test_a_new_key_is_its_owner_s_alone_and_never_overwritten(dr: Dr) -> None:
+    told = json.loads(dr("key", "new", "--out", "identity.txt", "--json").stdout)
+    path = dr.folder / "identity.txt"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    written = path.read_text()
+    assert str(Identity.parse(written).recipient) == told["recipient"]
+    assert "SECRET" not in json.dumps(told)
+    again = dr("key", "new", "--out", "identity.txt")
+    assert again.returncode != 0
+    assert "identity.txt" in again.stderr
+    assert path.read_text() == written
+
+
+def test_a_repository_is_made_once(dr: Dr) -> None:
+    assert dr("repository", "init").returncode == 0
+    described = (dr.folder / "disk" / "repository.json").read_text()
+    assert dr("repository", "init").returncode == 0
+    assert (dr.folder / "disk" / "repository.json").read_text() == described
+
+
+def test_without_a_repository_the_hint_names_the_next_command(dr: Dr) -> None:
+    done = dr("list", "shop")
+    assert done.returncode == 12
+    assert "dr repository init" in done.stderr
+
+
+def test_an_error_is_json_where_json_was_asked_for(dr: Dr) -> None:
+    done = dr("list", "shop", "--json")
+    assert done.stdout == ""
+    told = json.loads(done.stderr)
+    assert told["exit_code"] == done.returncode == 12
+    assert "dr repository init" in told["hint"]
+
+
+def test_an_empty_repository_lists_nothing(dr: Dr) -> None:
+    dr("repository", "init")
+    assert json.loads(dr("list", "shop", "--json").stdout)["backups"] == []
+
+
+def test_status_says_what_is_missing(dr: Dr) -> None:
+    dr("repository", "init")
+    (state,) = json.loads(dr("status", "--json").stdout)
+    assert state["server"] == "shop"
+    said = " ".join(state["warnings"])
+    assert "no full backup" in said
+    assert "dr wal stream shop" in said
+
+
+def test_an_unknown_server_is_wrong_usage_and_the_known_ones_are_named(dr: Dr) -> None:
+    done = dr("backup", "shoop")
+    assert done.returncode == 2
+    assert "shop" in done.stderr
+
+
+def test_a_server_that_is_away_has_its_own_exit_code_and_leaves_nothing(dr: Dr) -> None:
+    dr("repository", "init")
+    done = dr("backup", "shop")
+    assert done.returncode == 20
+    assert [path.name for path in (dr.folder / "disk").rglob("*") if path.is_file()] == ["repository.json"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        ("--time", "2026-11-23T10:00:00"),
+        ("--time", "yesterday"),
+        ("--lsn", "nowhere"),
+        ("--xid", "twelve"),
+        ("--lsn", "0/1", "--immediate"),
+    ],
+    ids=["no zone", "no time", "no LSN", "no xid", "two targets"],
+)
+def test_a_target_that_makes_no_sense_is_wrong_usage(dr: Dr, target: tuple[str, ...]) -> None:
+    done = dr("restore", "shop", "--to", "new", *target)
+    assert done.returncode == 2
+    assert done.stderr != ""
+    assert not (dr.folder / "new").exists()
+
+
+def test_a_restore_with_nothing_to_restore_touches_nothing(dr: Dr) -> None:
+    dr("repository", "init")
+    done = dr("restore", "shop", "--to", "new")
+    assert done.returncode == 12
+    assert "dr backup shop" in done.stderr
+    assert not (dr.folder / "new").exists()
+
+
+def test_a_good_store_passes_and_is_left_clean(dr: Dr) -> None:
+    done = dr("store", "check", "primary", "--json")
+    assert done.returncode == 0
+    assert {check["verdict"] for check in json.loads(done.stdout)} == {"pass"}
+    assert not [path for path in (dr.folder / "disk").rglob("*") if path.is_file()]
