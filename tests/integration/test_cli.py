@@ -1,0 +1,128 @@
+"""The main job through the `dr` command alone: stream, back up, lose the server, look, restore."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
+from dr_pipelines.postgres.wal_status import read_status
+
+DR = Path(sys.executable).with_name("dr")
+CLOCK = SystemClock()
+
+
+def _write_plan(folder: Path, server: EmbeddedPostgres) -> dict[str, str]:
+    """The environment in which `dr` finds the plan."""
+    (folder / "disk").mkdir()
+    shop: dict[str, Any] = {
+        "connection": {"host": "127.0.0.1", "port": server.port},
+        "schedule": {"full": "daily", "incremental": "hourly"},
+        "storage": {"primary": "disk"},
+        "wal": {"ship_open_every": "1 second"},
+        "bin_dir": str(bin_dir(18)),
+        "os_user": os_user(),
+    }
+    plan = {
+        "version": 1,
+        "name": "test",
+        "state_dir": "state",
+        "storage": {"disk": {"type": "local", "path": "disk"}},
+        "encryption": "none",
+        "databases": {"shop": shop},
+    }
+    (folder / "plan.yaml").write_text(yaml.dump(plan))
+    return {**os.environ, "DR_PLAN": str(folder / "plan.yaml")}
+
+
+def _answer(env: dict[str, str], *argv: str, code: int = 0) -> Any:
+    """The one JSON document of a command that ends with `code`."""
+    done = subprocess.run([DR, *argv, "--json"], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@contextmanager
+def _streaming(env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with (folder / "stream.log").open("wb") as log:
+        process = subprocess.Popen([DR, "wal", "stream", "shop"], env=env, stdout=log, stderr=log)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(90)
+
+
+def _until_synchronous(server: EmbeddedPostgres) -> None:
+    server.psql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_shop)'")
+    server.psql("SELECT pg_reload_conf()")
+    for _ in range(600):
+        standby = server.server.standby("dr_shop")
+        if standby is not None and standby.sync_state == "sync":
+            return
+        CLOCK.wait(0.05)
+    raise AssertionError("the stream did not become synchronous")
+
+
+def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Path) -> None:
+    server, env = postgres18, _write_plan(folder, postgres18)
+    server.psql("CREATE TABLE orders (id int PRIMARY KEY)")
+    _answer(env, "repository", "init")
+    with _streaming(env, folder) as stream:
+        _until_synchronous(server)
+        full = _answer(env, "backup", "shop", "--full")
+        assert full["kind"] == "full"
+        server.psql("INSERT INTO orders SELECT generate_series(1, 100)")
+        incremental = _answer(env, "backup", "shop", "--incremental")
+        assert incremental["parent"] == full["label"]
+        server.psql("INSERT INTO orders VALUES (101)")
+        (state,) = _answer(env, "status")
+        assert state["stream"]["sync_state"] == "sync"
+        assert state["warnings"] == []
+        server.destroy()
+        stream.send_signal(signal.SIGTERM)
+        assert stream.wait(90) == 0
+    status = read_status(folder / "state" / "shop" / "stream.json")
+    assert status is not None
+    assert status.state == "stopped"
+
+    listed = [backup["label"] for backup in _answer(env, "list", "shop")["backups"]]
+    assert listed == [full["label"], incremental["label"]]
+    assert {check["verdict"] for check in _answer(env, "verify", "shop", "latest")} == {"pass"}
+
+    target = folder / "restored"
+    seen = _answer(env, "restore", "shop", "--to", str(target), "--preview")
+    assert seen["newest_commit"] is not None
+    assert not target.exists()
+    report = _answer(env, "restore", "shop", "--to", str(target))
+    assert report["seconds"] == sum(report["phases"].values())
+    restored = EmbeddedPostgres(target)
+    restored.start()
+    try:
+        assert restored.psql("SELECT count(*) FROM orders") == "101"
+    finally:
+        restored.kill()
+
+    again = subprocess.run(
+        [DR, "restore", "shop", "--to", str(target), "--json"], env=env, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 30
+    assert json.loads(again.stderr)["exit_code"] == 30
+
+    pack = next((folder / "disk").glob(f"**/{incremental['label']}/packs/000000*"))
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
+    verdicts = {check["name"]: check["verdict"] for check in _answer(env, "verify", "shop", "latest", code=41)}
+    assert verdicts["objects_match_sha256"] == "fail"
