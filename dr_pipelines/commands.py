@@ -153,6 +153,14 @@ def failure_of(command: Command, completed: Completed) -> CommandFailed:
     )
 
 
+def account_exists(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
 def runs_as_root() -> bool:
     return os.geteuid() == 0
 

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from dr_pipelines.checks import CheckResult, not_proven
-from dr_pipelines.commands import Command
-from dr_pipelines.errors import BackupNotFound, DrError
+from dr_pipelines.commands import Command, account_exists, runs_as_root
+from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
@@ -110,7 +110,7 @@ def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: st
     """Restore and recover from one tier, or from the first that can."""
     return _restore(
         _located(site, request),
-        site.repositories(request.server, tier),
+        site.readable_repositories(request.server, tier),
         clock=site.clock,
         runner=site.runner,
         progress=progress,
@@ -118,7 +118,7 @@ def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: st
 
 
 def preview_restore(site: Site, request: RestoreRequest, *, tier: str | None = None) -> RestorePreview:
-    return _preview(_located(site, request), site.repositories(request.server, tier), runner=site.runner)
+    return _preview(_located(site, request), site.readable_repositories(request.server, tier), runner=site.runner)
 
 
 def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
@@ -184,7 +184,10 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     run_it = f"run `dr wal stream {server}` as a service"
     if stream is None:
         return [f"no WAL stream has run on this host: {run_it}"]
-    said = []
+    said = [
+        f"the stream to {tier} is in trouble: {at.last_error}" for tier, at in stream.tiers.items() if at.last_error
+    troubles = {tier: at.last_error for tier, at in stream.tiers.items() if at.last_error}
+    said = [f"the stream to {tier} is in trouble: {error}" for tier, error in troubles.items()]
     silent = (site.clock.now() - stream.updated_at).total_seconds()
     if silent > _STREAM_SILENT_AFTER:
         said.append(f"the WAL stream has been silent for {silent:.0f} seconds: {run_it}")
@@ -209,9 +212,15 @@ def _labelled(repository: Repository, server: str, label: str) -> BackupManifest
 
 def _located(site: Site, request: RestoreRequest) -> RestoreRequest:
     plan = site.plan_of(request.server)
+    user = request.os_user or plan.os_user or "postgres"
+    if runs_as_root() and not account_exists(user):
+        raise UsageError(
+            f"there is no account {user!r} on this machine, and PostgreSQL does not run as root",
+            hint=f"name one with databases.{request.server}.os_user in the plan, or run dr as an ordinary user.",
+        )
     return replace(
         request,
         bin_dir=request.bin_dir or site.bin_dir(request.server),
-        os_user=request.os_user or plan.os_user,
+        os_user=user if runs_as_root() else None,
         superuser=plan.connection.user,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import UsageError
+from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.model import ServerPlan
 from dr_pipelines.postgres.server import Server, ServerConnection
@@ -98,6 +98,20 @@ class Site:
     def repositories(self, server: str, tier: str | None = None) -> list[Repository]:
         """One tier, or all of them in order of preference."""
         return [self.repository(server, name) for name in ((tier,) if tier else self.tiers(server))]
+
+    def readable_repositories(self, server: str, tier: str | None = None) -> list[Repository]:
+        """For recovery: the tiers that can be opened here. One missing secret or dead tier must not block the others.
+        Raises the first tier's error when none can."""
+        found: list[Repository] = []
+        trouble: DrError | None = None
+        for name in (tier,) if tier else self.tiers(server):
+            try:
+                found.append(self.repository(server, name))
+            except DrError as error:
+                trouble = trouble or error
+        if not found and trouble is not None:
+            raise trouble
+        return found
 
     def server(self, name: str) -> Server:
         """Raises `SecretMissing`."""

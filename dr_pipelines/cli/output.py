@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -30,8 +31,8 @@ from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def plain(value: Any) -> Any:
@@ -67,7 +68,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) if cell is not None else "-" for cell in row))
+        table.add_row(*(escape(str(cell)) if cell is not None else "-" for cell in row))
     out.print(table)
 
 
@@ -81,7 +82,7 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
     colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
     for check in checks:
         verdict = f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}[/]"
-        out.print(f"{verdict}  {check.name}: {check.summary}", soft_wrap=True)
+        out.print(f"{verdict}  {check.name}: {escape(check.summary)}", markup=True, soft_wrap=True)
 
 
 def size(count: int) -> str:
@@ -97,13 +98,9 @@ def print_error(error: DrError, *, as_json: bool) -> None:
         document = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         sys.stderr.write(json.dumps(document) + "\n")
         return
-    err.print(f"[bold red]error:[/] {_escaped(error.message)}", soft_wrap=True)
+    err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
     if error.hint:
-        err.print(f"[bold]hint:[/] {_escaped(error.hint)}", soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+        err.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
 
 
 class Bars:
@@ -145,7 +142,7 @@ class Bars:
             self._bars.advance(self._task, count)
 
     def note(self, text: str) -> None:
-        err.print(_escaped(text), soft_wrap=True)
+        err.print(escape(text), soft_wrap=True)
 
     def _end_phase(self) -> None:
         if self._phase is not None and not err.is_terminal:

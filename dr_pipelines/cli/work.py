@@ -101,7 +101,7 @@ def status(as_json: Json = False) -> None:
             if stream.sync_state in ("sync", "quorum"):
                 out.print("a commit whose wait is cancelled returns with a warning only, and may be lost")
         for warning in state.warnings:
-            out.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+            out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 def restore(

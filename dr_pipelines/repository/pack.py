@@ -132,6 +132,9 @@ class ArchiveWriter:
         self._sealer.join()
         self._compressors.shutdown()
         self._putters.shutdown()
+        # The buffers are large: let go of them now, not when the garbage collector finds this writer.
+        self._free_frames, self._free_packs = SimpleQueue(), SimpleQueue()
+        self._frame, self._view = bytearray(), memoryview(b"")
 
     def _seal_all(self) -> None:
         """The sealer's thread. After an error it only gives buffers back, so that no one waits for ever."""
