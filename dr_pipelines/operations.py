@@ -184,8 +184,6 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     run_it = f"run `dr wal stream {server}` as a service"
     if stream is None:
         return [f"no WAL stream has run on this host: {run_it}"]
-    said = [
-        f"the stream to {tier} is in trouble: {at.last_error}" for tier, at in stream.tiers.items() if at.last_error
     troubles = {tier: at.last_error for tier, at in stream.tiers.items() if at.last_error}
     said = [f"the stream to {tier} is in trouble: {error}" for tier, error in troubles.items()]
     silent = (site.clock.now() - stream.updated_at).total_seconds()
