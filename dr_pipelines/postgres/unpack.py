@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dr_pipelines.errors import IntegrityError, RestoreError
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
@@ -144,24 +145,25 @@ class _OpenMember:
         return self._path, held
 
 
-class _Destination:
-    """Where a member's bytes go."""
+class _Destination(Protocol):
+    """Where a member's bytes go. `close` returns what was held back, if anything was."""
 
-    def write(self, offset: int, data: memoryview) -> None:
-        raise NotImplementedError
+    def write(self, offset: int, data: memoryview) -> None: ...
 
-    def close(self) -> bytes:
-        return b""
+    def close(self) -> bytes: ...
 
 
-class _Nowhere(_Destination):
+class _Nowhere:
     """A later backup replaces the file: it is only checked."""
 
     def write(self, offset: int, data: memoryview) -> None:
         pass
 
+    def close(self) -> bytes:
+        return b""
 
-class _Held(_Destination):
+
+class _Held:
     """A small file that is kept for the end."""
 
     def __init__(self) -> None:
@@ -174,7 +176,7 @@ class _Held(_Destination):
         return bytes(self._data)
 
 
-class _Whole(_Destination):
+class _Whole:
     """A file as it is."""
 
     def __init__(self, path: Path, member: Member) -> None:
@@ -188,7 +190,7 @@ class _Whole(_Destination):
         return b""
 
 
-class _Blocks(_Destination):
+class _Blocks:
     """Changed blocks over what the chain left."""
 
     def __init__(self, path: Path, name: str, block_size: int) -> None:
