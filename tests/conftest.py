@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import socket
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.repository.codec import Codec
@@ -60,6 +65,31 @@ def s3_server(tmp_path: Path) -> Iterator[EmbeddedS3]:
     server.stop()
 
 
+@pytest.fixture
+def moto_port() -> Iterator[int]:
+    """moto's S3 server: versioning, object lock and conditional writes, any credentials."""
+    program = str(Path(sys.executable).with_name("moto_server"))
+    port = _free_port()
+    with _serving(Command([program, "-H", "127.0.0.1", "-p", str(port)]), port):
+        yield port
+
+
+@pytest.fixture(scope="session")
+def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Azurite's Blob service: account `devstoreaccount1`. Skipped where it is not installed."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    program = os.environ.get("DR_AZURITE") or str(
+        cache / "dr-pipelines" / "azurite" / "node_modules" / ".bin" / "azurite-blob"
+    )
+    if not Path(program).exists():
+        pytest.skip("Azurite is not installed: `npm install azurite` and point DR_AZURITE at its azurite-blob")
+    port, where = _free_port(), str(tmp_path_factory.mktemp("azurite"))
+    arguments = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", where]
+    arguments += ["--silent", "--disableTelemetry", "--skipApiVersionCheck"]
+    with _serving(Command([program, *arguments]), port):
+        yield port
+
+
 @pytest.fixture(scope="session")
 def identity() -> tuple[str, str]:
     """An age key of the tests: (identity, recipient)."""
@@ -77,3 +107,28 @@ def local_repository(tmp_path: Path, codec: Codec) -> Repository:
     repository = Repository(LocalStore(tmp_path / "repository", "primary"), codec, "primary")
     repository.initialise()
     return repository
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _serving(command: Command, port: int) -> Iterator[None]:
+    """The program while the block runs, once its port answers."""
+    process = Runner().start(command)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                if process.returncode is not None or time.monotonic() > deadline:
+                    raise
+                process.wait(0.05)
+        yield
+    finally:
+        process.stop()

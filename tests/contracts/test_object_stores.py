@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
@@ -62,25 +57,3 @@ class TestS3StoreAws(ObjectStoreContract):
         data = bytes(range(251)) * (2 * _PART // 251 + 1000)
         store.put("parts", Body.of(data))
         assert read_all(store, "parts") == data
-
-
-@pytest.fixture
-def moto_port() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    program = str(Path(sys.executable).with_name("moto_server"))
-    process = Runner().start(Command([program, "-H", "127.0.0.1", "-p", str(port)]))
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if process.returncode is not None or time.monotonic() > deadline:
-                    raise
-                process.wait(0.05)
-        yield port
-    finally:
-        process.stop()
