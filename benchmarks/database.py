@@ -1,6 +1,8 @@
-"""`make bench`: full, incremental and restore of a database of mixed data, beside PostgreSQL's own tools, as ratios.
+"""`make bench`: full, incremental and restore of a database of mixed data, beside PostgreSQL's own tools and pgBackRest.
 
-Machines differ and are shared: only the ratios within one run mean anything. pgBackRest is not compared yet.
+Machines differ and are shared: only the ratios within one run mean anything. Each figure is the median of some rounds,
+in which the contenders take turns. pgBackRest is left out, and said to be, where it is not installed or does not know
+the server's version.
 """
 
 from __future__ import annotations
@@ -8,37 +10,60 @@ from __future__ import annotations
 import argparse
 import resource
 import shutil
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
+import psutil
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from dr_pipelines.clock import SystemClock
-from dr_pipelines.commands import Command, Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder
-from dr_pipelines.postgres import backup_manifest
-from dr_pipelines.postgres.take import take_backup
-from dr_pipelines.postgres.unpack import Link, unpack_chain
-from dr_pipelines.progress import Silent
-from dr_pipelines.repository.codec import Codec
+from benchmarks.contenders import Ours, PgBackRest, PostgresTools
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.repository.encryption import generate_identity
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.local import LocalStore
 
 INCREMENTALS = 6
 
 
+class Contender(Protocol):
+    """A way to back up and restore. `stored` is the size in bytes of the newest backup."""
+
+    name: str
+
+    def full(self) -> None: ...
+    def incremental(self) -> None: ...
+    def stored(self) -> int: ...
+    def restore(self, target: Path, *, incrementals: bool) -> None: ...
+
+
+@dataclass
+class Results:
+    """Seconds (one a round) and stored bytes, by what was done and by whom."""
+
+    seconds: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    stored: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def time(self, what: str, who: str, call: Callable[[], None]) -> None:
+        began = time.monotonic()
+        call()
+        self.seconds[what, who].append(time.monotonic() - began)
+
+    def median(self, what: str, who: str) -> float | None:
+        times = self.seconds.get((what, who))
+        return statistics.median(times) if times else None
+
+
 def build(server: EmbeddedPostgres, megabytes: int) -> None:
-    """Half pgbench-like rows that compress well, half random text and documents that do not."""
-    rows = megabytes * 2000
+    """Half rows that compress well (pgbench's), half random text and documents that hardly do."""
+    rows = megabytes * 2650
     server.psql(
         f"CREATE TABLE accounts AS SELECT g AS id, g % 100 AS branch, 0 AS balance, repeat(' ', 84) AS filler "
-        f"FROM generate_series(1, {rows * 2}) g"
+        f"FROM generate_series(1, {rows}) g"
     )
     server.psql(
         f"CREATE TABLE documents AS SELECT gen_random_uuid() AS id, md5(g::text) || md5((g + 1)::text) AS body, "
@@ -46,100 +71,83 @@ def build(server: EmbeddedPostgres, megabytes: int) -> None:
     )
     server.psql("ALTER TABLE accounts ADD PRIMARY KEY (id)")
     server.psql("ALTER TABLE documents ADD PRIMARY KEY (id)")
+    server.psql("VACUUM ANALYZE")
+
+
+def change(server: EmbeddedPostgres, number: int) -> None:
+    """Touch about half a percent of the pages."""
+    server.psql(f"UPDATE accounts SET balance = balance + 1 WHERE id % 12000 = {number}")
     server.psql("CHECKPOINT")
 
 
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall seconds and CPU seconds of this process."""
-    wall, cpu = time.monotonic(), time.process_time()
-    call()
-    return time.monotonic() - wall, time.process_time() - cpu
+def measure(server: EmbeddedPostgres, contenders: list[Contender], base: Path, rounds: int, results: Results) -> None:
+    number = 0
+    for turn in range(rounds):
+        order = contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]
+        server.psql("CHECKPOINT")
+        for one in order:
+            results.time("full", one.name, one.full)
+            results.stored["full", one.name] = one.stored()
+        for _ in range(INCREMENTALS):
+            number += 1
+            change(server, number)
+            for one in order:
+                results.time("incremental", one.name, one.incremental)
+                results.stored["incremental", one.name] = one.stored()
+        for what, incrementals in (("restore", False), (f"restore + {INCREMENTALS}", True)):
+            for one in order:
+                target = base / "target"
+                results.time(what, one.name, lambda one=one, i=incrementals, t=target: one.restore(t, incrementals=i))  # type: ignore[misc]
+                shutil.rmtree(target)
 
 
-def unpack(repository: Repository, chain: list[BackupManifest], target: Path) -> None:
-    links = [
-        Link(m, repository.open_archive(m), backup_manifest.parse(
-            repository.codec.decode(b"".join(repository.store.open(m.backup_manifest.key)))))
-        for m in chain
-    ]  # fmt: skip
-    target.mkdir()
-    unpack_chain(links, target, advance=lambda count: None)
+def table(results: Results, ours: str, others: list[str], title: str) -> Table:
+    """Our time and bytes, and how many times those of the others they are."""
+    shown = Table("what", "dr", "stored", *(f"of {name}" for name in others), title=title)
+    for what in ("full", "incremental", "restore", f"restore + {INCREMENTALS}"):
+        mine, stored = results.median(what, ours), results.stored.get((what, ours))
+        assert mine is not None
+        cells = []
+        for name in others:
+            theirs, size = results.median(what, name), results.stored.get((what, name))
+            ratio = f"{mine / theirs:.2f} × {theirs:.1f} s" if theirs else "-"
+            cells.append(f"{ratio}, {stored / size:.2f} × {decimal(size)}" if stored and size else ratio)
+        shown.add_row(what, f"{mine:.1f} s", decimal(stored) if stored else "", *cells)
+    return shown
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1500, help="size of the database, about")
-    megabytes = parser.parse_args().megabytes
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pgbackrest", default=shutil.which("pgbackrest"), help="the program, when not on the PATH")
+    asked = parser.parse_args()
     base = open_folder("dr-bench-")
-    server = EmbeddedPostgres(base / "data", settings={"summarize_wal": "on", "max_wal_size": "4GB"})
-    table = Table("what", "wall", "CPU of ours", "stored", "ratio", title=f"about {megabytes} MB, PostgreSQL 18")
+    console = Console(width=150)
+    server = EmbeddedPostgres(base / "data", settings={"summarize_wal": "on", "max_wal_size": "8GB"})
     try:
         server.start()
-        build(server, megabytes // 2)
-        _measure(server, base, table)
+        build(server, asked.megabytes)
+        size = decimal(int(server.psql("SELECT sum(pg_database_size(oid)) FROM pg_database")))
+        for identity in (None, generate_identity()):
+            secret = "encrypted" if identity else "plain"
+            ours, tools = Ours(server, base / secret, identity), PostgresTools(server, base / secret, identity)
+            contenders: list[Contender] = [ours, tools]
+            if asked.pgbackrest and (why := PgBackRest.refusal(asked.pgbackrest, server, base)) is None:
+                contenders.append(PgBackRest(asked.pgbackrest, server, base / secret, encrypted=identity is not None))
+            else:
+                console.print(f"pgBackRest is left out: {why if asked.pgbackrest else 'it is not installed'}")
+            results = Results()
+            measure(server, contenders, base, asked.rounds, results)
+            others = [one.name for one in contenders[1:]]
+            console.print(table(results, ours.name, others, f"{size}, {secret}, medians of {asked.rounds}"))
+            console.print(f"CPU while taking fulls: {ours.cpu_shares()}")
+            shutil.rmtree(base / secret)
     finally:
         server.destroy()
         shutil.rmtree(base, ignore_errors=True)
-    Console().print(table)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    Console().print(f"peak memory of this process, taking and restoring: {decimal(peak)}")
-
-
-def _measure(server: EmbeddedPostgres, base: Path, table: Table) -> None:
-    identity = generate_identity()
-    stream = f"{bin_dir()}/pg_basebackup -h 127.0.0.1 -p {server.port} -U postgres -D - -Ft -X none -c fast"
-    piped = base / "piped"
-    piped_age = f"{stream} | zstd -1 -T2 -q | age -r {identity.recipient} > {piped}"
-    for recipients in ((), (str(identity.recipient),)):
-        secret = "encrypted" if recipients else "plain"
-        repository = Repository(
-            LocalStore(base / f"repository-{secret}", secret), Codec(1, recipients, (identity.reveal(),)), "primary"
-        )
-        repository.initialise()
-
-        def take(kind: BackupKind, repository: Repository = repository, secret: str = secret) -> BackupManifest:
-            taken = take_backup(
-                server.server, repository, "bench", kind,
-                state_dir=base / f"state-{secret}", clock=SystemClock(), progress=Silent(),
-            )  # fmt: skip
-            assert isinstance(taken, BackupManifest)
-            return taken
-
-        command = piped_age if recipients else f"{stream} | zstd -1 -T2 -q > {piped}"
-        other, _ = timed(lambda command=command: Runner().run(Command(["bash", "-o", "pipefail", "-c", command])))  # type: ignore[misc]
-        table.add_row(
-            f"pg_basebackup | zstd -1 -T2{' | age' if recipients else ''}",
-            f"{other:.1f} s",
-            "",
-            decimal(piped.stat().st_size),
-            "1.00",
-        )
-        wall, cpu = timed(lambda: take(BackupKind.FULL))
-        full = repository.backups("bench")[-1]
-        table.add_row(
-            f"full, {secret}", f"{wall:.1f} s", f"{cpu:.1f} s", decimal(full.stored_size), f"{wall / other:.2f}"
-        )
-        for number in range(INCREMENTALS):
-            server.psql(f"UPDATE accounts SET balance = balance + 1 WHERE id % 20000 = {number}")
-            wall_incremental, cpu = timed(lambda: take(BackupKind.INCREMENTAL))
-        chain = repository.backups("bench")
-        table.add_row(
-            f"incremental, {secret}",
-            f"{wall_incremental:.1f} s",
-            f"{cpu:.1f} s",
-            decimal(chain[-1].stored_size),
-            f"{wall_incremental / wall:.2f} of the full",
-        )
-        back, cpu = timed(lambda: unpack(repository, chain[:1], base / f"full-{secret}"))
-        table.add_row(f"restore of the full, {secret}", f"{back:.1f} s", f"{cpu:.1f} s", "", f"{back / other:.2f}")
-        back, cpu = timed(lambda: unpack(repository, chain, base / f"chain-{secret}"))
-        table.add_row(
-            f"restore of the full and {INCREMENTALS} incrementals, {secret}",
-            f"{back:.1f} s",
-            f"{cpu:.1f} s",
-            "",
-            f"{back / other:.2f}",
-        )
+    console.print(f"peak memory of this process, taking and restoring: {decimal(peak)} of {decimal(psutil.virtual_memory().total)}")
 
 
 if __name__ == "__main__":
