@@ -16,6 +16,8 @@ import google_crc32c
 from dr_pipelines.errors import IntegrityError
 from dr_pipelines.lsn import Lsn, Timeline
 
+_PIECE = 128 * 1024
+
 
 @dataclass(frozen=True)
 class ManifestFile:
@@ -84,8 +86,9 @@ class _Crc32c:
         self._value = 0
 
     def update(self, data: memoryview) -> None:
-        # The library takes bytes only; the copy costs a tenth of reading them.
-        self._value = google_crc32c.extend(self._value, bytes(data))
+        # The library takes bytes only; pieces that fit the processor's cache are copied for next to nothing.
+        for start in range(0, len(data), _PIECE):
+            self._value = google_crc32c.extend(self._value, bytes(data[start : start + _PIECE]))
 
     def hexdigest(self) -> str:
         # PostgreSQL writes the number as it lies in memory, least significant byte first.

@@ -27,6 +27,7 @@ CHUNK = 64 * 1024
 _TAG = 16
 _SEALED = CHUNK + _TAG
 _NONCE = 16
+_PIECE = 16 * CHUNK
 _BECH32 = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 Buffer = bytes | bytearray | memoryview
 
@@ -153,48 +154,52 @@ def encrypt(data: Buffer, recipients: Sequence[Recipient]) -> bytes:
     return bytes(memoryview(out)[: encryptor.finish()])
 
 
-def decrypt_into(data: Buffer, identities: Sequence[Identity], out: Buffer) -> int:
-    """Opens the age file `data` into `out` (at least as long as `data`); returns the plain size.
+class Decryptor:
+    """Reads one age file, `data`, in pieces. Raises `KeyUnusable` when no identity fits."""
 
-    Raises `KeyUnusable` when no identity fits and `IntegrityError` when the bytes were changed or cut.
-    """
-    view, target = memoryview(data), memoryview(out)
-    file_key, start = _open_header(view, identities)
-    payload = start + _NONCE
-    if len(view) < payload + _TAG:
-        raise IntegrityError("an encrypted object is cut short in its header")
-    cipher = ChaCha20Poly1305(_hkdf(file_key, bytes(view[start:payload]), b"payload"))
-    try:
-        return _open_chunks(cipher, view[payload:], target)
-    except InvalidTag:
-        raise IntegrityError("an encrypted object was changed or cut: a chunk does not authenticate") from None
+    def __init__(self, data: Buffer, identities: Sequence[Identity]) -> None:
+        view = memoryview(data)
+        file_key, start = _open_header(view, identities)
+        payload = start + _NONCE
+        if len(view) < payload + _TAG:
+            raise IntegrityError("an encrypted object is cut short in its header")
+        self._cipher = ChaCha20Poly1305(_hkdf(file_key, bytes(view[start:payload]), b"payload"))
+        self._sealed = view[payload:]
+        self._counter = 0
+        self._out = memoryview(bytearray(min(_PIECE, max(len(view), CHUNK))))
+        self._ended = False
+
+    def read(self, size: int = _PIECE) -> memoryview:
+        """The next plain bytes, at least a chunk of 64 KiB and about `size`; none at the end. The view is valid until
+        the next call. Raises `IntegrityError` when the bytes were changed or cut."""
+        position = 0
+        try:
+            while not self._ended and position + CHUNK <= min(max(size, CHUNK), len(self._out)):
+                position += self._open_chunk(self._out[position:])
+        except InvalidTag:
+            raise IntegrityError("an encrypted object was changed or cut: a chunk does not authenticate") from None
+        return self._out[:position]
+
+    def _open_chunk(self, out: memoryview) -> int:
+        self._ended = len(self._sealed) <= _SEALED
+        sealed, self._sealed = self._sealed[:_SEALED], self._sealed[_SEALED:]
+        size = len(sealed) - _TAG
+        if size < 0 or (size == 0 and self._counter > 0):
+            raise IntegrityError("an encrypted object is cut short")
+        nonce = (self._counter << 8 | self._ended).to_bytes(12, "big")
+        self._counter += 1
+        self._cipher.decrypt_into(nonce, sealed, None, out[:size])
+        return size
 
 
 def decrypt(data: Buffer, identities: Sequence[Identity]) -> bytes:
-    """One small object whole; raises like `decrypt_into`."""
-    out = bytearray(len(data))
-    return bytes(memoryview(out)[: decrypt_into(data, identities, out)])
+    """One small object whole; raises like `Decryptor`."""
+    decryptor = Decryptor(data, identities)
+    return b"".join(bytes(piece) for piece in iter(decryptor.read, b""))
 
 
 def is_encrypted(data: Buffer) -> bool:
     return bytes(memoryview(data)[: len(MAGIC)]) == MAGIC
-
-
-def _open_chunks(cipher: ChaCha20Poly1305, sealed: memoryview, out: memoryview) -> int:
-    open_chunk, position, at, counter = cipher.decrypt_into, 0, 0, 0
-    last_start = len(sealed) - _SEALED
-    while at < last_start:
-        nonce = (counter << 8).to_bytes(12, "big")
-        open_chunk(nonce, sealed[at : at + _SEALED], None, out[position : position + CHUNK])
-        at += _SEALED
-        position += CHUNK
-        counter += 1
-    rest = len(sealed) - at - _TAG
-    if rest < 0 or (rest == 0 and counter > 0):
-        raise IntegrityError("an encrypted object is cut short")
-    nonce = (counter << 8 | 1).to_bytes(12, "big")
-    open_chunk(nonce, sealed[at:], None, out[position : position + rest])
-    return position + rest
 
 
 # --- header -------------------------------------------------------------------------------------------------

@@ -15,18 +15,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from typing import IO, cast
 
 import zstandard
 
 from dr_pipelines.errors import IntegrityError, RepositoryError
+from dr_pipelines.repository.buffers import large_buffer
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.encryption import Buffer, decrypt_into, is_encrypted
+from dr_pipelines.repository.encryption import Buffer, Decryptor, is_encrypted
 from dr_pipelines.repository.manifest import Archive, StoredObject
 from dr_pipelines.storage.base import Body, ObjectStore
 
 PACK_SIZE = 64 * 1024 * 1024
 FRAME_SIZE = 8 * 1024 * 1024
 _PACK_BUFFERS = 3  # one fills while two are being put
+_READ_SIZE = 1024 * 1024
 PutPack = Callable[[int, Body], StoredObject]
 
 
@@ -34,7 +37,7 @@ PutPack = Callable[[int, Body], StoredObject]
 class _Frame:
     """A frame on its way to the sealer. `last` closes its pack."""
 
-    buffer: bytearray
+    buffer: memoryview
     compressed: Future[bytes]
     last: bool
 
@@ -56,12 +59,12 @@ class ArchiveWriter:
             raise ValueError("a pack holds a whole number of frames")
         self._put_pack, self._codec, self._pack_size, self._frame_size = put_pack, codec, pack_size, frame_size
         frames = pack_size // frame_size
-        self._free_frames: SimpleQueue[bytearray] = SimpleQueue()
+        self._free_frames: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(workers + 2):
-            self._free_frames.put(bytearray(frame_size))
-        self._free_packs: SimpleQueue[bytearray] = SimpleQueue()
+            self._free_frames.put(large_buffer(frame_size))
+        self._free_packs: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(_PACK_BUFFERS):
-            self._free_packs.put(bytearray(codec.encoded_bound(pack_size, frames)))
+            self._free_packs.put(large_buffer(codec.encoded_bound(pack_size, frames)))
         self._compressors = ThreadPoolExecutor(workers, thread_name_prefix="pack-compress")
         self._putters = ThreadPoolExecutor(_PACK_BUFFERS - 1, thread_name_prefix="pack-put")
         self._ordered: SimpleQueue[_Frame | None] = SimpleQueue()
@@ -70,7 +73,6 @@ class ArchiveWriter:
         self._error: Exception | None = None
         self._puts: list[Future[StoredObject]] = []
         self._frame = self._free_frames.get()
-        self._view = memoryview(self._frame)
         self._filled = 0
         self._size = 0
         self._closed = False
@@ -87,7 +89,7 @@ class ArchiveWriter:
         size, at = len(view), 0
         while at < size:
             count = min(self._frame_size - self._filled, size - at)
-            self._view[self._filled : self._filled + count] = view[at : at + count]
+            self._frame[self._filled : self._filled + count] = view[at : at + count]
             self._filled += count
             self._size += count
             at += count
@@ -118,11 +120,10 @@ class ArchiveWriter:
             raise RepositoryError("the archive is closed")
 
     def _hand_on(self, *, last: bool) -> None:
-        full = memoryview(self._frame)[: self._filled]
+        full = self._frame[: self._filled]
         self._filled = 0
         self._ordered.put(_Frame(self._frame, self._compressors.submit(self._codec.compress, full), last))
         self._frame = self._free_frames.get()
-        self._view = memoryview(self._frame)
 
     def _stop(self) -> None:
         if self._closed:
@@ -134,7 +135,7 @@ class ArchiveWriter:
         self._putters.shutdown()
         # The buffers are large: let go of them now, not when the garbage collector finds this writer.
         self._free_frames, self._free_packs = SimpleQueue(), SimpleQueue()
-        self._frame, self._view = bytearray(), memoryview(b"")
+        self._frame = memoryview(b"")
 
     def _seal_all(self) -> None:
         """The sealer's thread. After an error it only gives buffers back, so that no one waits for ever."""
@@ -168,10 +169,9 @@ class ArchiveWriter:
 class _OpenPack:
     """A pack being sealed in a reused buffer: hashed while its bytes are still in the processor's cache."""
 
-    def __init__(self, codec: Codec, buffer: bytearray) -> None:
+    def __init__(self, codec: Codec, buffer: memoryview) -> None:
         self.buffer = buffer
         self._sink = codec.sink(buffer)
-        self._view = memoryview(buffer)
         self._hashed = 0
         self._digest = hashlib.sha256()
 
@@ -182,10 +182,10 @@ class _OpenPack:
     def close(self) -> Body:
         size = self._sink.finish()
         self._hash()
-        return Body([self._view[:size]], sha256=self._digest.hexdigest(), size=size)
+        return Body([self.buffer[:size]], sha256=self._digest.hexdigest(), size=size)
 
     def _hash(self) -> None:
-        self._digest.update(self._view[self._hashed : self._sink.position])
+        self._digest.update(self.buffer[self._hashed : self._sink.position])
         self._hashed = self._sink.position
 
 
@@ -194,7 +194,7 @@ class ArchiveReader:
     nothing of a pack that does not match is handed out. Safe to use from several threads."""
 
     def __init__(
-        self, store: ObjectStore, archive: Archive, codec: Codec, *, workers: int = 2, read_ahead: int = 3
+        self, store: ObjectStore, archive: Archive, codec: Codec, *, workers: int = 2, read_ahead: int = 2
     ) -> None:
         self._store, self._archive, self._codec = store, archive, codec
         self._workers, self._read_ahead = workers, max(read_ahead, 1)
@@ -206,21 +206,25 @@ class ArchiveReader:
             )
 
     def packs(self) -> Iterator[memoryview]:
-        """Raw packs in order, up to `read_ahead` decoded beforehand. Each view has memory of its own: it may be
-        handed to other threads and kept as long as it is needed.
+        """Raw packs in order, up to `read_ahead` decoded beforehand. A view is valid until the next one is asked for:
+        its memory goes round.
 
         Raises `IntegrityError` that names the object, `KeyUnusable`, or what the store raises.
         """
         numbers = iter(range(len(self._archive.packs)))
-        waiting: deque[Future[memoryview]] = deque()
+        free = deque(self._buffer() for _ in range(self._read_ahead + 1))
+        waiting: deque[tuple[memoryview, Future[memoryview]]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="pack-read")
         try:
-            for number in numbers:
-                waiting.append(pool.submit(self.pack, number))
-                if len(waiting) >= self._read_ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            while True:
+                while free and (number := next(numbers, None)) is not None:
+                    buffer = free.popleft()
+                    waiting.append((buffer, pool.submit(self._decode, number, buffer)))
+                if not waiting:
+                    return
+                buffer, decoded = waiting.popleft()
+                yield decoded.result()
+                free.append(buffer)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -236,51 +240,49 @@ class ArchiveReader:
         return b"".join(parts)
 
     def pack(self, number: int) -> memoryview:
-        """One raw pack."""
+        """One raw pack, in memory of its own."""
+        return self._decode(number, self._buffer())
+
+    def _buffer(self) -> memoryview:
+        return large_buffer(min(self._archive.pack_size, self._archive.size))
+
+    def _decode(self, number: int, out: memoryview) -> memoryview:
+        """One raw pack into `out`."""
         stored = self._archive.packs[number]
+        raw = out[: min(self._archive.pack_size, self._archive.size - number * self._archive.pack_size)]
         try:
             encoded = self._fetch(stored)
-            return self._decompress(self._decrypt(encoded), self._raw_size(number))
+            _decompress(Decryptor(encoded, self._codec.identities) if is_encrypted(encoded) else encoded, raw)
+            return raw
         except IntegrityError as error:
             if stored.key in error.message:
                 raise
             raise IntegrityError(f"{stored.key} on {self._store.name}: {error.message}", hint=DAMAGED) from error
 
-    def _raw_size(self, number: int) -> int:
-        return min(self._archive.pack_size, self._archive.size - number * self._archive.pack_size)
-
     def _fetch(self, stored: StoredObject) -> memoryview:
         """The stored bytes, in this thread's reused buffer, proven by their SHA-256."""
-        target = self._scratch("fetched", stored.size)
+        buffer = getattr(self._of_thread, "fetched", None)
+        if buffer is None or len(buffer) < stored.size:
+            buffer = self._of_thread.fetched = large_buffer(stored.size)
+        target: memoryview = buffer[: stored.size]
         fetch_into(self._store, stored, target)
         return target
 
-    def _decrypt(self, encoded: memoryview) -> memoryview:
-        if not is_encrypted(encoded):
-            return encoded
-        plain = self._scratch("decrypted", len(encoded))
-        return plain[: decrypt_into(encoded, self._codec.identities, plain)]
 
-    def _decompress(self, frames: memoryview, size: int) -> memoryview:
-        raw = memoryview(bytearray(size))
-        at = 0
-        try:
-            with zstandard.ZstdDecompressor().stream_reader(frames, read_across_frames=True) as reader:
-                while at < size and (count := reader.readinto(raw[at:])):
-                    at += count
-                whole = at == size and not reader.read(1)
-        except zstandard.ZstdError as error:
-            raise IntegrityError(f"does not decompress: {error}") from error
-        if not whole:
-            raise IntegrityError(f"does not hold the {size} bytes that the manifest says")
-        return raw
-
-    def _scratch(self, name: str, size: int) -> memoryview:
-        buffer = getattr(self._of_thread, name, None)
-        if buffer is None or len(buffer) < size:
-            buffer = bytearray(size)
-            setattr(self._of_thread, name, buffer)
-        return memoryview(buffer)[:size]
+def _decompress(frames: memoryview | Decryptor, out: memoryview) -> None:
+    """Frames in a row into `out`, in small pieces that stay in the processor's cache. Raises `IntegrityError` when
+    they are not exactly its size."""
+    source = cast("IO[bytes]", frames)  # what it reads needs no more than `read`
+    at = 0
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(source, _READ_SIZE, read_across_frames=True) as reader:
+            while at < len(out) and (count := reader.readinto(out[at:])):
+                at += count
+            whole = at == len(out) and not reader.read(1)
+    except zstandard.ZstdError as error:
+        raise IntegrityError(f"does not decompress: {error}") from error
+    if not whole:
+        raise IntegrityError(f"does not hold the {len(out)} bytes that the manifest says")
 
 
 DAMAGED = "take the backup from another tier (`dr restore --tier …`) or an older one; `dr verify` says which are whole."

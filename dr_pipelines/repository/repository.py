@@ -84,7 +84,7 @@ class Repository:
             parent = links[-1].parent
         return chain_of(manifest, links)
 
-    def open_archive(self, manifest: BackupManifest, *, workers: int = 2, read_ahead: int = 3) -> ArchiveReader:
+    def open_archive(self, manifest: BackupManifest, *, workers: int = 2, read_ahead: int = 2) -> ArchiveReader:
         return ArchiveReader(self.store, manifest.archive, self.codec, workers=workers, read_ahead=read_ahead)
 
     def begin(self, server: str, kind: BackupKind, *, clock: Clock) -> BackupWriter:
