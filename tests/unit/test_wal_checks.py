@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.postgres.wal_checks import TimelineWal, missing_segments, parse_history
+from dr_pipelines.postgres.wal_checks import TimelineWal, missing_segments
+from dr_pipelines.postgres.wal_resume import parse_history
 
 SIZE = 1 << 20
 ONE, TWO = Timeline(1), Timeline(2)

@@ -1,0 +1,200 @@
+"""Backups of servers that are not ready, that die, or whose store fails: a clear error, and nothing half there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.embedded.postgres import EmbeddedPostgres
+from dr_pipelines.errors import BackupFailed, DrError, ServerMisconfigured, ServerUnavailable
+from dr_pipelines.postgres.server import Server
+from dr_pipelines.postgres.take import SealedWal, take_backup
+from dr_pipelines.postgres.verify import verify
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.memory import MemoryStore
+from tests.conftest import MakePostgres
+from tests.support.faulty_store import FaultyStore
+from tests.support.live import Live, running
+
+FULL, INCREMENTAL = BackupKind.FULL, BackupKind.INCREMENTAL
+
+
+@pytest.fixture
+def repository(codec: Codec) -> Repository:
+    made = Repository(MemoryStore(), codec, "primary")
+    made.initialise()
+    return made
+
+
+def back_up(
+    server: Server, repository: Repository, state: Path, kind: BackupKind = FULL, progress: Silent | None = None
+) -> BackupManifest | SealedWal:
+    return take_backup(
+        server, repository, "shop", kind, state_dir=state, clock=SystemClock(), progress=progress or Silent()
+    )
+
+
+def refused(call: Callable[[], object], error: type[DrError], *words: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert caught.value.hint, "an error says what to do next"
+    for word in words:
+        assert word in str(caught.value)
+
+
+def nothing_of_the_server(repository: Repository) -> bool:
+    return not list(repository.store.list("servers/"))
+
+
+def test_a_server_with_minimal_wal_is_refused(
+    make_postgres: MakePostgres, repository: Repository, tmp_path: Path
+) -> None:
+    server = make_postgres(18, wal_level="minimal", max_wal_senders="0").server
+    refused(lambda: back_up(server, repository, tmp_path), ServerMisconfigured, "wal_level=minimal", "replica")
+    assert nothing_of_the_server(repository)
+
+
+def test_who_may_not_back_up_is_told_why(postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path) -> None:
+    """A role without REPLICATION, a wrong password, no line in pg_hba.conf, no sender left, no server."""
+    postgres18.psql("CREATE ROLE clerk LOGIN PASSWORD 'right'")
+    here = postgres18.connection
+    clerk = Server(replace(here, user="clerk"))
+    refused(lambda: back_up(clerk, repository, tmp_path), ServerMisconfigured, "clerk", "ALTER ROLE clerk REPLICATION")
+
+    postgres18.psql("ALTER ROLE clerk REPLICATION")
+    hba = postgres18.data_dir / "pg_hba.conf"
+    rules = ["host postgres clerk 127.0.0.1/32 scram-sha-256", "host all postgres 127.0.0.1/32 trust"]
+    hba.write_text("\n".join([*rules, ""]))
+    postgres18.psql("SELECT pg_reload_conf()")
+    wrong = Server(replace(here, user="clerk", password="wrong"))
+    refused(lambda: back_up(wrong, repository, tmp_path), ServerMisconfigured, "password")
+    known = Server(replace(here, user="clerk", password="right"))
+    refused(lambda: back_up(known, repository, tmp_path), ServerMisconfigured, "replication", "pg_hba.conf")
+
+    nobody = Server(replace(here, port=1))
+    refused(lambda: back_up(nobody, repository, tmp_path), ServerUnavailable, "does not answer")
+    assert nothing_of_the_server(repository)
+
+
+def test_a_server_that_dies_during_a_backup_leaves_nothing(
+    postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path
+) -> None:
+    class KillsTheServer(Silent):
+        def advance(self, count: int) -> None:
+            postgres18.kill()
+
+    with pytest.raises(DrError) as caught:
+        back_up(postgres18.server, repository, tmp_path, progress=KillsTheServer())
+    assert isinstance(caught.value, BackupFailed | ServerUnavailable)
+    assert caught.value.hint
+    assert nothing_of_the_server(repository)
+
+    postgres18.start()
+    assert isinstance(back_up(postgres18.server, repository, tmp_path), BackupManifest)
+
+
+def test_a_damaged_page_fails_the_backup(postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path) -> None:
+    postgres18.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 5000) g")
+    path = postgres18.data_dir / postgres18.psql("SELECT pg_relation_filepath('orders')")
+    postgres18.stop()
+    data = bytearray(path.read_bytes())
+    data[8192 + 4000] ^= 0xFF
+    path.write_bytes(data)
+    postgres18.start()
+    refused(lambda: back_up(postgres18.server, repository, tmp_path), BackupFailed, "damaged pages", "pg_amcheck")
+    assert nothing_of_the_server(repository)
+
+
+def test_a_store_that_fails_at_any_call_leaves_whole_backups_only(
+    postgres18: EmbeddedPostgres, codec: Codec, tmp_path: Path
+) -> None:
+    """An incremental over a full, with packs, failing at every call once and for good: the full stays whole, the
+    incremental is whole or absent, and the next one succeeds."""
+    inner = MemoryStore()
+    healthy = Repository(inner, codec, "primary")
+    healthy.initialise()
+    full = back_up(postgres18.server, healthy, tmp_path)
+    assert isinstance(full, BackupManifest)
+    for stays_down in (False, True):
+        call = 0
+        while True:
+            call += 1
+            faulty = FaultyStore(inner, fail_at=call, stays_down=stays_down)
+            with contextlib.suppress(DrError):
+                back_up(postgres18.server, Repository(faulty, codec, "primary"), tmp_path, INCREMENTAL)
+            assert all(inner.stat(item.key).size == item.size for b in healthy.backups("shop") for item in b.objects)
+            assert healthy.backups("shop")[0] == full
+            if faulty.calls < call:
+                break
+        assert call > 10
+    newest = healthy.backups("shop")[-1]
+    assert newest.parent is not None
+    assert all(check.passed for check in verify(healthy, newest, progress=Silent()))
+
+
+def test_a_chain_that_cannot_go_on_becomes_a_full_with_the_reason(
+    postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path
+) -> None:
+    server = postgres18
+
+    def reason() -> str:
+        taken = back_up(server.server, repository, tmp_path, INCREMENTAL)
+        assert isinstance(taken, BackupManifest)
+        assert (taken.kind, taken.asked_kind) == (FULL, INCREMENTAL)
+        assert taken.kind_reason is not None
+        return taken.kind_reason
+
+    assert "no backup to build on" in reason()
+
+    server.stop()  # summaries are files; one that is gone is a gap
+    for summary in (server.data_dir / "pg_wal" / "summaries").iterdir():
+        summary.unlink()
+    server.start()
+    server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+    server.psql("ALTER SYSTEM SET summarize_wal = off")
+    server.psql("SELECT pg_reload_conf()")
+    assert "summarize_wal is off" in reason()
+    server.psql("ALTER SYSTEM SET summarize_wal = on")
+    server.psql("SELECT pg_reload_conf()")
+
+    for memory in (tmp_path / "shop" / "backup_manifests").iterdir():
+        memory.unlink()
+    cannot_read = Repository(repository.store, Codec(1, [str(r) for r in repository.codec.recipients]), "primary")
+    taken = back_up(server.server, cannot_read, tmp_path, INCREMENTAL)
+    assert isinstance(taken, BackupManifest)
+    assert "no longer has the backup_manifest" in (taken.kind_reason or "")
+
+    server.stop()
+    (server.data_dir / "standby.signal").touch()
+    server.start()
+    server.psql("SELECT pg_promote()")
+    assert "timeline 2" in reason()
+
+
+def test_below_17_the_hourly_point_is_sealed_wal(
+    make_postgres: MakePostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = make_postgres(16)
+    live = Live(server, local_repository, folder / "state")
+    server.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 100) g")
+    with live.streaming():
+        live.take(FULL)
+        server.psql("INSERT INTO orders VALUES (101)")
+        sealed = back_up(server.server, local_repository, live.state, INCREMENTAL)
+        assert isinstance(sealed, SealedWal)
+        archive = local_repository.wal("shop", sealed.system_id)
+        assert max(found.end for found in archive.ranges()) >= sealed.end
+        server.psql("INSERT INTO orders VALUES (102)")
+        server.destroy()
+    report = live.restore(folder / "restored")
+    with running(report.data_dir, 16) as recovered:
+        assert recovered.psql("SELECT count(*) FROM orders") == "102"

@@ -1,0 +1,399 @@
+"""`dr wal stream` on real servers: promotions, lost slots, kills, tiers that are down, hung servers, a full disk."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.commands import Command, Runner, runs_as_root
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, give, os_user
+from dr_pipelines.errors import CommandFailed, DrError, StoreUnavailable
+from dr_pipelines.postgres import tools
+from dr_pipelines.postgres.restore import RestoreRequest, restore
+from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.server import Server, ServerConnection
+from dr_pipelines.postgres.take import take_backup
+from dr_pipelines.postgres.wal_checks import wal_has_no_gap
+from dr_pipelines.postgres.wal_ship import Tier
+from dr_pipelines.postgres.wal_status import StreamStatus, read_status
+from dr_pipelines.postgres.wal_stream import WalStream
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.local import LocalStore
+from tests.conftest import MakePostgres
+
+CLOCK = SystemClock()
+
+
+class Running:
+    """A stream in a thread, and what it says of itself."""
+
+    def __init__(self, server: ServerConnection, tiers: list[Tier], state: Path, *, synchronous: bool = True) -> None:
+        target = tools.ReceiverTarget(server.host, server.port, server.user, server.password, server.sslmode)
+
+        def receiver(spool: Path) -> Command:
+            return tools.pg_receivewal(
+                target, directory=spool, slot="dr_shop", synchronous=synchronous, bin_dir=bin_dir(18)
+            )
+
+        self.stream = WalStream(
+            "shop",
+            Server(server),
+            receiver,
+            tiers,
+            slot="dr_shop",
+            directory=state,
+            clock=CLOCK,
+            runner=Runner(),
+            ship_open_every=0.2,
+        )
+        self.error: DrError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.stream.run(self._stop)
+        except DrError as error:
+            self.error = error
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def status(self) -> StreamStatus | None:
+        return read_status(self.stream.status_path)
+
+    def until(self, wanted: Callable[[StreamStatus], bool]) -> StreamStatus:
+        for _ in range(600):
+            status = self.status()
+            if status is not None and status.pid == os.getpid() and wanted(status):
+                return status
+            CLOCK.wait(0.05)
+        raise AssertionError(f"not reached: {self.status()}")
+
+    def until_shipped(self, server: EmbeddedPostgres) -> StreamStatus:
+        """Everything that is on the server's disk now is on every required tier."""
+        end = server.server.flush_lsn()
+
+        def there(status: StreamStatus) -> bool:
+            tiers = [tier for tier in status.tiers.values() if tier.required]
+            reached = status.received_lsn is not None and status.received_lsn >= end
+            return reached and status.state == "streaming" and all(tier.lag_bytes == 0 for tier in tiers)
+
+        return self.until(there)
+
+
+@contextmanager
+def streaming(
+    server: EmbeddedPostgres | ServerConnection, tiers: Repository | list[Tier], state: Path, *, synchronous: bool = True
+) -> Iterator[Running]:
+    connection = server.connection if isinstance(server, EmbeddedPostgres) else server
+    running = Running(
+        connection, tiers if isinstance(tiers, list) else [tier_of(tiers)], state, synchronous=synchronous
+    )
+    try:
+        yield running
+    finally:
+        running.stop()
+
+
+def tier_of(repository: Repository) -> Tier:
+    return Tier(repository.tier, functools.partial(repository.wal, "shop"))
+
+
+def take_full(server: EmbeddedPostgres, repository: Repository, state: Path) -> BackupManifest:
+    taken = take_backup(
+        server.server, repository, "shop", BackupKind.FULL, state_dir=state, clock=CLOCK, progress=Silent()
+    )
+    assert isinstance(taken, BackupManifest)
+    return taken
+
+
+def restored_ids(repository: Repository, target: Path) -> list[int]:
+    """What a restore to the newest commit gives of the table `t`."""
+    request = RestoreRequest("shop", target, RecoveryTarget(), bin_dir=bin_dir(18), os_user=os_user())
+    report = restore(request, [repository], clock=CLOCK, runner=Runner(), progress=Silent())
+    server = EmbeddedPostgres(report.data_dir)
+    server.start()
+    try:
+        return [int(row) for row in server.psql("SELECT id FROM t ORDER BY id").split()]
+    finally:
+        server.kill()
+
+
+def insert(server: EmbeddedPostgres, *ids: int) -> None:
+    for number in ids:
+        server.psql(f"INSERT INTO t VALUES ({number}, repeat('x', 5000))")
+
+
+def standby_of(server: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
+    """A streaming standby, started."""
+    made = EmbeddedPostgres(folder / "standby", port=None)
+    argv = [str(bin_dir(18) / "pg_basebackup"), "-D", str(made.data_dir), "-R", "-X", "stream", "-c", "fast"]
+    Runner().run(Command([*argv, "-d", server.conninfo], timeout=60))
+    give(made.data_dir)
+    made.start()
+    return made
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["in step", "stream ahead of the switch"])
+def test_the_stream_follows_a_promotion(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path, *, ahead: bool
+) -> None:
+    old, state = postgres18, folder / "state"
+    old.psql("CREATE TABLE t (id int, note text)")
+    new = standby_of(old, folder)
+    try:
+        with streaming(old, local_repository, state / "shop") as running:
+            running.until_shipped(old)
+            take_full(old, local_repository, state)
+            insert(old, 1, 2)
+            position = old.psql("SELECT pg_current_wal_flush_lsn()")
+            in_step = f"SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= '{position}'"
+            while old.psql(f"{in_step} AND application_name <> 'dr_shop'") != "1":
+                CLOCK.wait(0.05)
+            if ahead:  # what the standby never got is on the old timeline, over a segment's end
+                new.psql("ALTER SYSTEM SET primary_conninfo = ''")
+                new.psql("SELECT pg_reload_conf()")
+                while old.psql("SELECT count(*) FROM pg_stat_replication") != "1":
+                    CLOCK.wait(0.05)
+                insert(old, 98)
+                old.psql("SELECT pg_switch_wal()")
+                insert(old, 99)
+            running.until_shipped(old)
+        assert running.error is None
+        old.destroy()
+        new.psql("SELECT pg_promote()")
+        insert(new, 3)
+        with streaming(new, local_repository, state / "shop") as running:
+            running.until_shipped(new)
+            new.psql("SELECT pg_switch_wal()")
+            insert(new, 4)
+            status = running.until_shipped(new)
+        assert running.error is None
+        assert status.gap is None
+        assert status.timeline is not None and status.timeline.id == 2
+    finally:
+        new.kill()
+    check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
+    assert check.passed, check.summary
+    assert check.details["timeline"] == 2
+    assert restored_ids(local_repository, folder / "restored") == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("how", ["lost", "dropped"])
+def test_wal_that_the_server_removed_is_a_gap_until_a_new_full(
+    make_postgres: MakePostgres, local_repository: Repository, folder: Path, how: str
+) -> None:
+    server = make_postgres(18, max_slot_wal_keep_size="1MB", max_wal_size="2MB", min_wal_size="2MB", wal_keep_size="0")
+    state = folder / "state"
+    server.psql("CREATE TABLE t (id int, note text)")
+    with streaming(server, local_repository, state / "shop", synchronous=False) as running:
+        running.until_shipped(server)
+        take_full(server, local_repository, state)
+        insert(server, 1)
+        running.until_shipped(server)
+    if how == "dropped":
+        server.psql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
+    for _ in range(8):
+        insert(server, 2)
+        server.psql("SELECT pg_switch_wal()")
+        server.psql("CHECKPOINT")
+    if how == "lost":
+        assert server.psql("SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'dr_shop'") == "lost"
+    with streaming(server, local_repository, state / "shop", synchronous=False) as running:
+        gap = running.until(lambda status: status.gap is not None).gap
+        assert gap is not None and gap.start is not None and gap.end is not None and gap.start < gap.end
+        insert(server, 3)
+        server.psql("SELECT pg_switch_wal()")
+        insert(server, 4)
+        running.until_shipped(server)
+        check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
+        assert not check.passed, check.summary
+        assert check.details["missing_count"] > 0
+        take_full(server, local_repository, state)
+        running.until_shipped(server)
+        check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
+        assert check.passed, check.summary
+        assert "missing" in check.summary
+    with streaming(server, local_repository, state / "shop", synchronous=False) as running:
+        assert running.until_shipped(server).gap == gap
+
+
+def test_a_lost_spool_is_received_again(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server, state = postgres18, folder / "state" / "shop"
+    server.psql("CREATE TABLE t (id int, note text)")
+    down = Repository(LocalStore(folder / "absent", "absent"), local_repository.codec, "primary")
+    with streaming(server, local_repository, state) as running:
+        running.until_shipped(server)
+        take_full(server, local_repository, folder / "state")
+    with streaming(server, down, state) as running:
+        insert(server, 1)
+        server.psql("SELECT pg_switch_wal()")
+        insert(server, 2)
+        end = server.server.flush_lsn()
+        running.until(lambda status: status.received_lsn is not None and status.received_lsn >= end)
+    assert isinstance(running.error, StoreUnavailable)  # stopped, and not everything is shipped
+    shutil.rmtree(state / "spool")
+    with streaming(server, local_repository, state) as running:
+        assert running.until_shipped(server).gap is None
+    check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
+    assert check.passed, check.summary
+    assert restored_ids(local_repository, folder / "restored") == [1, 2]
+
+
+def test_another_cluster_is_refused(
+    make_postgres: MakePostgres, local_repository: Repository, folder: Path
+) -> None:
+    first, second = make_postgres(), make_postgres()
+    with streaming(first, local_repository, folder / "shop") as running:
+        mine = running.until_shipped(first).system_id
+    with streaming(second, local_repository, folder / "shop") as running:
+        status = running.until(lambda status: status.last_error is not None)
+        assert "another cluster answers as shop" in str(status.last_error)
+        assert status.system_id == mine
+    assert local_repository.wal_system_ids("shop") == [mine]
+    assert second.psql("SELECT count(*) FROM pg_replication_slots") == "0"
+
+
+def test_the_stream_comes_back_after_every_kill(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = postgres18
+    server.stop()
+    with streaming(server, local_repository, folder / "shop") as running:
+        running.until(lambda status: status.state == "waiting" and status.last_error is not None)
+        server.start()
+        first = running.until_shipped(server)
+        assert first.receiver_pid is not None
+        psutil.Process(first.receiver_pid).kill()
+        running.until(lambda status: status.receiver_pid not in (None, first.receiver_pid))
+        running.until_shipped(server)
+        server.kill()
+        running.until(lambda status: status.state == "waiting")
+        server.start()
+        assert running.until_shipped(server).gap is None
+
+
+def test_one_tier_down_stops_no_other_and_frees_nothing(
+    postgres18: EmbeddedPostgres, local_repository: Repository, codec: Codec, folder: Path, tmp_path: Path
+) -> None:
+    server = postgres18
+    server.psql("CREATE TABLE t (id int, note text)")
+    away = Repository(LocalStore(tmp_path / "away", "away"), codec, "secondary")
+
+    def open_away(system_id: str) -> object:
+        away.check_format()
+        return away.wal("shop", system_id)
+
+    tiers = [tier_of(local_repository), Tier("secondary", open_away)]  # type: ignore[arg-type]
+    with streaming(server, tiers, folder / "shop") as running:
+        for number in range(3):
+            insert(server, number)
+            server.psql("SELECT pg_switch_wal()")
+        end = server.server.flush_lsn()
+        status = running.until(
+            lambda status: status.tiers["primary"].lag_bytes == 0
+            and status.received_lsn is not None
+            and status.received_lsn >= end
+            and status.tiers["secondary"].last_error is not None
+        )
+        assert (status.tiers["secondary"].lag_bytes or 0) > 2 << 20
+        assert status.system_id is not None
+        held = local_repository.wal("shop", status.system_id).segments(status.timeline)  # type: ignore[arg-type]
+        spool = running.stream.spool.system(status.system_id)
+        assert {stored.segment for stored in held} <= {file.segment for file in spool.files()}
+        away.initialise()
+        running.until_shipped(server)
+        assert away.wal("shop", status.system_id).ranges() == local_repository.wal("shop", status.system_id).ranges()
+        running.until(lambda _: sum(file.whole for file in spool.files()) == 1)
+
+
+def test_a_hung_server_stops_neither_status_nor_shipping(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = postgres18
+    with streaming(server, local_repository, folder / "shop") as running:
+        running.until_shipped(server)
+        postmaster = psutil.Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
+        stopped = [postmaster, *postmaster.children()]
+        for process in stopped:
+            process.suspend()
+        try:
+            status = running.until(lambda status: "did not answer" in (status.last_error or ""))
+            assert status.sync_state is None
+            running.until(lambda later: later.updated_at > status.updated_at)
+        finally:
+            for process in stopped:
+                process.resume()
+        running.until_shipped(server)
+
+
+def test_the_password_is_in_no_argument_list(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = postgres18
+    server.psql("CREATE ROLE streamer LOGIN SUPERUSER PASSWORD 'not to be seen'")
+    hba = server.data_dir / "pg_hba.conf"
+    rules = "host all,replication streamer 127.0.0.1/32 scram-sha-256\n"
+    hba.write_text(rules + hba.read_text())
+    server.psql("SELECT pg_reload_conf()")
+    right = ServerConnection("127.0.0.1", server.port, "streamer", password="not to be seen")
+    wrong = ServerConnection("127.0.0.1", server.port, "streamer", password="wrong")
+    with streaming(wrong, local_repository, folder / "shop") as running:
+        running.until(lambda status: "password authentication failed" in (status.last_error or ""))
+    with streaming(right, local_repository, folder / "shop") as running:
+        status = running.until_shipped(server)
+        assert status.receiver_pid is not None
+        assert not any("not to be seen" in part for part in psutil.Process(status.receiver_pid).cmdline())
+
+
+def test_a_full_spool_is_said_and_recovers(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server, state = postgres18, folder / "shop"
+    state.mkdir()
+    if not runs_as_root():
+        pytest.skip("only root can mount a small tmpfs")
+    try:
+        Runner().run(Command(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(state)]))
+    except CommandFailed as error:
+        pytest.skip(f"no tmpfs can be mounted here: {error.message}")
+    try:
+        with streaming(server, local_repository, state) as running:
+            running.until_shipped(server)
+            ballast = state / "ballast"
+            with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            server.psql("SELECT pg_switch_wal()")
+            log = state / "receiver.log"
+            for _ in range(3):
+                server.psql("SELECT pg_logical_emit_message(false, 'x', repeat('x', 100000))")
+                server.psql("SELECT pg_switch_wal()")
+            running.until(lambda _: running.stream._now.last_error is not None and log.exists())  # noqa: SLF001
+            ballast.unlink()
+            assert running.until_shipped(server).gap is None
+    finally:
+        Runner().run(Command(["umount", "-l", str(state)]))
+
+
+_ = signal
