@@ -22,6 +22,7 @@ from dr_pipelines.postgres.take import take_backup as _take_backup
 from dr_pipelines.postgres.verify import verify
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
 from dr_pipelines.postgres.wal_ship import Tier
+from dr_pipelines.postgres.wal_slots import PatientServer
 from dr_pipelines.postgres.wal_status import StreamStatus, read_status
 from dr_pipelines.postgres.wal_stream import WalStream
 from dr_pipelines.progress import Progress
@@ -29,6 +30,7 @@ from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.site import Site
 from dr_pipelines.storage.check import check_store as _check_store
 
@@ -122,7 +124,7 @@ def preview_restore(site: Site, request: RestoreRequest, *, tier: str | None = N
 
 
 def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
-    """`dr wal stream`: returns when `stop` is set and everything is shipped."""
+    """`dr wal stream`: returns when `stop` is set and everything is shipped. Raises what `WalStream.run` raises."""
     plan, connection, slot = site.plan_of(server), site.server(server).connection, site.slot(server)
     target = tools.ReceiverTarget(
         connection.host, connection.port, connection.user, connection.password, connection.sslmode
@@ -133,7 +135,13 @@ def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
             target, directory=spool, slot=slot, synchronous=plan.wal.synchronous, bin_dir=site.bin_dir(server)
         )
 
-    tiers = [Tier(tier, functools.partial(site.repository(server, tier).wal, server)) for tier in plan.wal.tiers]
+    def archive(tier: str, system_id: str) -> WalArchive:
+        repository = site.repository(server, tier)
+        repository.check_format()
+        return repository.wal(server, system_id)
+
+    # Opened by their shippers, one by one: a tier that cannot be opened must not stop the others.
+    tiers = [Tier(tier, functools.partial(archive, tier)) for tier in plan.wal.tiers]
     WalStream(
         server,
         site.server(server),
@@ -191,12 +199,24 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
         said.append(f"the WAL stream has been silent for {silent:.0f} seconds: {run_it}")
     if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
         said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
-    if site.plan_of(server).wal.synchronous and stream.sync_state not in ("sync", "quorum"):
+    if stream.state != "streaming" and stream.last_error:
+        said.append(f"the WAL stream is {stream.state}: {stream.last_error}")
+    connected = silent <= _STREAM_SILENT_AFTER and stream.state == "streaming"
+    if site.plan_of(server).wal.synchronous and not (connected and stream.sync_state in ("sync", "quorum")):
         said.append(
-            f"the plan wants synchronous WAL and the server says {stream.sync_state or 'not connected'}: "
-            "a commit can be lost"
+            f"the plan wants synchronous WAL and the stream is {stream.sync_state if connected else 'not connected'}: "
+            f"commits wait, or can be lost where synchronous_standby_names does not name {site.slot(server)}"
         )
+        said += _commits(site, server)
     return said
+
+
+def _commits(site: Site, server: str) -> list[str]:
+    try:
+        waiting = PatientServer(site.server(server)).waiting_commits()
+    except DrError as error:
+        return [f"whether commits wait cannot be seen: {error.message}"]
+    return [f"{waiting} commits wait for the WAL stream: run `dr wal stream {server}`"] if waiting else []
 
 
 def _labelled(repository: Repository, server: str, label: str) -> BackupManifest:

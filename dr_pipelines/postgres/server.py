@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import pq, sql
 from psycopg.conninfo import make_conninfo
 
 from dr_pipelines.errors import ServerError, ServerMisconfigured, ServerUnavailable
@@ -145,6 +145,18 @@ class Server:
             )
         return facts
 
+    def current_timeline(self) -> Timeline:
+        """As a receiver is told it; a standby's control file may still name the one before."""
+        return Timeline(int(self._replication(b"IDENTIFY_SYSTEM", 1)))
+
+    def timeline_history(self, timeline: Timeline) -> bytes:
+        """The history file. Timeline 1 has none, and the server may have lost an old one: `ServerError`."""
+        return self._replication(f"TIMELINE_HISTORY {timeline.id}".encode(), 1)
+
+    def waiting_commits(self) -> int:
+        """Sessions whose commit waits for a synchronous standby."""
+        return int(self._row("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0])
+
     def flush_lsn(self) -> Lsn:
         """The newest position that is on the server's disk."""
         return Lsn.parse(
@@ -217,10 +229,20 @@ class Server:
         with self._connected() as connection:
             return connection.execute(sql.SQL(query), values or None).fetchall()
 
+    def _replication(self, command: bytes, column: int) -> bytes:
+        """One value of the answer to a command of the replication protocol."""
+        with self._connected(replication="true") as connection:
+            result = connection.pgconn.exec_(command)
+            value = result.get_value(0, column) if result.status == pq.ExecStatus.TUPLES_OK else None
+        if value is None:
+            said = result.error_message.decode(errors="replace").strip()
+            raise ServerError(f"{self.connection}: {said or 'no answer'} ({command.decode()})")
+        return value
+
     @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _connected(self, **more: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         try:
-            with psycopg.connect(make_conninfo(**self.connection.parameters()), autocommit=True) as connection:
+            with psycopg.connect(make_conninfo(**self.connection.parameters(), **more), autocommit=True) as connection:
                 yield connection
         except psycopg.Error as error:
             raise self.error_of(error) from error

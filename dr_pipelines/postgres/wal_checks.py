@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres.wal_resume import parse_history as parse_history
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
@@ -51,11 +52,16 @@ def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[B
     if switches is None:
         return failed(NAME, f"the history file of timeline {timelines[-1].id} is missing", timeline=timelines[-1].id)
     path = [*switches, (timelines[-1], None)]
-    full = _oldest_full_on(path, [backup for backup in backups if backup.system_id == newest.system_id])
-    if full is None:
+    fulls = _fulls_on(path, [backup for backup in backups if backup.system_id == newest.system_id])
+    if not fulls:
         return not_proven(NAME, f"no full backup lies on the way to timeline {timelines[-1].id}")
     held = {timeline: _held(archive, timeline) for timeline, _ in path}
-    return _judge(full, newest, path, held)
+    # A gap is mended by a full that lies after it: what counts is the oldest full from which nothing is missing.
+    results = [_judge(full, newest, path, held) for full in fulls]
+    mended = next((result for result in results if result.passed), None)
+    if mended is None or mended is results[0]:
+        return results[0]
+    return passed(NAME, f"{mended.summary}; before that {results[0].summary}", **mended.details)
 
 
 def missing_segments(
@@ -121,15 +127,8 @@ def _switches(archive: WalArchive, timeline: Timeline) -> list[tuple[Timeline, L
     return None if history is None else parse_history(history)
 
 
-def parse_history(history: bytes) -> list[tuple[Timeline, Lsn | None]]:
-    """Lines of `<timeline> TAB <position where it was left> TAB <reason>`; comments and empty lines are skipped."""
-    rows = [line.split(None, 2) for line in history.decode(errors="replace").splitlines()]
-    return [(Timeline(int(row[0])), Lsn.parse(row[1])) for row in rows if len(row) >= 2 and row[0].isdigit()]
-
-
-def _oldest_full_on(
-    path: Sequence[tuple[Timeline, Lsn | None]], backups: Sequence[BackupManifest]
-) -> BackupManifest | None:
+def _fulls_on(path: Sequence[tuple[Timeline, Lsn | None]], backups: Sequence[BackupManifest]) -> list[BackupManifest]:
+    """Oldest first."""
     left = dict(path)
     fulls = [
         backup
@@ -138,7 +137,7 @@ def _oldest_full_on(
         and backup.timeline in left
         and ((end := left[backup.timeline]) is None or backup.stop_lsn <= end)
     ]
-    return min(fulls, key=lambda backup: backup.start_lsn, default=None)
+    return sorted(fulls, key=lambda backup: backup.start_lsn)
 
 
 def _held(archive: WalArchive, timeline: Timeline) -> TimelineWal:

@@ -6,7 +6,7 @@ What does not belong here: which files may be freed (`WalStream` asks every requ
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -22,8 +22,8 @@ _LONGEST_PAUSE = 30.0  # seconds between two tries while the tier is down
 
 @dataclass(frozen=True)
 class Tier:
-    """Where WAL goes. `archive_of(system_id)` gives the tier's WAL archive; the spool is freed only of what every
-    `required` tier holds."""
+    """Where WAL goes. `archive_of(system_id)` gives the tier's WAL archive, or raises and is asked again with the next
+    pass. The spool is freed only of what every `required` tier holds."""
 
     name: str
     archive_of: Callable[[str], WalArchive]
@@ -69,6 +69,12 @@ class Shipper:
             held = self._held.get(file.name)
         return held is not None and held >= file.end
 
+    def lag_bytes(self, files: Iterable[SpoolFile]) -> int:
+        """How much of the WAL in these files the tier has not."""
+        with self._lock:
+            held = dict(self._held)
+        return sum(max(0, file.end - held.get(file.name, file.segment.start)) for file in files)
+
     def hurry(self) -> None:
         """Ship the open segment with the next look: the receiver stopped, so it may be the last that is seen of it."""
         self._hurry.set()
@@ -92,7 +98,7 @@ class Shipper:
                 self._hurry.set()
             return True  # the receiver closed or the stream freed a file during the pass: the next look sees it anew
         except DrError as error:
-            self._failed(error.message, open_too)
+            self._failed(f"{error.message} ({error.hint.rstrip('.')})" if error.hint else error.message, open_too)
             return False
         except Exception as error:  # noqa: BLE001 - a shipper that dies in silence would be the worst of all ends
             self._failed(f"{type(error).__name__}: {error}", open_too)
@@ -116,7 +122,7 @@ class Shipper:
             self._shipped = replace(self._shipped, last_error=message)
 
     def _ship_system(self, system: SystemSpool, open_too: bool) -> None:
-        archive = self._archives.setdefault(system.system_id, self.tier.archive_of(system.system_id))
+        archive = self._archive(system.system_id)
         for timeline in system.histories():
             self._ship_history(archive, system, timeline)
         files = system.files()
@@ -127,6 +133,11 @@ class Shipper:
             elif file.whole or open_too:
                 self._ship_file(archive, system, file)
         self._forget_all_but(system, files)
+
+    def _archive(self, system_id: str) -> WalArchive:
+        if system_id not in self._archives:
+            self._archives[system_id] = self.tier.archive_of(system_id)
+        return self._archives[system_id]
 
     def _ship_history(self, archive: WalArchive, system: SystemSpool, timeline: Timeline) -> None:
         if (system.system_id, timeline) not in self._histories:
@@ -159,10 +170,3 @@ class Shipper:
         names, prefix = {file.name for file in files}, str(system.directory)
         with self._lock:
             self._held = {n: end for n, end in self._held.items() if n in names or not n.startswith(prefix)}
-
-
-def lag_bytes(shipped: Shipped, received: Lsn | None) -> int | None:
-    """Bytes that were received and that the tier has not; None while either is unknown."""
-    if received is None or shipped.lsn is None:
-        return None
-    return max(0, received - shipped.lsn)

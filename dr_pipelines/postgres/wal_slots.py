@@ -6,12 +6,19 @@ host loses nothing that the server still has. What does not belong here: process
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from dr_pipelines.errors import ServerError, ServerUnavailable
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres.wal_resume import parse_history, resume_segment
 from dr_pipelines.postgres.wal_spool import SystemSpool
 from dr_pipelines.postgres.wal_status import Gap
+
+_T = TypeVar("_T")
 
 
 class Facts(Protocol):
@@ -25,6 +32,9 @@ class Facts(Protocol):
 
     @property
     def segment_size(self) -> int: ...
+
+    @property
+    def in_recovery(self) -> bool: ...
 
 
 class Slot(Protocol):
@@ -61,6 +71,74 @@ class StreamedServer(Protocol):
 
     def standby(self, application_name: str) -> Standby | None: ...
 
+    def flush_lsn(self) -> Lsn: ...
+
+    def current_timeline(self) -> Timeline: ...
+
+    def timeline_history(self, timeline: Timeline) -> bytes: ...
+
+    def waiting_commits(self) -> int: ...
+
+
+class PatientServer:
+    """Asks a server in a thread of its own and waits `patience` seconds for the answer: a server that hangs must not
+    hang the stream. While a question is open, the next ones fail at once."""
+
+    def __init__(self, server: StreamedServer, patience: float = 5.0) -> None:
+        self._server, self._patience = server, patience
+        self._free = threading.Lock()
+
+    def facts(self) -> Facts:
+        return self._ask(self._server.facts)
+
+    def slot(self, name: str) -> Slot | None:
+        return self._ask(lambda: self._server.slot(name))
+
+    def create_slot(self, name: str) -> Slot:
+        return self._ask(lambda: self._server.create_slot(name))
+
+    def drop_slot(self, name: str) -> None:
+        self._ask(lambda: self._server.drop_slot(name))
+
+    def advance_slot(self, name: str, to: Lsn) -> None:
+        self._ask(lambda: self._server.advance_slot(name, to))
+
+    def standby(self, application_name: str) -> Standby | None:
+        return self._ask(lambda: self._server.standby(application_name))
+
+    def flush_lsn(self) -> Lsn:
+        return self._ask(self._server.flush_lsn)
+
+    def current_timeline(self) -> Timeline:
+        return self._ask(self._server.current_timeline)
+
+    def timeline_history(self, timeline: Timeline) -> bytes:
+        return self._ask(lambda: self._server.timeline_history(timeline))
+
+    def waiting_commits(self) -> int:
+        return self._ask(self._server.waiting_commits)
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        if not self._free.acquire(blocking=False):
+            raise ServerUnavailable("the server has not answered the last question yet")
+        answer: Future[_T] = Future()
+
+        def work() -> None:
+            try:
+                found = question()
+            except BaseException as error:  # noqa: BLE001 - it is raised where the answer is awaited
+                self._free.release()
+                answer.set_exception(error)
+            else:
+                self._free.release()
+                answer.set_result(found)
+
+        threading.Thread(target=work, name="ask-server", daemon=True).start()
+        try:
+            return answer.result(self._patience)
+        except TimeoutError:
+            raise ServerUnavailable(f"the server did not answer within {self._patience:.0f} seconds") from None
+
 
 def held_slot(slot: str) -> str:
     return f"{slot}_held"
@@ -96,3 +174,33 @@ def seed_start(
         return None
     system.seed(WalSegment.containing(start, timeline, segment_size))
     return start
+
+
+def follow_timeline(server: StreamedServer, system: SystemSpool, current: Timeline, segment_size: int) -> None:
+    """After a promotion or a restore in place: the histories are fetched, open heads of old timelines are copied aside
+    before the receiver writes them anew, and a spool that is ahead of the switch is put aside whole."""
+    if current.id == 1:
+        return
+    theirs = parse_history(server.timeline_history(current))
+    _fetch_histories(server, system, [timeline for timeline, _ in theirs] + [current])
+    system.seal(before=current)
+    received = system.received()
+    if received is None:
+        return
+    ours = parse_history(system.read_history(received[0])) if received[0] in system.histories() else []
+    resume = resume_segment(ours, received, theirs, current, segment_size)
+    if resume is not None:
+        system.set_aside()
+        system.seed(resume)
+
+
+def _fetch_histories(server: StreamedServer, system: SystemSpool, timelines: list[Timeline]) -> None:
+    """All of them: recovery looks for them one after the other and takes a missing one for the end."""
+    for timeline in timelines:
+        if timeline.id > 1 and timeline not in system.histories():
+            try:
+                system.write_history(timeline, server.timeline_history(timeline))
+            except ServerUnavailable:
+                raise
+            except ServerError:
+                continue  # an old one that the server itself has no more

@@ -10,7 +10,6 @@ The receiver's naming: `<segment>` is whole, `<segment>.partial` is open and pad
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
@@ -119,7 +118,7 @@ class SystemSpool:
                 continue
             target = self.sealed / f"{file.segment.name}.{file.end.value:016X}{_PARTIAL}"
             if not target.exists():
-                _copy(file.path, target)
+                _write(target, file.path.read_bytes())
             sealed.append(target)
         return sealed
 
@@ -132,6 +131,19 @@ class SystemSpool:
         for path in self._wal_paths():
             if path.parent == self.directory:
                 path.unlink(missing_ok=True)  # a head without a byte of WAL
+
+    def remove_unpadded(self, segment_size: int) -> None:
+        """Heads that the receiver could not pad to their size (the disk was full): they have no WAL, and it refuses to
+        go on from them. Only while no receiver runs."""
+        for path in list(self._wal_paths()):
+            if path.name.endswith(_PARTIAL) and path.parent == self.directory and _size(path) not in (0, segment_size):
+                path.unlink(missing_ok=True)
+
+    def write_history(self, timeline: Timeline, data: bytes) -> None:
+        """Whole and durable; one that is there stays."""
+        target = self.directory / timeline.history_file
+        if not target.exists():
+            _write(target, data)
 
     def seed(self, segment: WalSegment) -> None:
         """Make the receiver start at this segment: it goes on from the newest file, and an empty head is one."""
@@ -207,10 +219,11 @@ def _is_segment_size(size: int) -> bool:
     return size >= 1 << 20 and size & (size - 1) == 0
 
 
-def _copy(source: Path, target: Path) -> None:
+def _write(target: Path, data: bytes) -> None:
     """Whole and durable, or not there."""
     scratch = target.with_suffix(".copying")
-    shutil.copyfile(source, scratch)
-    with scratch.open("rb") as file:
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
         os.fsync(file.fileno())
     scratch.replace(target)

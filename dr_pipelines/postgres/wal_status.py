@@ -22,7 +22,7 @@ class _Record(BaseModel):
 
 
 class TierStatus(_Record):
-    """How far one tier is. `lag_bytes` are received and not there yet; None while that is unknown."""
+    """How far one tier is. `lag_bytes` lie in the spool and are not there yet."""
 
     required: bool = True
     shipped_lsn: LsnField | None = None
@@ -70,5 +70,8 @@ def read_status(path: Path) -> StreamStatus | None:
 def write_status(path: Path, status: StreamStatus) -> None:
     """A reader sees the old status or the new one, never a part."""
     scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    scratch.write_text(status.model_dump_json(indent=2) + "\n")
+    with scratch.open("w") as file:
+        file.write(status.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # a gap that a power cut made us forget would be one that nobody hears of
     scratch.replace(path)

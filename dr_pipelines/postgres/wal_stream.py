@@ -9,23 +9,33 @@ Source: PostgreSQL manual, pg_receivewal; `FindStreamingStart` in pg_receivewal.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Command, Process, Runner
-from dr_pipelines.errors import DrError, UsageError
+from dr_pipelines.errors import DrError, ServerMisconfigured, StoreUnavailable, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.postgres.wal_ship import Shipper, Tier, lag_bytes
-from dr_pipelines.postgres.wal_slots import StreamedServer, ensure_slots, held_slot, seed_start
-from dr_pipelines.postgres.wal_spool import Spool, SystemSpool
+from dr_pipelines.postgres.wal_pages import PAGE_SIZE
+from dr_pipelines.postgres.wal_ship import Shipper, Tier
+from dr_pipelines.postgres.wal_slots import (
+    Facts,
+    PatientServer,
+    StreamedServer,
+    ensure_slots,
+    follow_timeline,
+    held_slot,
+    seed_start,
+)
+from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
 from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, TierStatus, read_status, write_status
 
 _TICK = 1.0  # seconds between two looks at the receiver
@@ -33,7 +43,7 @@ _POLL = 0.1
 _LONGEST_BACKOFF = 5.0  # commits may be waiting for us
 _LONG_ENOUGH = 10.0  # seconds after which a receiver counts as having run well
 _LAST_SHIPPING = 60.0  # seconds that a tier gets at the end
-_REMOVED = ("has already been removed", "not in this server's history", "can no longer get changes", "invalidated")
+_REMOVED = ("has already been removed", "not in this server's history")
 
 
 @dataclass
@@ -47,7 +57,8 @@ class _Now:
     sync_state: str | None = None
     last_error: str | None = None
     gap: Gap | None = None
-    known: dict[str, Lsn] = field(default_factory=dict)  # system id -> received before the last start of ours
+    pinned: str | None = None  # the system id of the server that this stream belongs to
+    known: Lsn | None = None  # what is surely safe: the required tiers, else the spool, had it before our start
 
 
 class WalStream:
@@ -67,7 +78,7 @@ class WalStream:
         runner: Runner,
         ship_open_every: float = 5.0,
     ) -> None:
-        self._name, self._server, self._receiver, self._slot = name, server, receiver, slot
+        self._name, self._server, self._receiver, self._slot = name, PatientServer(server), receiver, slot
         self._directory, self._clock, self._runner = directory, clock, runner
         self.spool = Spool(directory / "spool")
         self.status_path = directory / "stream.json"
@@ -78,7 +89,8 @@ class WalStream:
     def run(self, stop: threading.Event) -> None:
         """Stream until `stop`; then end the receiver, ship what is there and return.
 
-        Raises `UsageError` when another stream of this server runs here.
+        Raises `UsageError` when another stream of this server runs here, and `StoreUnavailable` when what is in the
+        spool could not be shipped at the end: it stays there for the next start.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         with self._alone():
@@ -92,6 +104,7 @@ class WalStream:
             self._now.state = "stopped"
             self._free()
             self._write_status()
+            self._require_shipped()
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -106,14 +119,23 @@ class WalStream:
             yield
 
     def _remember_last_time(self) -> None:
+        _end_orphans(self.spool.root)
         last = read_status(self.status_path)
         if last is None:
             return
-        self._now.gap = last.gap
-        if last.system_id and last.received_lsn:
-            self._now.known[last.system_id] = last.received_lsn
-        if last.receiver_pid is not None:
-            _end_orphan(last.receiver_pid, self.spool.root)
+        self._now.gap, self._now.pinned = last.gap, last.system_id
+        shipped = [tier.shipped_lsn for tier in last.tiers.values() if tier.required and tier.shipped_lsn]
+        self._now.known = min(shipped, default=last.received_lsn)
+
+    def _require_shipped(self) -> None:
+        files = [file for system in self.spool.systems() for file in system.files()]
+        late = {shipper.tier.name: lag for shipper in self._required() if (lag := shipper.lag_bytes(files))}
+        if late:
+            said = ", ".join(f"{lag} bytes not on {tier}" for tier, lag in late.items())
+            raise StoreUnavailable(
+                f"stopped with WAL that is not shipped: {said}",
+                hint=f"it lies in {self.spool.root}; see `dr status`, then run `dr wal stream {self._name}` again.",
+            )
 
     @contextmanager
     def _shipping(self) -> Iterator[None]:
@@ -142,7 +164,10 @@ class WalStream:
             with log.open("wb") as errors:
                 process = self._runner.start(self._receiver(system.directory), stderr=errors)
         except DrError as error:
-            self._now.state, self._now.last_error = "waiting", error.message
+            self._now.state, self._now.last_error = "waiting", _sentence(error)
+            return 0.0
+        except OSError as error:
+            self._now.state, self._now.last_error = "waiting", f"the spool: {error.strerror or error}"
             return 0.0
         started = self._clock.monotonic()
         self._now.receiver_pid = process.pid
@@ -156,18 +181,43 @@ class WalStream:
 
     def _prepare(self) -> SystemSpool:
         """Slots, the old timeline's head put aside, the place to start from."""
-        facts = self._server.facts()
+        facts, timeline = self._server.facts(), self._server.current_timeline()
+        self._require_own(facts.system_id)
         system = self.spool.system(facts.system_id)
-        self._now.system, self._now.timeline = system, facts.timeline
+        self._now.system, self._now.timeline, self._now.pinned = system, timeline, facts.system_id
+        system.remove_unpadded(facts.segment_size)
+        self._require_not_behind(system, facts, timeline)
         main, held, gap = ensure_slots(self._server, self._slot, now=self._clock.now())
-        if gap is not None:
+        if gap is not None and system.is_empty() and self._now.known is None:
             self._lose(system, gap)
-        system.seal(before=facts.timeline)
-        known = [held.restart_lsn, self._now.known.get(facts.system_id)]
+        follow_timeline(self._server, system, timeline, facts.segment_size)
+        known = [held.restart_lsn, self._now.known]
         floor = self._now.gap.end if self._now.gap is not None else None
         known = [lsn for lsn in known if lsn is not None and (floor is None or lsn >= floor)]
-        seed_start(system, main, known, timeline=facts.timeline, segment_size=facts.segment_size)
+        seed_start(system, main, known, timeline=timeline, segment_size=facts.segment_size)
         return system
+
+    def _require_own(self, system_id: str) -> None:
+        if self._now.pinned not in (None, system_id):
+            raise ServerMisconfigured(
+                f"another cluster answers as {self._name}: system {system_id} instead of {self._now.pinned}",
+                hint=f"mend databases.{self._name}.connection; if the server was made anew on purpose, move "
+                f"{self.status_path} away, start the stream again and take a full.",
+            )
+
+    def _require_not_behind(self, system: SystemSpool, facts: Facts, timeline: Timeline) -> None:
+        """A server that went back on its own timeline (a copy of its disk was put back) would write other WAL under the
+        same names. A standby may well be behind."""
+        received = system.received()
+        if received is None or received[0] != timeline or facts.in_recovery:
+            return
+        flushed = self._server.flush_lsn()
+        if received[1] > flushed + PAGE_SIZE:
+            raise ServerMisconfigured(
+                f"{self._name} is at {flushed} on timeline {timeline.id} and {received[1]} was received before: "
+                "it went back without a new timeline",
+                hint="recover it with a recovery target, so that it starts a new timeline, and take a full.",
+            )
 
     def _stay(self, process: Process, stop: threading.Event) -> None:
         self._write_status()
@@ -201,7 +251,7 @@ class WalStream:
 
     def _lose(self, system: SystemSpool, gap: Gap) -> None:
         received = system.received()
-        start = received[1] if received is not None else self._now.known.get(system.system_id)
+        start = received[1] if received is not None else self._now.known
         self._now.gap = gap.model_copy(update={"start": start})
         system.set_aside()
         self._write_status()
@@ -217,11 +267,12 @@ class WalStream:
         try:
             standby = self._server.standby(self._slot)
             self._now.sync_state = standby.sync_state if standby is not None else None
+            self._now.state = "waiting" if standby is None else "streaming"
             if standby is not None:
-                self._now.state, self._now.last_error = "streaming", None
+                self._now.last_error = None
             self._advance_held()
         except DrError as error:
-            self._now.last_error = error.message
+            self._now.sync_state, self._now.last_error = None, _sentence(error)
         self._free()
         self._write_status()
 
@@ -258,43 +309,51 @@ class WalStream:
     def _write_status(self) -> None:
         now, received = self._now, self._received()
         lsn = received[1] if received is not None else None
+        files = [file for system in self.spool.systems() for file in system.files()]
         status = StreamStatus(
             server=self._name,
             pid=os.getpid(),
             receiver_pid=now.receiver_pid,
             state=now.state,
-            system_id=now.system.system_id if now.system is not None else None,
+            system_id=now.pinned,
             timeline=received[0] if received is not None else now.timeline,
             received_lsn=lsn,
             sync_state=now.sync_state,
             last_error=now.last_error,
             gap=now.gap,
             updated_at=self._clock.now(),
-            tiers={shipper.tier.name: _tier_status(shipper, lsn) for shipper in self._shippers},
+            tiers={shipper.tier.name: _tier_status(shipper, files) for shipper in self._shippers},
         )
-        write_status(self.status_path, status)
+        # With a full disk nobody can be told; streaming and shipping are what makes room.
+        with contextlib.suppress(OSError):
+            write_status(self.status_path, status)
 
 
-def _tier_status(shipper: Shipper, received: Lsn | None) -> TierStatus:
+def _sentence(error: DrError) -> str:
+    return f"{error.message} ({error.hint.rstrip('.')})" if error.hint else error.message
+
+
+def _tier_status(shipper: Shipper, files: Sequence[SpoolFile]) -> TierStatus:
     shipped = shipper.shipped
     return TierStatus(
         required=shipper.tier.required,
         shipped_lsn=shipped.lsn,
-        lag_bytes=lag_bytes(shipped, received),
+        lag_bytes=shipper.lag_bytes(files),
         last_error=shipped.last_error,
         updated_at=shipped.updated_at,
     )
 
 
-def _end_orphan(pid: int, spool: Path) -> None:
-    """A receiver whose stream was killed goes on receiving and nobody ships: end it, if the pid is still its own."""
-    try:
-        process = psutil.Process(pid)
-        command = process.cmdline()
-        if any("pg_receivewal" in part for part in command) and any(str(spool) in part for part in command):
-            process.terminate()
-            process.wait(10)
-    except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
-        process.kill()
+def _end_orphans(spool: Path) -> None:
+    """A receiver whose stream was killed goes on receiving, holds the slot, and nobody ships: end it. Found by the
+    folder in its arguments, as the killed stream may not have put its pid down."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            command = process.cmdline()
+            if "pg_receivewal" in "".join(command[:1]) and any(Path(part).parent == spool for part in command[1:]):
+                process.terminate()
+                try:
+                    process.wait(10)
+                except psutil.TimeoutExpired:
+                    process.kill()
+                    process.wait(10)
