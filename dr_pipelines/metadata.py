@@ -9,10 +9,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from rich.filesize import decimal
 
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.errors import DrError
@@ -42,13 +42,14 @@ def identifier(server: str) -> str:
 
 
 def backup_metadata(manifest: BackupManifest | SealedWal, tier: str) -> dict[str, Any]:
-    """Sizes in bytes, times in seconds; numbers are plain, so that Dagster plots them."""
+    """Sizes in bytes, times in seconds; numbers are plain, so that Dagster plots them; `summary` is for people."""
     if not isinstance(manifest, BackupManifest):
         sealed = {"kind": "sealed range of WAL", "timeline": manifest.timeline.id, "end_lsn": str(manifest.end)}
         return {**sealed, "tier": tier}
     seconds = (manifest.finished_at - manifest.started_at).total_seconds()
     size, stored = manifest.archive.size, manifest.stored_size
     entries: dict[str, Any] = {
+        "summary": dg.MetadataValue.md(_backup_summary(manifest, seconds)),
         "label": manifest.label,
         "kind": str(manifest.kind),
         "kind_reason": manifest.kind_reason,
@@ -68,6 +69,21 @@ def backup_metadata(manifest: BackupManifest | SealedWal, tier: str) -> dict[str
         "finished_at": dg.MetadataValue.timestamp(manifest.finished_at),
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _backup_summary(manifest: BackupManifest, seconds: float) -> str:
+    size, stored = manifest.archive.size, manifest.stored_size
+    rows = {
+        "backup": f"`{manifest.label}`",
+        "builds on": f"`{manifest.parent}`" if manifest.parent else "nothing: it is a full one",
+        "size": f"{decimal(size)}, stored as {decimal(stored)} in {len(manifest.objects)} objects",
+        "time": f"{seconds:.1f} s",
+        "WAL": f"`{manifest.start_lsn}` to `{manifest.stop_lsn}`, timeline {manifest.timeline.id}",
+        "why full": manifest.kind_reason,
+        "not to be trusted yet": manifest.provisional,
+        "restore it": f"`dr restore {manifest.server} --to DIRECTORY --label {manifest.label}`",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items() if text)])
 
 
 # --- checks -------------------------------------------------------------------------------------------------
@@ -154,8 +170,3 @@ class LoggedProgress(Progress):
 
     def note(self, text: str) -> None:
         self._log.info(text)
-
-
-def plan_metadata(path: Path) -> dict[str, Any]:
-    """Where an asset's promise is written."""
-    return {"plan": dg.MetadataValue.path(str(path))}
