@@ -238,7 +238,7 @@ def _located(site: Site, request: RestoreRequest) -> RestoreRequest:
         )
     return replace(
         request,
-        bin_dir=request.bin_dir or site.bin_dir(request.server),
+        find_bin_dir=functools.partial(site.bin_dir, request.server),
         os_user=user if runs_as_root() else None,
         superuser=plan.connection.user,
     )

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, moment, out, print_checks, print_facts, print_json, print_table, size
+from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, ServerName, TierOption, settings
+from dr_pipelines.cli.output import Bars, err, moment, out, print_checks, print_facts, print_json, print_table, size
 from dr_pipelines.cli.setup import judge, show_backups
-from dr_pipelines.errors import UsageError
+from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.neutralise import NOTES_FILE
 from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
 from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
 from dr_pipelines.postgres.take import SealedWal
@@ -51,8 +52,8 @@ def backup(
     print_facts(facts)
 
 
-def list_backups(server: ServerName, tier: TierOption = None, as_json: Json = False) -> None:
-    """The backups of a server on a tier."""
+def list_backups(server: MaybeServer = None, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups on a tier, of one server or of all."""
     show_backups(server, tier or "primary", as_json=as_json)
 
 
@@ -76,11 +77,27 @@ def verify(
 
 
 def status(as_json: Json = False) -> None:
-    """What each tier holds of each server, and the state of its WAL stream."""
+    """What each tier holds of each server, and the state of its WAL stream. Exits 41 when something is wrong,
+    40 when a tier cannot be read."""
     states = operations.status(settings.site())
     if as_json:
         print_json(states)
-        return
+    else:
+        _show_states(states)
+    _judge_states(states)
+
+
+def _judge_states(states: list[operations.ServerState]) -> None:
+    """Raises `NotProven` when a tier could not be seen, `CheckFailed` when what was seen is wrong."""
+    unseen = [f"{state.server} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
+    if unseen:
+        raise NotProven(f"{', '.join(unseen)} cannot be read", hint="run `dr store check` with the tier.")
+    wrong = [state.server for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
+    if wrong:
+        raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning of `dr status` names what to do.")
+
+
+def _show_states(states: list[operations.ServerState]) -> None:
     for state in states:
         rows = [
             (
@@ -138,20 +155,25 @@ def restore(
     if preview:
         _show_preview(operations.preview_restore(site, request, tier=tier), as_json=as_json)
         return
+    signal.signal(signal.SIGTERM, _end_cleanly)
     with Bars() as bars:
         report = operations.restore(site, request, bars, tier=tier)
     _show_report(report, as_json=as_json)
 
 
 @wal_app.command("stream")
-def wal_stream(server: ServerName) -> None:
+def wal_stream(server: ServerName, as_json: Json = False) -> None:
     """Receive and ship WAL until told to stop (SIGTERM or Ctrl-C): a service of its own."""
     site, stop = settings.site(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    out.print(f"streaming WAL of {server}; its state is in {site.state_dir / server / 'stream.json'}", soft_wrap=True)
+    say = err.print if as_json else out.print
+    say(f"streaming WAL of {server}; its state is in {site.state_dir / server / 'stream.json'}", soft_wrap=True)
     operations.stream_wal(site, server, stop)
-    out.print("stopped; what was received is shipped")
+    if as_json:
+        print_json({"server": server, "state": "stopped"})
+    else:
+        out.print("stopped; what was received is shipped")
 
 
 def _target(
@@ -185,6 +207,11 @@ def _target(
     except ValueError as error:
         raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
     return RecoveryTarget("latest", None, True, on)
+
+
+def _end_cleanly(number: int, _: object) -> None:
+    """A restore that is told to stop removes what it made."""
+    raise SystemExit(128 + number)
 
 
 def _tablespaces(given: list[str]) -> dict[str, Path]:
@@ -230,3 +257,5 @@ def _show_report(report: RestoreReport, *, as_json: bool) -> None:
     )
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
+    out.print(f"start it: {report.start_command}", soft_wrap=True)
+    out.print(f"what was switched off, and how to let the server out: {report.data_dir / NOTES_FILE}", soft_wrap=True)

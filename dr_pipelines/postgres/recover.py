@@ -18,12 +18,13 @@ from pathlib import Path
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Process, Runner
 from dr_pipelines.errors import RestoreError, ServerError, TargetUnreachable
-from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import neutralise, tools
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.postgres.wal_checks import parse_history
 from dr_pipelines.postgres.wal_fetch import WalFetcher
+from dr_pipelines.postgres.wal_pages import has_whole_record
 
 _PORT = 5432
 _UNREACHED = "recovery ended before configured recovery target was reached"
@@ -58,6 +59,7 @@ def recover(
     *,
     timeline: Timeline,
     version_num: int,
+    final_dir: Path,
     patience: float = 24 * 3600.0,
 ) -> Recovered:
     """Replay WAL from `fetcher` to the target and promote; the server is stopped when this returns.
@@ -65,12 +67,17 @@ def recover(
     Raises `TargetUnreachable` when the target was not reached, `RestoreError` with the log's last lines otherwise.
     """
     with _private_folder(host) as private:
-        quiet = neutralise.quiet_settings(neutralise.configured_libraries(data_dir), version_num)
+        libraries = neutralise.configured_libraries(data_dir)
+        missing = neutralise.missing_libraries(libraries, tools.library_dirs(host.bin_dir))
+        quiet = neutralise.quiet_settings([name for name in libraries if name not in missing], version_num)
+        quiet |= neutralise.missing_files(data_dir, final_dir)
         settings = neutralise.recovery_settings(
             target, timeline=timeline.id, restore_command=fetcher.restore_command, socket_dir=private, port=_PORT
         )
         notes = neutralise.write_settings(data_dir, quiet, settings)
+        notes += [f"{name} of shared_preload_libraries is not installed here" for name in missing]
         own(data_dir, host.os_user)
+        stored_end = fetcher.stored_end()  # the stream may ship more while we recover
         log = private / "recovery.log"
         process = _start(data_dir, private, log, host)
         try:
@@ -82,8 +89,9 @@ def recover(
         recovered = Recovered(
             _switch_point(data_dir, new_timeline), new_timeline, _stop_line(log), (*notes, *_quieted(quiet))
         )
-        _assert_reached(target, recovered, fetcher)
+        _assert_reached(target, recovered, fetcher, timeline, stored_end)
     neutralise.remove_recovery_settings(data_dir, keep={})
+    neutralise.write_notes(data_dir, quiet, notes)
     own(data_dir, host.os_user)
     return recovered
 
@@ -143,7 +151,9 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
     text = log.read_text(errors="replace")
     if fetcher.errors:
         error = fetcher.errors[0]
-        return RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
+        said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
+        said.exit_code = error.exit_code
+        return said
     if _UNREACHED in text:
         return TargetUnreachable(
             f"the WAL ended before the recovery target was reached (at {fetcher.newest_end or 'the backup itself'})",
@@ -170,19 +180,34 @@ def _stop_line(log: Path) -> str | None:
     return None
 
 
-def _assert_reached(target: RecoveryTarget, recovered: Recovered, fetcher: WalFetcher) -> None:
+def _assert_reached(
+    target: RecoveryTarget, recovered: Recovered, fetcher: WalFetcher, timeline: Timeline, stored_end: Lsn | None
+) -> None:
     if target.kind == "latest":
-        newest = fetcher.newest_end
-        if newest is not None and recovered.reached < newest:
-            # A partial's end lies behind its last whole record; a whole segment's last record may end before it.
-            missing = newest - recovered.reached
-            if missing > fetcher.segment_size:
-                raise TargetUnreachable(f"recovery ended at {recovered.reached}, {missing} bytes before the newest WAL")
-        return
-    if recovered.stopped is None and not isinstance(target.value, Lsn):
+        _assert_nothing_left(recovered.reached, fetcher, timeline, stored_end)
+    elif isinstance(target.value, Lsn):
+        if target.inclusive and recovered.reached < target.value:
+            raise TargetUnreachable(f"recovery ended at {recovered.reached}, before the target {target.value}")
+    elif recovered.stopped is None:
         raise TargetUnreachable(f"PostgreSQL did not say that it stopped at the target {target}")
-    if isinstance(target.value, Lsn) and target.inclusive and recovered.reached < target.value:
-        raise TargetUnreachable(f"recovery ended at {recovered.reached}, before the target {target.value}")
+
+
+def _assert_nothing_left(reached: Lsn, fetcher: WalFetcher, timeline: Timeline, stored_end: Lsn | None) -> None:
+    """No whole record of the stored WAL lies between where recovery ended and where the stored WAL ends."""
+    if stored_end is None or reached >= stored_end:
+        return
+    segment = WalSegment.containing(reached, timeline, fetcher.segment_size)
+    data = fetcher.segment_data(segment) or b""
+    while segment.end < stored_end:
+        segment = segment.next()
+        data += fetcher.segment_data(segment) or b""
+    start = reached.value % fetcher.segment_size
+    length = stored_end - reached
+    if has_whole_record(data[: start + length], start):
+        raise TargetUnreachable(
+            f"recovery ended at {reached}, but the stored WAL goes on until {stored_end}",
+            hint="the WAL there is damaged: restore from another tier with --tier, or with a target before it.",
+        )
 
 
 def _quieted(settings: dict[str, str]) -> list[str]:

@@ -7,13 +7,20 @@ tier.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import re
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+
+import psutil
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Command, Runner
@@ -21,7 +28,6 @@ from dr_pipelines.errors import (
     BackupNotFound,
     DrError,
     IntegrityError,
-    ObjectNotFound,
     RepositoryError,
     RestoreError,
     StoreError,
@@ -49,14 +55,16 @@ from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal import WalArchive
 
-_COMMIT = re.compile(r"COMMIT (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?) (\S+)")
-_GIVES_WAY = (IntegrityError, ObjectNotFound, RepositoryError)
+_COMMIT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+),.*COMMIT (?:PREPARED )?.*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)")
+_LOOKED_AT = 16  # segments, for the newest commit
+_GIVES_WAY = (IntegrityError, StoreError, RepositoryError)
 
 
 @dataclass(frozen=True)
 class RestoreRequest:
     """What a person asks for. `tablespaces` maps an old location or an oid (as text) to a new directory; the others go
-    to `<target_dir>_tablespaces/<oid>`. `os_user` is the account that the server runs as when we are root."""
+    to `<target_dir>_tablespaces/<oid>`. `os_user` is the account that the server runs as when we are root. Without
+    `bin_dir`, `find_bin_dir` is asked with the major version of the backup; None takes the programs from PATH."""
 
     server: str
     target_dir: Path
@@ -64,6 +72,7 @@ class RestoreRequest:
     label: str | None = None
     use_incrementals: UseIncrementals = "auto"
     bin_dir: Path | None = None
+    find_bin_dir: Callable[[int], Path | None] = field(default=lambda major: None, repr=False)
     os_user: str | None = None
     superuser: str = "postgres"
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
@@ -84,6 +93,7 @@ class RestoreReport:
     wal_bytes: int
     phases: dict[str, float]
     stopped: str | None
+    start_command: str
     notes: tuple[str, ...]
 
     @property
@@ -128,17 +138,19 @@ def restore(
     the stores raise; then nothing is left behind.
     """
     _refuse_used(request.target_dir)
-    return _Restoring(request, repositories, clock, runner, progress).run()
+    with _alone(request.target_dir):
+        return _Restoring(request, repositories, clock, runner, progress).run()
 
 
 def preview(request: RestoreRequest, repositories: Sequence[Repository], *, runner: Runner) -> RestorePreview:
     """What `restore` would do with the same request. Reads manifests, listings and one WAL segment."""
-    source, notes = _sources(request, repositories)[0], []
+    sources, notes = _sources(request, repositories)
+    source = sources[0]
     best = source.plan.candidates[0]
     try:
         newest = _newest_commit(source, request, runner)
     except DrError as error:
-        newest, notes = None, [f"the newest commit could not be read: {error.message}"]
+        newest, notes = None, [*notes, f"the newest commit could not be read: {error.message}"]
     return RestorePreview(
         server=request.server,
         tier=source.repository.tier,
@@ -172,10 +184,14 @@ class _Restoring:
         self._notes: list[str] = []
         self._partial = request.target_dir.with_name(f"{request.target_dir.name}.partial")
         self._folder = request.target_dir.with_name(f"{request.target_dir.name}.wal")
+        self._bin_dir = request.bin_dir
 
     def run(self) -> RestoreReport:
         with self._phase("plan"):
-            sources = _sources(self._request, self._repositories)
+            sources, notes = _sources(self._request, self._repositories)
+            for note in notes:
+                self._note(note)
+            self._bin_dir = _require_programs(self._request, sources[0].backups[-1], self._runner)
         trouble: DrError | None = None
         for source in sources:
             for candidate in source.plan.candidates:
@@ -224,16 +240,22 @@ class _Restoring:
             wal_bytes=wal_bytes,
             phases=dict(self._phases),
             stopped=recovered.stopped,
+            start_command=str(tools.pg_ctl_start(request.target_dir, bin_dir=self._bin_dir, user=request.os_user)),
             notes=(*source.plan.notes, *self._notes, *recovered.notes),
         )
 
     def _recover(self, source: _Source, candidate: Candidate, sources: Sequence[_Source]) -> tuple[Recovered, int]:
         newest = candidate.chain[-1]
-        host = Host(self._runner, self._clock, self._request.bin_dir, self._request.os_user, self._request.superuser)
+        host = Host(self._runner, self._clock, self._bin_dir, self._request.os_user, self._request.superuser)
         own(self._partial, host.os_user)
         archives = [source.archive, *(other.archive for other in sources if other is not source)]
         fetcher = WalFetcher(
-            archives, self._folder, segment_size=newest.segment_size, os_user=host.os_user, clock=self._clock
+            archives,
+            self._folder,
+            timeline=source.plan.timeline,
+            segment_size=newest.segment_size,
+            os_user=host.os_user,
+            clock=self._clock,
         )
         with fetcher:
             recovered = recover(
@@ -243,6 +265,7 @@ class _Restoring:
                 host,
                 timeline=source.plan.timeline,
                 version_num=newest.postgres_version_num,
+                final_dir=self._request.target_dir,
             )
         return recovered, fetcher.bytes
 
@@ -294,18 +317,20 @@ class _Restoring:
             self._phases[name] = self._phases.get(name, 0.0) + self._clock.monotonic() - started
 
 
-def _sources(request: RestoreRequest, repositories: Sequence[Repository]) -> list[_Source]:
-    """The tiers that can serve the request. Raises the first tier's trouble when none can."""
+def _sources(request: RestoreRequest, repositories: Sequence[Repository]) -> tuple[list[_Source], list[str]]:
+    """The tiers that can serve the request, and why others cannot. Raises the first tier's trouble when none can."""
     found: list[_Source] = []
+    notes: list[str] = []
     trouble: DrError | None = None
     for repository in repositories:
         try:
             found.append(_source(request, repository))
         except (StoreError, RepositoryError, RestoreError) as error:
             trouble = trouble or error
+            notes.append(f"{repository.tier} cannot be used: {error.message}")
     if not found:
         raise trouble or BackupNotFound(f"no tier is named to restore {request.server} from")
-    return found
+    return found, notes
 
 
 def _source(request: RestoreRequest, repository: Repository) -> _Source:
@@ -344,26 +369,95 @@ def _histories(archive: WalArchive) -> dict[Timeline, Switch]:
 
 
 def _newest_commit(source: _Source, request: RestoreRequest, runner: Runner) -> str | None:
-    """The time of the last commit in the newest WAL, as pg_waldump prints it."""
-    timeline = source.plan.timeline
-    partial, segments = source.archive.newest_partial(timeline), source.archive.segments(timeline)
-    if partial is not None and (not segments or partial.segment > segments[-1].segment):
-        name, data = partial.segment.name, source.archive.read_partial(partial)
-    elif segments:
-        name, data = segments[-1].segment.name, source.archive.read_segment(segments[-1].segment)
-    else:
-        return None
+    """The time of the last commit before the target, as pg_waldump prints it (UTC), from the newest segments."""
+    timeline, target = source.plan.timeline, request.target
+    bin_dir = request.bin_dir or request.find_bin_dir(source.backups[-1].postgres_version_num // 10_000)
+    reads = [(s.segment, partial(source.archive.read_segment, s.segment)) for s in source.archive.segments(timeline)]
+    head = source.archive.newest_partial(timeline)
+    if head is not None and (not reads or head.segment > reads[-1][0]):
+        reads.append((head.segment, partial(source.archive.read_partial, head)))
+    if isinstance(target.value, Lsn):
+        reads = [read for read in reads if read[0].start < target.value]
+    for segment, read in reversed(reads[-_LOOKED_AT:]):
+        commits = [at for lsn, at in _commits(segment.name, read(), bin_dir, runner) if _is_before(lsn, at, target)]
+        if commits:
+            return f"{commits[-1].isoformat(sep=' ')} UTC"
+    return None
+
+
+def _commits(name: str, data: bytes, bin_dir: Path | None, runner: Runner) -> list[tuple[Lsn, datetime]]:
     with tempfile.TemporaryDirectory(prefix="dr-") as folder:
         path = Path(folder) / name
         path.write_bytes(data)
-        command = Command([tools.program("pg_waldump", request.bin_dir), str(path)])
+        command = Command([tools.program("pg_waldump", bin_dir), str(path)], env={"TZ": "UTC"})
         # It ends with an error where the WAL ends; what it printed before that counts.
-        commits = _COMMIT.findall(runner.run(command, check=False).stdout)
-    return " ".join(commits[-1]) if commits else None
+        said = runner.run(command, check=False).stdout
+    return [(Lsn.parse(lsn), datetime.fromisoformat(at)) for lsn, at in _COMMIT.findall(said)]
+
+
+def _is_before(lsn: Lsn, at: datetime, target: RecoveryTarget) -> bool:
+    if isinstance(target.value, Lsn):
+        return lsn < target.value
+    return not isinstance(target.value, datetime) or at.replace(tzinfo=UTC) <= target.value
+
+
+def _require_programs(request: RestoreRequest, backup: BackupManifest, runner: Runner) -> Path | None:
+    """The folder of PostgreSQL's programs; they are there and of the backup's major version."""
+    major = backup.postgres_version_num // 10_000
+    bin_dir = request.bin_dir or request.find_bin_dir(major)
+    hint = f"install PostgreSQL {major}, or name the folder of its programs with databases.{request.server}.bin_dir."
+    try:
+        said = runner.run(Command([tools.program("postgres", bin_dir), "--version"], timeout=60)).stdout
+    except DrError as error:
+        raise RestoreError(f"PostgreSQL {major} cannot be run on this machine: {error.message}", hint=hint) from error
+    found = re.search(r"(\d+)", said)
+    if found is None or int(found[1]) != major:
+        raise RestoreError(f"the backup is of PostgreSQL {major}, and this machine has {said.strip()!r}", hint=hint)
+    return bin_dir
+
+
+@contextmanager
+def _alone(target_dir: Path) -> Iterator[None]:
+    """One restore at a time into a target; what a killed one left is removed."""
+    path = target_dir.with_name(f"{target_dir.name}.lock")
+    try:
+        target_dir.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise RestoreError(
+            f"cannot write below {target_dir.parent}: {error.strerror}", hint="name another directory with --to."
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TargetInUse(f"another restore writes to {target_dir}", hint="wait for it, or name another.") from None
+        for leftover in ("partial", "wal"):
+            _remove_leftover(target_dir.with_name(f"{target_dir.name}.{leftover}"))
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _remove_leftover(folder: Path) -> None:
+    """Of a restore that was killed; its server, if it outlived it, is ended first."""
+    pid_file = folder / "postmaster.pid"
+    if pid_file.exists() and (line := pid_file.read_text().split("\n")[0]).isdigit():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            server = psutil.Process(int(line))
+            if Path(server.cwd()) == folder.resolve():
+                server.send_signal(signal.SIGQUIT)
+                server.wait(30)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_used(path: Path) -> None:
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise TargetInUse(f"{path} is not a directory", hint="name a directory that does not exist yet.")
+    if path.is_mount():
+        raise TargetInUse(f"{path} is a mount point", hint="name a directory below it that does not exist yet.")
+    if path.exists() and any(path.iterdir()):
         running = " and a server may run in it" if (path / "postmaster.pid").exists() else ""
         raise TargetInUse(
             f"{path} is not empty{running}", hint="name a directory that does not exist yet; nothing was touched."

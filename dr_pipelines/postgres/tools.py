@@ -6,6 +6,7 @@ Source: PostgreSQL manual, "PostgreSQL Client Applications" and "PostgreSQL Serv
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,21 @@ def postgres(
     for name, value in settings.items():
         argv += ["-c", f"{name}={value}"]
     return Command(argv, user=user, cwd=data_dir)
+
+
+def pg_ctl_start(data_dir: Path, *, bin_dir: Path | None = None, user: str | None = None) -> Command:
+    """What a person types to start a restored server; root does it as the server's account."""
+    as_user = ["runuser", "-u", user, "--"] if user else []
+    return Command([*as_user, program("pg_ctl", bin_dir), "-D", str(data_dir), "-l", f"{data_dir}.log", "-w", "start"])
+
+
+def library_dirs(bin_dir: Path | None) -> list[Path]:
+    """Where a server's loadable libraries may lie, relative to its programs."""
+    found = shutil.which("postgres") if bin_dir is None else str(bin_dir / "postgres")
+    if found is None:
+        return []
+    home = Path(found).resolve().parent.parent
+    return [home / "lib", home / "lib" / "postgresql", home / "lib64", home / "lib64" / "postgresql"]
 
 
 def _conninfo(target: ReceiverTarget, application_name: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pwd
 import shlex
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,11 +20,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, ObjectNotFound, WalGap
+from dr_pipelines.errors import DrError, ObjectNotFound, RestoreError, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
 from dr_pipelines.repository.wal import StoredPartial, WalArchive
 
 READ_AHEAD = 8
+"""Segments, and at most so many bytes of them."""
+READ_AHEAD_BYTES = 256 << 20
 _SCRIPT = """#!/bin/sh
 # restore_command of a restore: asks the restoring process for WAL file $1, to be put at $2.
 cd {folder} || exit 200
@@ -33,6 +36,7 @@ while :; do
   [ -e "absent/$1" ] && exit 1
   [ -e "failed/$1" ] && exit 204
   [ -d /proc/{pid} ] || exit 205
+  [ -d want ] || exit 206
   sleep 0.02
 done
 """
@@ -56,10 +60,17 @@ class WalFetcher:
     """Serves one recovery from `archives` (of one system, in order of preference). Use as a context manager."""
 
     def __init__(
-        self, archives: Sequence[WalArchive], folder: Path, *, segment_size: int, os_user: str | None, clock: Clock
+        self,
+        archives: Sequence[WalArchive],
+        folder: Path,
+        *,
+        timeline: Timeline,
+        segment_size: int,
+        os_user: str | None,
+        clock: Clock,
     ) -> None:
         self._archives, self._folder, self._clock = archives, folder, clock
-        self.segment_size = segment_size
+        self.segment_size, self._timeline = segment_size, timeline
         self._account = pwd.getpwnam(os_user) if os_user else None
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="wal")
@@ -96,32 +107,50 @@ class WalFetcher:
         if self._account is not None:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
+    def stored_end(self) -> Lsn | None:
+        """Where the newest WAL of the timeline ends, over all archives."""
+        ends = [
+            found.end for archive in self._archives for found in archive.ranges() if found.timeline == self._timeline
+        ]
+        return max(ends, default=None)
+
+    def segment_data(self, segment: WalSegment) -> bytes | None:
+        """The segment or the newest head of it, padded with zeros. Raises what stood in the way."""
+        found = self._segment(segment) or self._partial(segment)
+        return None if found is None else found.data
+
     def _serve(self) -> None:
-        while not self._stop.is_set():
-            names = sorted(path.name for path in (self._folder / "want").iterdir())
-            for name in names:
-                self._answer(name)
-                (self._folder / "want" / name).unlink(missing_ok=True)
-            if not names:
-                self._clock.wait(0.01, self._stop)
+        try:
+            while not self._stop.is_set():
+                names = sorted(path.name for path in (self._folder / "want").iterdir())
+                for name in names:
+                    # Before the answer: the same file may be asked for again as soon as that is there.
+                    (self._folder / "want" / name).unlink()
+                    self._answer(name)
+                if not names:
+                    self._clock.wait(0.01, self._stop)
+        except OSError as error:
+            # Nobody can be answered any more; without the folder the script gives up (over 125).
+            self.errors.append(RestoreError(f"WAL cannot be handed over through {self._folder}: {error}"))
+            shutil.rmtree(self._folder / "want", ignore_errors=True)
 
     def _answer(self, name: str) -> None:
         try:
             waiting = self._ahead.pop(name, None)
             found = (waiting.result() if waiting is not None else None) or self._find(name)
+            if found is not None:
+                self._hand_over(name, found)
         except DrError as error:
             self.errors.append(error)
-            (self._folder / _Answer.FAILED / name).write_text(str(error))
+            (self._folder / _Answer.FAILED / name).touch()
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the end of WAL
-            self.errors.append(DrError(f"fetching WAL file {name} failed: {error!r}"))
+            self.errors.append(RestoreError(f"fetching WAL file {name} failed: {error!r}"))
             (self._folder / _Answer.FAILED / name).touch()
             return
         if found is None:
             (self._folder / _Answer.ABSENT / name).touch()
-            return
-        self._hand_over(name, found)
-        if is_segment_name(name):
+        elif is_segment_name(name):
             self._fetch_ahead(WalSegment.parse(name, self.segment_size))
 
     def _hand_over(self, name: str, found: _Found) -> None:
@@ -134,7 +163,7 @@ class WalFetcher:
             self.newest_end = max(found.end, self.newest_end or found.end)
 
     def _fetch_ahead(self, segment: WalSegment) -> None:
-        for _ in range(READ_AHEAD):
+        for _ in range(max(1, min(READ_AHEAD, READ_AHEAD_BYTES // self.segment_size))):
             segment = segment.next()
             if segment.name not in self._ahead:
                 self._ahead[segment.name] = self._pool.submit(self._find_now, segment.name)
@@ -149,8 +178,7 @@ class WalFetcher:
     def _find(self, name: str) -> _Found | None:
         """None is proven absence. Raises what stood in the way."""
         if is_history_name(name):
-            data = self._first(lambda archive: archive.history(Timeline.of_history_file(name)))
-            return None if data is None else _Found(data)
+            return self._history(Timeline.of_history_file(name))
         if not is_segment_name(name):
             return None  # backup history files are for people; nobody stores them
         segment = WalSegment.parse(name, self.segment_size)
@@ -158,6 +186,21 @@ class WalFetcher:
         if found is None:
             self._refuse_gap(segment)
         return found
+
+    def _history(self, timeline: Timeline) -> _Found | None:
+        """A timeline of which there is WAL has a history file; without it recovery would silently go another way."""
+        data = self._first(lambda archive: archive.history(timeline))
+        if data is not None:
+            return _Found(data)
+        if timeline.id == 1 or not any(timeline in archive.timelines() for archive in self._archives):
+            return None
+        if timeline > self._timeline:
+            # Asked for to choose a timeline that is not taken; only that the file exists counts.
+            return _Found(b"# dr: this timeline is taken; its history file is not in the repository\n")
+        raise WalGap(
+            f"the history file of timeline {timeline.id} is missing, and there is WAL of that timeline",
+            hint="restore from another tier with --tier, or an older timeline with --timeline.",
+        )
 
     def _segment(self, segment: WalSegment) -> _Found | None:
         def read(archive: WalArchive) -> bytes | None:

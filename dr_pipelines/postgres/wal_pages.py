@@ -40,6 +40,18 @@ def end_of_wal(data: bytes | memoryview, *, page_size: int = PAGE_SIZE) -> int:
     return min(max(position, _align(seen)), len(view))
 
 
+def has_whole_record(data: bytes | memoryview, start: int, *, page_size: int = PAGE_SIZE) -> bool:
+    """Whether the whole of a record lies in `data` at the offset `start`, valid or damaged: not the end of WAL."""
+    view, at = memoryview(data), _skip_page_header(memoryview(data), start, len(data), page_size)
+    if at + 4 > len(view):
+        return False
+    (total,) = struct.unpack_from("<I", view, at)
+    headers = -(-total // (page_size - _LONG_HEADER)) * _LONG_HEADER  # at most
+    return bool(total >= _RECORD_HEADER and at + total + headers <= len(view)) or (
+        _record_end(view, start, len(view), page_size) is not None
+    )
+
+
 def count_filled_pages(magic: Callable[[int], bytes], count: int) -> int:
     """How many of `count` pages hold WAL. They are filled in order, so halving finds it; `magic(number)` gives a page's
     first two bytes, never both zero in a page that was written."""
