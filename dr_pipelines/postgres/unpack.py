@@ -7,9 +7,11 @@ chain left, and every member is compared with PostgreSQL's own checksum on the w
 from __future__ import annotations
 
 import errno
+import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +44,11 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
     control = b""
     for number, link in enumerate(chain):
         newest = number == len(chain) - 1
-        unpacker = _Unpacker(link, target, needed[number], newest=newest)
-        with _told(target):
+        with _told(target), _Lanes() as lanes:
+            unpacker = _Unpacker(link, target, needed[number], lanes, newest=newest)
             for pack in link.archive.packs():
                 unpacker.feed(pack)
+                lanes.settle()  # the pack's memory is used again
                 advance(len(pack))
             control = unpacker.finish()
     return control
@@ -62,14 +65,42 @@ def sync_tree(target: Path) -> None:
             pass
 
 
+class _Lanes:
+    """The threads that write. All work of one member goes to one lane, so it is done in order."""
+
+    def __init__(self, count: int = 2) -> None:
+        self._pools = [ThreadPoolExecutor(1, thread_name_prefix="unpack") for _ in range(count)]
+        self._turns = itertools.cycle(self._pools)
+        self._waiting: list[Future[None]] = []
+
+    def __enter__(self) -> _Lanes:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+    def lane(self) -> Callable[[Callable[[], None]], None]:
+        """Where the work of one member is handed in."""
+        pool = next(self._turns)
+        return lambda work: self._waiting.append(pool.submit(work))
+
+    def settle(self) -> None:
+        """Waits until all that was handed in is done. Raises its first error."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.result()
+
+
 class _Unpacker:
     """One link."""
 
-    def __init__(self, link: Link, target: Path, needed: frozenset[str], *, newest: bool) -> None:
-        self._link, self._target, self._needed, self._newest = link, target, needed, newest
+    def __init__(self, link: Link, target: Path, needed: frozenset[str], lanes: _Lanes, *, newest: bool) -> None:
+        self._link, self._target, self._needed, self._lanes, self._newest = link, target, needed, lanes, newest
         self._walk = TarWalk()
         self._unseen = set(link.told.files)
         self._file: _OpenMember | None = None
+        self._lane: Callable[[Callable[[], None]], None] | None = None
         self._control = b""
 
     def feed(self, pack: memoryview) -> None:
@@ -77,8 +108,8 @@ class _Unpacker:
             if isinstance(event, Header):
                 self._begin(event.member)
             elif isinstance(event, Content):
-                assert self._file is not None
-                self._file.feed(event.offset, event.data)
+                assert self._file is not None and self._lane is not None
+                self._lane(functools.partial(self._file.feed, event.offset, event.data))
                 if event.offset + len(event.data) == event.member.size:
                     self._end()
 
@@ -96,24 +127,28 @@ class _Unpacker:
             return
         if member.kind != "file" or path not in self._unseen:
             raise IntegrityError(f"{self._link.manifest.label} holds {path}, which its backup_manifest does not name")
-        wanted = path in self._needed
-        if self._newest and path in (PG_CONTROL, BACKUP_LABEL):
-            destination: _Destination = _Held()
-        elif not wanted:
-            destination = _Nowhere()
-        elif is_incremental(path):
-            destination = _Blocks(self._target / plain_name(path), path, self._link.manifest.block_size)
-        else:
-            destination = _Whole(self._target / path, member)
-        self._file = _OpenMember(path, member, self._link, destination)
+        self._unseen.discard(path)
+        self._lane = self._lanes.lane()
+        self._file = _OpenMember(path, member, self._link, self._destination(path, member))
         if member.size == 0:
             self._end()
 
+    def _destination(self, path: str, member: Member) -> _Destination:
+        if self._newest and path in (PG_CONTROL, BACKUP_LABEL):
+            return _Held()
+        if path not in self._needed:
+            return _Nowhere()
+        if is_incremental(path):
+            return _Blocks(self._target / plain_name(path), path, self._link.manifest.block_size)
+        return _Whole(self._target / path, member)
+
     def _end(self) -> None:
-        assert self._file is not None
-        path, held = self._file.finish()
-        self._unseen.discard(path)
+        assert self._file is not None and self._lane is not None
+        self._lane(functools.partial(self._finish, self._file))
         self._file = None
+
+    def _finish(self, file: _OpenMember) -> None:
+        path, held = file.finish()
         if path == PG_CONTROL:
             self._control = held
         elif path == BACKUP_LABEL and self._newest:
@@ -180,7 +215,12 @@ class _Whole:
     """A file as it is."""
 
     def __init__(self, path: Path, member: Member) -> None:
-        self._descriptor = _open(path, os.O_CREAT | os.O_TRUNC, member.mode & 0o700 or 0o600)
+        self._path, self._mode = path, member.mode & 0o700 or 0o600
+
+    @functools.cached_property
+    def _descriptor(self) -> int:
+        """Opened by the lane: making files takes as long as writing small ones."""
+        return _open(self._path, os.O_CREAT | os.O_TRUNC, self._mode)
 
     def write(self, offset: int, data: memoryview) -> None:
         _write_at(self._descriptor, data, offset)
