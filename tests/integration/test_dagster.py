@@ -160,3 +160,17 @@ def test_only_what_can_succeed_is_tried_again() -> None:
     refused = failure(AccessDenied("the store says no", hint="check the key with `dr store check`."))
     assert not refused.allow_retries
     assert refused.metadata["hint"].value == "check the key with `dr store check`."
+
+
+def test_the_template_of_an_instance_limits_backups_and_tells_nobody(tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text((ROOT / "deploy" / "dagster.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert not instance.nux_enabled
+        assert instance.global_op_concurrency_default_limit == 1
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        pool = "postgres_shop"
+        instance.event_log_storage.initialize_concurrency_limit_to_default(pool)
+        first = instance.event_log_storage.claim_concurrency_slot(pool, "run-1", "full")
+        second = instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "incremental")
+        assert (first.is_claimed, second.is_claimed) == (True, False)

@@ -1,0 +1,155 @@
+"""Backups in Dagster's runs on a real server; the checks and sensors really read the store."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from assets.partitions import DAILY, partition_of
+from dr_pipelines.definitions import build_definitions
+from dr_pipelines.embedded.postgres import EmbeddedPostgres
+from dr_pipelines.metadata import asset_key
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.resources import SiteResource
+from dr_pipelines.storage.local import LocalStore
+from tests.support.live import Live
+
+FULL, WAL = asset_key("shop", "full_backup"), asset_key("shop", "wal_archive")
+
+
+class Place:
+    """A plan with one server and a local store, and the Dagster instance that runs it."""
+
+    def __init__(self, base: Path, port: int, instance: dg.DagsterInstance) -> None:
+        self.store, self.state, self.instance = base / "store", base / "state", instance
+        self.plan_path = base / "plan.yaml"
+        server = {
+            "connection": {"host": "127.0.0.1", "port": port, "user": "postgres"},
+            "schedule": {"full": "daily"},
+            "storage": {"primary": "disk"},
+        }
+        storage = {"disk": {"type": "local", "path": str(self.store)}}
+        plan = {"version": 1, "name": "one", "state_dir": str(self.state), "storage": storage}
+        self.plan_path.write_text(yaml.dump({**plan, "encryption": "none", "databases": {"shop": server}}))
+        self.definitions = build_definitions(self.plan_path)
+
+    @property
+    def repository(self) -> Repository:
+        return Repository(LocalStore(self.store, "disk"), Codec(1), "primary")
+
+    def backup(self) -> dg.ExecuteInProcessResult:
+        job = self.definitions.resolve_job_def("shop_full_backup")
+        key = partition_of(DAILY, datetime.now(UTC))
+        return job.execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False)
+
+    def refusal(self) -> dg.Failure:
+        """What the asset's body raises; called directly, for in a run Dagster would wait and try again."""
+        asset = self.definitions.resolve_assets_def(FULL)
+        context = dg.build_asset_context(partition_key=partition_of(DAILY, datetime.now(UTC)))
+        with pytest.raises(dg.Failure) as caught:
+            asset(context, site=SiteResource(plan_path=str(self.plan_path)))
+        return caught.value
+
+    def check(self, key: dg.AssetKey, name: str) -> dg.ExecuteInProcessResult:
+        """One check alone, as the button in the UI runs it."""
+        selection = dg.AssetSelection.checks(dg.AssetCheckKey(key, name))
+        only = dg.define_asset_job("only", selection)
+        definitions = dg.Definitions.merge(self.definitions, dg.Definitions(jobs=[only]))
+        return definitions.resolve_job_def("only").execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def tick(self, sensor: str, cursor: str | None = None) -> dg.SensorResult:
+        """One tick of a sensor: its answer, as the function gives it."""
+        context = dg.build_sensor_context(
+            self.instance, cursor=cursor, repository_def=self.definitions.get_repository_def()
+        )
+        answer = self.definitions.get_sensor_def(sensor)(context, site=SiteResource(plan_path=str(self.plan_path)))
+        assert isinstance(answer, dg.SensorResult)
+        return answer
+
+
+@pytest.fixture
+def place(postgres18: EmbeddedPostgres, tmp_path: Path) -> Iterator[Place]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Place(tmp_path, postgres18.port, instance)
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+
+def the_evaluation(answer: dg.SensorResult) -> dg.AssetCheckEvaluation:
+    (found,) = (event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation))
+    return found
+
+
+def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
+    place: Place, postgres18: EmbeddedPostgres
+) -> None:
+    place.repository.initialise()
+    live = Live(postgres18, place.repository, place.state)
+    with live.streaming():
+        result = place.backup()
+        for _ in range(4):
+            postgres18.psql("SELECT pg_logical_emit_message(true, 'fill', 'x'); SELECT pg_switch_wal()")
+    assert result.success
+    (materialized,) = result.asset_materializations_for_node("shop__full_backup")
+    said = materialized.metadata
+    assert said["bytes"].value > said["stored_bytes"].value > 0
+    assert said["label"].value in said["summary"].value
+    assert " MB" in said["summary"].value
+    checks = checks_of(result)
+    assert checks["manifest_is_complete"].passed
+    # Before three in the morning it is yesterday's that is due, and yesterday's is not there.
+    due = checks["backup_is_there"]
+    assert due.passed is (due.metadata["partition"].value == result.dagster_run.tags["dagster/partition"])
+
+    seen = place.tick("shop_wal_archive")
+    assert the_evaluation(seen).passed
+    (reached,) = (event for event in seen.asset_events if isinstance(event, dg.AssetMaterialization))
+    assert reached.asset_key == WAL
+    again = place.tick("shop_wal_archive", seen.cursor)
+    assert not again.asset_events
+
+    segments = sorted(path for path in place.store.rglob("wal/*/*/*/*") if "partial" not in path.name)
+    segments[-2].unlink()
+    gap = the_evaluation(place.tick("shop_wal_archive", seen.cursor))
+    assert not gap.passed
+    assert "missing" in (gap.description or "")
+
+    next(place.store.rglob("packs/*")).unlink()
+    checked = place.check(FULL, "manifest_is_complete")
+    (incomplete,) = checked.get_asset_check_evaluations()
+    assert not incomplete.passed
+    assert incomplete.severity is dg.AssetCheckSeverity.ERROR
+    assert "1 objects are missing" in (incomplete.description or "")
+
+
+def test_a_server_that_is_down_is_said_first_and_tried_again(place: Place, postgres18: EmbeddedPostgres) -> None:
+    place.repository.initialise()
+    postgres18.stop()
+    error = place.refusal()
+    assert error.allow_retries
+    assert "127.0.0.1" in (error.description or "").splitlines()[0]
+    assert error.metadata["error"].value == "ServerUnavailable"
+    assert error.metadata["exit_code"].value == 20
+
+
+def test_a_tier_that_is_no_repository_is_not_tried_again(place: Place) -> None:
+    error = place.refusal()
+    assert not error.allow_retries
+    assert "dr repository init" in str(error.metadata["hint"].value)
+
+
+def test_a_store_that_is_down_proves_nothing_and_keeps_the_sensors_alive(place: Place) -> None:
+    place.store.write_text("no directory")
+    for sensor in ("shop_wal_archive", "shop_backups_due"):
+        answer = place.tick(sensor)
+        evaluation = the_evaluation(answer)
+        assert not evaluation.passed
+        assert evaluation.metadata["verdict"].value == "not proven"
+        assert "could not be checked" in (evaluation.description or "")
+        assert place.tick(sensor, answer.cursor).asset_events in (None, [])
