@@ -18,6 +18,8 @@ from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.server import ServerConnection
 
 _UPLOAD_PIECE = 1024 * 1024
+_SILENCE = 1800.0
+"""Seconds without a byte after which a server is given up: a checkpoint or the summarizer may take its time."""
 _COPY = (pq.ExecStatus.COPY_OUT,)
 
 
@@ -147,13 +149,15 @@ class _Session:
 
     def copy_data(self) -> memoryview | None:
         """One message of the COPY, or None at its end."""
+        idle = False
         while True:
             count, data = self._pg.get_copy_data(1)
             if count > 0:
                 return data
             if count == -1:
                 return None
-            self._read()
+            self._read(wait=idle)
+            idle = True  # a fast server has sent more by now, so waiting is for the second try
 
     def close(self) -> None:
         self._pg.finish()
@@ -163,9 +167,10 @@ class _Session:
             self._read()
         return self._pg.get_result()
 
-    def _read(self) -> None:
+    def _read(self, *, wait: bool = True) -> None:
         try:
-            select.select([self._pg.socket], [], [])
+            if wait and not select.select([self._pg.socket], [], [], _SILENCE)[0]:
+                raise TimeoutError(f"nothing came for {_SILENCE / 60:.0f} minutes")
             self._pg.consume_input()
         except Exception as error:
             raise BackupFailed(

@@ -50,6 +50,9 @@ class ServerConnection:
             "connect_timeout": "10",
             # A server that hangs must not hang whoever asks it.
             "tcp_user_timeout": "30000",
+            "keepalives_idle": "10",
+            "keepalives_interval": "5",
+            "keepalives_count": "3",
             "password": self.password,
         }
         return {name: value for name, value in given.items() if value is not None}
