@@ -242,9 +242,12 @@ class WalStream:
     def _start_anew(self, system: SystemSpool, reason: str) -> None:
         """The server has not what comes next: put the spool aside, go on from what it has, and say so."""
         try:
-            main = self._server.slot(self._slot)
-            held = self._server.slot(held_slot(self._slot))
-            if main is not None and main.restart_lsn is not None and held is not None:
+            main, received = self._server.slot(self._slot), system.received()
+            if main is not None and received is not None and (main.restart_lsn or received[1]) <= received[1]:
+                # The slot itself asks for what is gone: only a new one keeps what comes from now on.
+                self._server.drop_slot(self._slot)
+                main = self._server.create_slot(self._slot)
+            if main is not None and main.restart_lsn is not None:
                 self._lose(system, Gap(reason=reason, end=main.restart_lsn, at=self._clock.now()))
         except DrError as error:
             self._now.last_error = error.message
