@@ -98,7 +98,7 @@ def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
             yield asset_check(
                 key,
                 BACKUP_IS_THERE,
-                f"The {kind} backup that was due ({schedule.text}) was taken in its partition.",
+                f"The {kind} backup that was due ({schedule.text}), or a newer one, is there.",
                 look_for_due_backup(server, kind, schedule),
             )
         yield asset_check(

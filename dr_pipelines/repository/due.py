@@ -66,14 +66,14 @@ def newest_due(cron: str, interval: timedelta, window: Window, now: datetime) ->
 
 
 def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Due) -> CheckResult:
-    """A full serves where an incremental was due: it too is a point to recover from."""
+    """A full serves where an incremental was due: it too is a point to recover from. One that was taken after the
+    window serves too: what was due is how new the newest must be, and a repository begins in mid-day."""
     serving = [backup for backup in backups if kind is BackupKind.INCREMENTAL or backup.kind is kind]
     newest = max(serving, key=lambda backup: backup.started_at, default=None)
-    end = due.start + due.window.length
-    inside = [backup for backup in serving if due.start <= backup.started_at < end]
     details = {"due_at": due.at, "partition": due.key, "newest": newest.label if newest else None}
-    if inside:
-        found = max(inside, key=lambda backup: backup.started_at)
-        return passed(BACKUP_IS_THERE, f"the backup of {due} is there: {found.label}", label=found.label, **details)
+    if newest is not None and newest.started_at >= due.start:
+        inside = newest.started_at < due.start + due.window.length
+        which = f"the backup of {due}" if inside else f"a newer backup than that of {due}"
+        return passed(BACKUP_IS_THERE, f"{which} is there: {newest.label}", label=newest.label, **details)
     last = f"the newest is {newest.label}" if newest else "there is none at all"
     return failed(BACKUP_IS_THERE, f"no {kind} backup was taken in the {due}; {last}", **details)

@@ -70,3 +70,13 @@ def test_an_incremental_does_not_serve_as_a_full_but_a_full_serves_the_hour() ->
     hour = newest_due("0 * * * *", HOUR, Window.HOUR, at("2026-11-24T12:30"))
     assert not backup_is_there([backup("2026-11-24T11:00", BackupKind.INCREMENTAL)], BackupKind.FULL, day).passed
     assert backup_is_there([backup("2026-11-24T12:01", BackupKind.FULL)], BackupKind.INCREMENTAL, hour).passed
+
+
+def test_a_newer_backup_than_the_one_that_was_due_serves() -> None:
+    """A repository that begins at 14:02 misses nothing of 13:00."""
+    hour = newest_due("0 * * * *", HOUR, Window.HOUR, at("2026-11-24T14:10"))
+    assert hour.key == "2026-11-24-13:00"
+    result = backup_is_there([backup("2026-11-24T14:02", BackupKind.FULL)], BackupKind.INCREMENTAL, hour)
+    assert result.passed
+    assert "newer" in result.summary
+    assert not backup_is_there([backup("2026-11-24T12:59", BackupKind.FULL)], BackupKind.INCREMENTAL, hour).passed
