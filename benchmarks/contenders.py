@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import time
 from pathlib import Path
 
 import psutil
@@ -41,12 +41,13 @@ class Ours:
         self._repository = Repository(LocalStore(base / "dr", "bench"), Codec(1, *keys), "primary")
         self._repository.initialise()
         self._chain: list[BackupManifest] = []
-        self._wall = self._ours = self._main = self._servers = 0.0
+        self._ours = self._main = self._servers = 0.0
+        self._fulls = 0
 
     def full(self) -> None:
-        began, ours, main, servers = time.monotonic(), time.process_time(), time.thread_time(), self._server_cpu()
+        ours, main, servers = time.process_time(), time.thread_time(), self._server_cpu()
         self._chain = [self._take(BackupKind.FULL)]
-        self._wall += time.monotonic() - began
+        self._fulls += 1
         self._ours += time.process_time() - ours
         self._main += time.thread_time() - main
         self._servers += self._server_cpu() - servers
@@ -67,20 +68,20 @@ class Ours:
         )
         sync_tree(target)
 
-    def cpu_shares(self) -> str:
-        """The thread that reads the server's stream is the only one that runs Python for long; the others wait in C."""
+    def overhead(self, client: float) -> str:
+        """Python runs for long only in the thread that reads the server's stream; the others wait in C. What it takes
+        beyond `client`, the CPU seconds that pg_basebackup needs to read the same, is the overhead."""
         total = self._ours + self._servers
         return (
-            f"{self._ours:.1f} s ours and {self._servers:.1f} s the server's in {self._wall:.1f} s; "
-            f"the thread that reads the stream (libpq, copying and our Python): {self._main / total:.0%} of all"
+            f"a full takes {self._ours / self._fulls:.1f} s of CPU here and {self._servers / self._fulls:.1f} s in the "
+            f"server; reading the stream {self._main / self._fulls:.1f} s, pg_basebackup {client:.1f} s: "
+            f"overhead {(self._main - client * self._fulls) / total:.0%}"
         )
 
     def _take(self, kind: BackupKind) -> BackupManifest:
         state, clock = self._base / "state", SystemClock()
         server = self._server.server
-        taken = take_backup(
-            server, self._repository, "bench", kind, state_dir=state, clock=clock, progress=Silent()
-        )
+        taken = take_backup(server, self._repository, "bench", kind, state_dir=state, clock=clock, progress=Silent())
         assert isinstance(taken, BackupManifest) and taken.kind is kind, taken
         return taken
 
@@ -91,7 +92,11 @@ class Ours:
 
     def _server_cpu(self) -> float:
         """Of the server and of those children that ended."""
-        times = [p.cpu_times() for p in psutil.process_iter(["cmdline"]) if str(self._server.data_dir) in (p.info["cmdline"] or [])]
+        times = [
+            p.cpu_times()
+            for p in psutil.process_iter(["cmdline"])
+            if str(self._server.data_dir) in (p.info["cmdline"] or [])
+        ]
         return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
@@ -134,13 +139,24 @@ class PostgresTools:
             for folder in staged:
                 shutil.rmtree(folder)
 
+    def client_cpu(self) -> float:
+        """CPU seconds of pg_basebackup alone while it reads a full."""
+        before = os.times()
+        _run(f"{self._take()} > /dev/null")
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
+
     def _newest(self, number: int) -> Path:
         return self._folder / f"backup{number}"
 
     def _backup(self, options: str) -> None:
+        _run(
+            f"{self._take(options)} | zstd -1 -T2 -q {self._seal} > {self._newest(self._count)}; sync {self._newest(self._count)}"
+        )
+
+    def _take(self, options: str = "") -> str:
         address = f"-h 127.0.0.1 -p {self._server.port} -U postgres"
-        take = f"{self._bin}/pg_basebackup {address} -D - -Ft -X none -c fast --no-sync {options}"
-        _run(f"{take} | zstd -1 -T2 -q {self._seal} > {self._newest(self._count)}; sync {self._newest(self._count)}")
+        return f"{self._bin}/pg_basebackup {address} -D - -Ft -X none -c fast --no-sync {options}"
 
 
 class PgBackRest:

@@ -141,13 +141,15 @@ def main() -> None:
             measure(server, contenders, base, asked.rounds, results)
             others = [one.name for one in contenders[1:]]
             console.print(table(results, ours.name, others, f"{size}, {secret}, medians of {asked.rounds}"))
-            console.print(f"CPU while taking fulls: {ours.cpu_shares()}")
+            console.print(ours.overhead(tools.client_cpu()))
             shutil.rmtree(base / secret)
     finally:
         server.destroy()
         shutil.rmtree(base, ignore_errors=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    console.print(f"peak memory of this process, taking and restoring: {decimal(peak)} of {decimal(psutil.virtual_memory().total)}")
+    console.print(
+        f"peak memory of this process, taking and restoring: {decimal(peak)} of {decimal(psutil.virtual_memory().total)}"
+    )
 
 
 if __name__ == "__main__":
