@@ -1,0 +1,240 @@
+"""Every recovery target on one backed-up PostgreSQL 18: what was committed just before is there, what came
+after is not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.commands import Runner
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder
+from dr_pipelines.errors import KeyUnusable, RestoreError, StoreUnavailable, TargetInUse, WalGap
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.neutralise import NOTES_FILE
+from dr_pipelines.postgres.restore import RestoreReport, preview, restore
+from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.local import LocalStore
+from tests.support.faulty_store import FaultyStore
+from tests.support.live import Live, running
+
+
+@dataclass
+class Past:
+    """A server's history: row n was committed by transaction `xids[n]`, and all was well at `moments[n]` after it."""
+
+    live: Live
+    base: Path
+    xids: dict[int, str]
+    moments: dict[int, datetime]
+    ends: dict[int, Lsn]
+
+    def rows(self, name: str, target: RecoveryTarget) -> list[int]:
+        report = self.restore(name, target)
+        with running(report.data_dir) as server:
+            return [int(row) for row in server.psql("SELECT id FROM orders ORDER BY id").split()]
+
+    def restore(self, name: str, target: RecoveryTarget, *repositories: Repository) -> RestoreReport:
+        return restore(
+            self.live.request(self.base / name, target),
+            repositories or [self.live.repository],
+            clock=SystemClock(),
+            runner=Runner(),
+            progress=Silent(),
+        )
+
+
+@pytest.fixture(scope="module")
+def past(identity: tuple[str, str]) -> Iterator[Past]:
+    base = open_folder("dr-test-past-")
+    server = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",))
+    server.start()
+    repository = Repository(LocalStore(base / "store", "primary"), Codec(1, (identity[1],), (identity[0],)), "primary")
+    repository.initialise()
+    live = Live(server, repository, base / "state")
+    past = Past(live, base, {}, {}, {})
+    try:
+        server.psql("CREATE TABLE orders (id int PRIMARY KEY)")
+        with live.streaming():
+            # What the restored server must not obey; the running one reads it at its next start only.
+            with (server.data_dir / "postgresql.conf").open("a") as conf:
+                conf.write(f"data_directory = '{server.data_dir}'\nhba_file = '/nowhere/pg_hba.conf'\nssl = on\n")
+                conf.write("shared_preload_libraries = 'pg_cron, not_here'  # jobs\ninclude_dir '/nowhere/conf.d'\n")
+                conf.write("listen_addresses = '203.0.113.1'\nlog_directory = '/nowhere/log'\n")
+            live.take(BackupKind.FULL)
+            for number in range(1, 6):
+                past.xids[number] = server.psql(f"INSERT INTO orders VALUES ({number}) RETURNING pg_current_xact_id()")
+                past.ends[number] = Lsn.parse(server.psql("SELECT pg_current_wal_insert_lsn()"))
+                past.moments[number] = datetime.fromisoformat(server.psql("SELECT clock_timestamp()"))
+                server.psql(f"SELECT pg_create_restore_point('after_{number}')")
+                if number == 2:
+                    server.psql("SELECT pg_switch_wal()")
+                if number == 3:
+                    server.psql("SELECT pg_logical_emit_message(false, 'dr', repeat('x', 3000000))")
+            server.kill()
+        yield past
+    finally:
+        server.kill()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def test_time(past: Past) -> None:
+    assert past.rows("time", RecoveryTarget("time", past.moments[3])) == [1, 2, 3]
+
+
+def test_lsn(past: Past) -> None:
+    assert past.rows("lsn", RecoveryTarget("lsn", past.ends[2])) == [1, 2]
+
+
+@pytest.mark.parametrize(("inclusive", "rows"), [(True, [1, 2, 3, 4]), (False, [1, 2, 3])])
+def test_xid(past: Past, inclusive: bool, rows: list[int]) -> None:
+    assert past.rows(f"xid-{inclusive}", RecoveryTarget("xid", past.xids[4], inclusive)) == rows
+
+
+def test_named_restore_point(past: Past) -> None:
+    assert past.rows("name", RecoveryTarget("name", "after_4")) == [1, 2, 3, 4]
+
+
+def test_immediate(past: Past) -> None:
+    assert past.rows("immediate", RecoveryTarget("immediate")) == []
+
+
+def test_latest_and_what_the_server_must_not_do(past: Past) -> None:
+    report = past.restore("latest", LATEST)
+    data_dir = report.data_dir
+    with running(data_dir) as server:
+        assert server.psql("SELECT max(id) FROM orders") == "5"
+        assert server.psql("SHOW data_directory") == str(data_dir)
+        assert server.psql("SHOW shared_preload_libraries") == ""
+        assert server.psql("SHOW ssl") == "off"
+        assert server.psql("SHOW listen_addresses") == "localhost"
+        assert server.psql("SHOW cron.launch_active_jobs") == "off"
+        assert server.psql("SHOW restore_command") == ""
+    assert "data_directory" in (data_dir / "postgresql.conf.original").read_text()
+    assert "archive_mode = 'off'" in (data_dir / NOTES_FILE).read_text()
+    assert any("not_here" in note for note in report.notes)
+    assert str(data_dir) in report.start_command
+
+
+@pytest.mark.parametrize("target", [RecoveryTarget("xid", "999999"), RecoveryTarget("name", "never_made")], ids=str)
+def test_a_target_that_never_comes_leaves_nothing(past: Past, target: RecoveryTarget) -> None:
+    with pytest.raises(RestoreError, match="before the recovery target was reached"):
+        past.restore("never", target)
+    assert not list(past.base.glob("never*"))
+
+
+def test_timeline_1_although_2_exists(past: Past) -> None:
+    archive = past.live.repository.wal("shop", past.live.repository.backups("shop")[0].system_id)
+    segment = archive.segments(Timeline(1))[-1].segment
+    history = f"1\t{past.ends[3]}\tno recovery target specified\n".encode()
+    archive.put_segment(replace(segment, timeline=Timeline(2)), archive.read_segment(segment))
+    path = next(Path(past.base / "store").glob(f"**/{segment.name.replace('00000001', '00000002', 1)}*"))
+    try:
+        # Without its history file, timeline 2 is taken all the same and never given to another.
+        with pytest.raises(WalGap, match="history file"):
+            past.restore("lost-history", LATEST)
+        assert past.restore("first", RecoveryTarget(timeline=Timeline(1))).timeline == Timeline(3)
+        archive.put_history(Timeline(2), history)
+        assert past.rows("first-again", RecoveryTarget(timeline=Timeline(1))) == [1, 2, 3, 4, 5]
+    finally:
+        path.unlink()
+        for left in Path(past.base / "store").glob("**/00000002.history*"):
+            left.unlink()
+
+
+def test_the_preview_names_the_last_commit_before_the_target(past: Past) -> None:
+    seen = preview(
+        past.live.request(past.base / "p", RecoveryTarget("lsn", past.ends[2])),
+        [past.live.repository],
+        runner=Runner(),
+    )
+    assert seen.newest_commit is not None
+    at = datetime.fromisoformat(seen.newest_commit.removesuffix(" UTC") + "+00:00")
+    assert at <= past.moments[2] < past.moments[3]
+    assert not (past.base / "p").exists()
+
+
+def test_a_store_that_is_down_gives_way_to_the_next_and_is_named(past: Past, tmp_path: Path) -> None:
+    good = past.live.repository
+    down = Repository(FaultyStore(good.store, fail_at=1, stays_down=True), good.codec, "primary")
+    report = past.restore("second", LATEST, down, Repository(good.store, good.codec, "secondary"))
+    assert report.tier == "secondary"
+    assert any("primary cannot be used" in note for note in report.notes)
+    with pytest.raises(StoreUnavailable):
+        past.restore("none", LATEST, down)
+    assert not list(past.base.glob("none*"))
+
+
+def test_a_store_that_goes_down_at_any_later_call_promotes_nothing(past: Past) -> None:
+    good = past.live.repository
+    counting = FaultyStore(good.store)
+    past.restore("whole", LATEST, Repository(counting, good.codec, "primary"))
+    for share in (3, 2):
+        faulty = FaultyStore(good.store, fail_at=counting.calls * (share - 1) // share, stays_down=True)
+        with pytest.raises((RestoreError, StoreUnavailable)):
+            past.restore("cut", LATEST, Repository(faulty, good.codec, "primary"))
+        assert not list(past.base.glob("cut*"))
+
+
+def test_without_the_key_nothing_is_written(past: Past) -> None:
+    good = past.live.repository
+    with pytest.raises(KeyUnusable):
+        past.restore("keyless", LATEST, Repository(good.store, Codec(1), "primary"))
+    assert not list(past.base.glob("keyless*"))
+
+
+@pytest.mark.parametrize("which", ["missing", "flipped"])
+def test_wal_that_is_not_there_or_wrong_is_never_the_end(past: Past, which: str) -> None:
+    good = past.live.repository
+    archive = good.wal("shop", good.backups("shop")[0].system_id)
+    middle = archive.segments(Timeline(1))[-2]
+    path = past.base / "store" / middle.stored.key
+    data = path.read_bytes()
+    try:
+        if which == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
+        expected = "missing|gap|before" if which == "missing" else "SHA-256"
+        target = RecoveryTarget("xid", past.xids[5])
+        with pytest.raises(RestoreError, match=expected):
+            past.restore(which, target)
+    finally:
+        path.write_bytes(data)
+    assert not list(past.base.glob(f"{which}*"))
+
+
+def test_targets_that_cannot_be_written_are_refused(past: Past) -> None:
+    (past.base / "file").write_text("")
+    with pytest.raises(TargetInUse, match="not a directory"):
+        past.restore("file", LATEST)
+    with pytest.raises(TargetInUse, match="not empty"):
+        past.restore("store", LATEST)
+    with pytest.raises(RestoreError, match="cannot write below"):
+        past.restore("file/below", LATEST)
+
+
+def test_programs_of_another_version_are_refused_before_anything_is_fetched(past: Past) -> None:
+    for programs, said in ((bin_dir(16), "is of PostgreSQL 18"), (past.base / "nowhere", "cannot be run")):
+        request = replace(past.live.request(past.base / "wrong", LATEST), bin_dir=programs)
+        with pytest.raises(RestoreError, match=said):
+            restore(request, [past.live.repository], clock=SystemClock(), runner=Runner(), progress=Silent())
+    assert not list(past.base.glob("wrong*"))
+
+
+def test_what_a_killed_restore_left_is_removed(past: Past) -> None:
+    left = past.base / "again.partial" / "base"
+    left.mkdir(parents=True)
+    (past.base / "again.wal").mkdir()
+    past.restore("again", RecoveryTarget("immediate"))
+    assert not left.exists()
+    assert {path.name for path in past.base.glob("again*")} == {"again"}
