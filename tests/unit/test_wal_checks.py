@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_checks import TimelineWal, missing_segments
-from dr_pipelines.postgres.wal_resume import parse_history
 
 SIZE = 1 << 20
 ONE, TWO = Timeline(1), Timeline(2)
@@ -45,8 +44,3 @@ def test_the_last_whole_segment_before_a_switch_is_needed() -> None:
     path = [(ONE, at(4.5)), (TWO, None)]
     held = {ONE: TimelineWal(frozenset({2})), TWO: TimelineWal(frozenset({4}), 5, at(5.2))}
     assert names(missing_segments(at(2.3), ONE, path, held, SIZE)) == ["03"]
-
-
-def test_a_history_is_a_list_of_switches() -> None:
-    text = b"# comment\n\n1\t0/3000148\tno recovery target specified\n2\t0/5000000\tbefore 2026\n"
-    assert parse_history(text) == [(ONE, Lsn.parse("0/3000148")), (TWO, Lsn.parse("0/5000000"))]
