@@ -59,17 +59,6 @@ class ServerState:
     warnings: tuple[str, ...]
 
 
-def initialise_repositories(site: Site) -> list[Repository]:
-    """Make every tier of every server a repository; one that is one already stays as it is."""
-    made: dict[str, Repository] = {}
-    for server in site.plan.databases:
-        for repository in site.repositories(server):
-            if repository.store.name not in made:
-                repository.initialise()
-                made[repository.store.name] = repository
-    return list(made.values())
-
-
 def check_store(site: Site, tier_or_name: str) -> list[CheckResult]:
     """Try a store of the plan with scratch objects."""
     return _check_store(site.store_of(tier_or_name))

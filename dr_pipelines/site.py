@@ -83,7 +83,7 @@ class Site:
             identities = (self._identity,)
         elif encryption is not None and encryption.identity is not None and encryption.identity.present:
             identities = (encryption.identity.reveal(),)
-        return Codec(self.plan.compression.level, encryption.recipients if encryption else (), identities)
+        return Codec(self.plan.compression.level, encryption.public_keys() if encryption else (), identities)
 
     def tiers(self, server: str) -> tuple[str, ...]:
         """Those that the server uses, in order of preference."""

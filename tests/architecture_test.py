@@ -53,6 +53,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "os.system": (),
     "time.sleep": ("dr_pipelines/clock.py",),
     "time.time": ("dr_pipelines/clock.py",),
+    "time.monotonic": ("dr_pipelines/clock.py",),
     "datetime.now": ("dr_pipelines/clock.py",),
     "datetime.utcnow": (),
     "print": ("dr_pipelines/cli/", "dr_pipelines/embedded/"),

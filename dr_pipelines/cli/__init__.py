@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import click
@@ -11,11 +14,18 @@ import typer
 
 from dr_pipelines.cli import setup, work
 from dr_pipelines.cli.context import settings
-from dr_pipelines.cli.output import err, print_error
-from dr_pipelines.errors import DrError
+from dr_pipelines.cli.output import print_error
+from dr_pipelines.errors import DrError, UsageError
+
+EXIT_CODES = (
+    "Exit codes: 0 well, 1 an unexpected error, 2 wrong usage, 3 the plan or a secret, 10 a store, 11 integrity, "
+    "12 the repository, 13 a key, 20 PostgreSQL, 21 a backup, 22 a program, 30 a restore, 40 not proven, "
+    "41 a check failed, 130 or 143 stopped by SIGINT or SIGTERM."
+)
 
 app = typer.Typer(
     help="Disaster recovery for PostgreSQL: backs up, proves, restores. Works with no Dagster at hand.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -41,21 +51,64 @@ def _before(
     settings.debug = debug
 
 
+class _Stopped(SystemExit):
+    """A signal; not an `Exception`, so that work in hand is abandoned and nothing takes it for a failure to retry."""
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(128 + number)
+
+
+def _arguments(given: list[str]) -> list[str]:
+    """`--plan` and `--debug` in front of the command, wherever they were written."""
+    before: list[str] = []
+    rest: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == "--":
+            return [*before, *rest, word, *words]
+        if word == "--plan":
+            before += [word, *itertools.islice(words, 1)]
+        elif word == "--debug" or word.startswith("--plan="):
+            before.append(word)
+        else:
+            rest.append(word)
+    return before + rest
+
+
 def main() -> None:
     """Run a command; every error becomes words and an exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    settings.as_json = "--json" in sys.argv
     try:
-        app(standalone_mode=False)
-    except DrError as error:
-        print_error(error, as_json=settings.as_json)
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        code = app(_arguments(sys.argv[1:]), standalone_mode=False)
     except Exception as error:
-        if settings.debug:
+        if settings.debug and not isinstance(error, DrError | click.ClickException | click.exceptions.Abort):
             raise
-        err.print(f"unexpected error: {type(error).__name__}: {error}", markup=False, soft_wrap=True)
-        err.print("run the command again as `dr --debug …` to see where it came from")
-        sys.exit(1)
+        told = _told(error)
+        print_error(told, as_json=settings.as_json)
+        code = told.exit_code
+    except _Stopped as stopped:
+        code = int(str(stopped.code))
+        told = DrError(f"stopped by {signal.Signals(code - 128).name}", hint="what was in hand is abandoned, not kept.")
+        told.exit_code = code
+        print_error(told, as_json=settings.as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> DrError:
+    """Any error as one of ours."""
+    if isinstance(error, DrError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        return UsageError(
+            error.format_message().rstrip("."), hint=f"run `{context.command_path if context else 'dr'} --help`."
+        )
+    if isinstance(error, click.exceptions.Abort):
+        return DrError("aborted")
+    return DrError(
+        f"unexpected error: {type(error).__name__}: {error}",
+        hint="run the command again as `dr --debug …` to see where it came from.",
+    )

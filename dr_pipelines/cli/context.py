@@ -36,10 +36,13 @@ def _set_json(value: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.", callback=_set_json)]
+MaybeServer = Annotated[
+    str | None, typer.Argument(metavar="[SERVER]", help="A server of the plan; all of them when left out.")
+]
 ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
 TierOption = Annotated[str | None, typer.Option("--tier", help="primary, secondary or archive.")]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
 ]
 
-__all__ = ["IdentityFile", "Json", "ServerName", "Settings", "TierOption", "settings"]
+__all__ = ["IdentityFile", "Json", "MaybeServer", "ServerName", "Settings", "TierOption", "settings"]

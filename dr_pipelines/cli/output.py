@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -28,11 +28,14 @@ from rich.progress import (
 from rich.table import Table
 
 from dr_pipelines.checks import CheckResult, Verdict
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 
 out = Console(highlight=False, markup=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False)
+_clock = SystemClock()
+_answered = False
 
 
 def plain(value: Any) -> Any:
@@ -60,6 +63,8 @@ def plain(value: Any) -> Any:
 
 def print_json(value: Any) -> None:
     """The one document on standard output."""
+    global _answered
+    _answered = True
     sys.stdout.write(json.dumps(plain(value), indent=2) + "\n")
 
 
@@ -69,7 +74,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) if cell is not None else "-" for cell in row))
-    out.print(table)
+    # A pipe has no width: nothing is cut or folded there.
+    out.print(table, width=None if out.is_terminal else _natural_width(table), crop=out.is_terminal)
+
+
+def _natural_width(table: Table) -> int:
+    return Measurement.get(out, out.options.update(max_width=10_000), table).maximum
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -96,7 +106,9 @@ def moment(at: datetime) -> str:
 def print_error(error: DrError, *, as_json: bool) -> None:
     if as_json:
         document = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-        sys.stderr.write(json.dumps(document) + "\n")
+        # One document on standard output: the answer that is there already (failed checks), or the error.
+        stream = sys.stderr if _answered else sys.stdout
+        stream.write(json.dumps(document) + "\n")
         return
     err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
     if error.hint:
@@ -131,7 +143,7 @@ class Bars:
 
     def phase(self, name: str, total_bytes: int | None = None) -> None:
         self._end_phase()
-        self._phase, self._done, self._since = name, 0, time.monotonic()
+        self._phase, self._done, self._since = name, 0, _clock.monotonic()
         self._task = self._bars.add_task(name, total=total_bytes)
         if not err.is_terminal:
             err.print(f"{name} …")
@@ -146,6 +158,6 @@ class Bars:
 
     def _end_phase(self) -> None:
         if self._phase is not None and not err.is_terminal:
-            took = time.monotonic() - self._since
+            took = _clock.monotonic() - self._since
             err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s")
         self._phase = None

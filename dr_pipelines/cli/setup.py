@@ -11,11 +11,13 @@ import typer
 from ruamel.yaml import YAML
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, ServerName, TierOption, settings
+from dr_pipelines.cli.context import Json, MaybeServer, ServerName, TierOption, settings
 from dr_pipelines.cli.output import moment, out, print_checks, print_facts, print_json, print_table, size
-from dr_pipelines.errors import CheckFailed, NotProven, PlanError, UsageError
+from dr_pipelines.errors import CheckFailed, DrError, NotProven, PlanError, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
 from dr_pipelines.plan.consistency import missing_secrets
+from dr_pipelines.plan.model import plan_schema as json_schema
+from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.encryption import generate_identity
 
 plan_app = typer.Typer(help="Judge and show the DR plan.", no_args_is_help=True)
@@ -52,9 +54,9 @@ def plan_show(as_json: Json = False) -> None:
 
 
 @plan_app.command("schema")
-def plan_schema() -> None:
-    """The JSON Schema of a plan; an editor completes with it."""
-    print_json(Plan.model_json_schema())
+def plan_schema(as_json: Json = False) -> None:
+    """The JSON Schema of a plan, always JSON; an editor completes with it."""
+    print_json(json_schema())
 
 
 @key_app.command("new")
@@ -65,6 +67,10 @@ def key_new(
     as_json: Json = False,
 ) -> None:
     """Make an age identity and print its recipient, which goes into the plan."""
+    if as_json and out_file is None:
+        raise UsageError(
+            "--json never prints a private key", hint="name a file for it: `dr key new --out FILE --json`."
+        )
     identity = generate_identity()
     text = f"# public key: {identity.recipient}\n{identity.reveal()}\n"
     if out_file is None:
@@ -88,17 +94,38 @@ def key_new(
 @repository_app.command("init")
 def repository_init(as_json: Json = False) -> None:
     """Make every tier of the plan a repository; one that is one already stays as it is."""
-    made = operations.initialise_repositories(settings.site())
+    site = settings.site()
+    errors: dict[str, DrError] = {}
+    for store, (server, tier) in _places(site.plan).items():
+        try:
+            site.repository(server, tier).initialise()
+        except DrError as error:  # the other tiers must not wait for this one
+            errors[store] = error
+    answers = [
+        {"store": store, "tier": tier, "error": errors[store].message if store in errors else None}
+        for store, (_, tier) in _places(site.plan).items()
+    ]
     if as_json:
-        print_json([{"store": repository.store.name, "tier": repository.tier} for repository in made])
-        return
-    for repository in made:
-        out.print(f"{repository.tier}: {repository.store.name} is a repository")
+        print_json(answers)
+    else:
+        for answer in answers:
+            out.print(f"{answer['tier']}: {answer['store']} {answer['error'] or 'is a repository'}", soft_wrap=True)
+    if errors:
+        raise next(iter(errors.values()))
+
+
+def _places(plan: Plan) -> dict[str, tuple[str, str]]:
+    """Each store that is used, with one (server, tier) that uses it."""
+    found: dict[str, tuple[str, str]] = {}
+    for server, described in plan.databases.items():
+        for tier, store in described.storage.items():
+            found.setdefault(store, (server, tier))
+    return found
 
 
 @repository_app.command("list")
-def repository_list(server: ServerName, tier: TierOption = None, as_json: Json = False) -> None:
-    """The backups of a server on a tier."""
+def repository_list(server: MaybeServer = None, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups on a tier, of one server or of all."""
     show_backups(server, tier or "primary", as_json=as_json)
 
 
@@ -127,11 +154,34 @@ def store_check(tier: str, as_json: Json = False) -> None:
     judge(checks)
 
 
-def show_backups(server: str, tier: str, *, as_json: bool) -> None:
-    catalog = operations.list_backups(settings.site(), server, tier)
-    if as_json:
-        print_json(catalog)
+def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
+    """One server's catalog, or every server's. One that cannot be read does not hide the others."""
+    site = settings.site()
+    if server is not None:
+        catalog = operations.list_backups(site, server, tier)
+        print_json(catalog) if as_json else _show_catalog(server, tier, catalog)
         return
+    answers: dict[str, Any] = {}
+    errors: list[DrError] = []
+    for name in site.plan.databases:
+        try:
+            answers[name] = operations.list_backups(site, name, tier)
+        except DrError as error:
+            answers[name] = {"error": error.message}
+            errors.append(error)
+    if as_json:
+        print_json(answers)
+    else:
+        for name, answer in answers.items():
+            if isinstance(answer, Catalog):
+                _show_catalog(name, tier, answer)
+            else:
+                out.print(f"{name} on {tier}: {answer['error']}", soft_wrap=True)
+    if errors:
+        raise errors[0]
+
+
+def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
     rows = [
         (
             backup.label,

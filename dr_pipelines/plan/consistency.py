@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from dr_pipelines.plan.model import Plan, S3StorePlan, ServerPlan
-from dr_pipelines.plan.references import Secret
+from dr_pipelines.plan.references import Secret, is_reference
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,12 @@ def mistakes(plan: Plan) -> list[Mistake]:
 
 def missing_secrets(plan: Plan) -> list[Mistake]:
     """Every secret that the plan refers to and that is not there now."""
-    return [
+    unset = [
+        Mistake(f"encryption.recipients[{position}]", f"{recipient} is not set", "export the public key")
+        for position, recipient in enumerate(plan.encryption.recipients if plan.encryption else ())
+        if is_reference(recipient)
+    ]
+    return unset + [
         Mistake(path, f"the secret {secret} is not there", "export the variable or write the file")
         for path, secret in _secrets(plan, "")
         if not secret.present
@@ -79,6 +84,23 @@ def _servers(plan: Plan) -> Iterator[Mistake]:
         if not server.wal.tiers:
             yield Mistake(f"{path}.wal.tiers", "is empty", "WAL must go to at least one tier")
         yield from _backs_up_into_itself(plan, path, server)
+    yield from _names_collide(plan)
+
+
+def _names_collide(plan: Plan) -> Iterator[Mistake]:
+    """Dagster writes `a-b` and `a_b` as one name, and two streams on one slot of one server take each other's WAL."""
+    for (name, server), (other_name, other) in combinations(plan.databases.items(), 2):
+        if name.replace("-", "_") == other_name.replace("-", "_"):
+            yield Mistake(
+                f"databases.{other_name}", f"differs from {name} only by - and _", "give the servers distinct names"
+            )
+        same = (server.connection.host, server.connection.port) == (other.connection.host, other.connection.port)
+        if same:
+            yield Mistake(
+                f"databases.{other_name}.connection",
+                f"is the server of databases.{name} ({other.connection.host}:{other.connection.port})",
+                "name every PostgreSQL server once: a backup holds all of its databases",
+            )
 
 
 def _backs_up_into_itself(plan: Plan, path: str, server: ServerPlan) -> Iterator[Mistake]:

@@ -17,7 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from dr_pipelines.errors import PlanError
 from dr_pipelines.plan.consistency import Mistake, mistakes
 from dr_pipelines.plan.model import Plan
-from dr_pipelines.plan.references import Secret, environment, resolve
+from dr_pipelines.plan.references import Secret, environment, is_reference, resolve
 
 DEFAULT_PLAN = "dr_plan.yaml"
 
@@ -55,6 +55,8 @@ def _read(path: Path) -> Any:
             f"there is no plan at {path}",
             hint="name it with --plan or DR_PLAN; dr_plan.yaml of the project is an example.",
         ) from None
+    except UnicodeDecodeError:
+        raise PlanError(f"{path}: not text in UTF-8", hint="save it as UTF-8 and run `dr plan check`.") from None
     except OSError as error:
         raise PlanError(f"cannot read the plan at {path}: {error.strerror}") from error
     except MarkedYAMLError as error:
@@ -63,8 +65,13 @@ def _read(path: Path) -> Any:
         raise PlanError(
             f"{path}{line}: not YAML: {error.problem}", hint="mend the line and run `dr plan check`."
         ) from None
+    if document is None:
+        raise PlanError(f"{path} line 1: the plan is empty", hint="run `dr plan schema` to see its sections.")
     if not isinstance(document, dict):
-        raise PlanError(f"{path}: a plan is a mapping of sections", hint="run `dr plan schema` to see them.")
+        raise PlanError(
+            f"{path} line 1: found a {type(document).__name__}, a plan is a mapping of sections",
+            hint="run `dr plan schema` to see them.",
+        )
     return document
 
 
@@ -79,6 +86,8 @@ def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake],
     try:
         return resolve(node, base)
     except (ValueError, OSError) as error:
+        if path[:2] == ("encryption", "recipients") and is_reference(node):
+            return str(node)  # public, and needed only where something is written
         found.append(
             Mistake(_dotted(path), str(error), "set it, or write a default: ${ENV:NAME:-value}", _line(document, path))
         )

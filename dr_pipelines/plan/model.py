@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from dr_pipelines.plan.references import Secret
+from dr_pipelines.errors import SecretMissing
+from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.values import (
     Days,
     Duration,
@@ -115,6 +116,16 @@ class EncryptionPlan(Model):
 
     recipients: tuple[Recipient, ...] = Field(min_length=1)
     identity: Secret | None = None
+
+    def public_keys(self) -> tuple[str, ...]:
+        """The recipients themselves. Raises `SecretMissing` naming a reference that has no value here."""
+        for recipient in self.recipients:
+            if is_reference(recipient):
+                raise SecretMissing(
+                    f"encryption.recipients: {recipient} is not set",
+                    hint="export the public key that `dr key new` printed, and run `dr plan check`.",
+                )
+        return self.recipients
 
 
 class CompressionPlan(Model):
@@ -236,8 +247,8 @@ class DataClassPlan(Model):
     file_sets: tuple[str, ...] = ()
 
 
-System = Annotated[SystemPlan, BeforeValidator(_rto)]
-DataClass = Annotated[DataClassPlan, BeforeValidator(_rpo)]
+System = Annotated[SystemPlan, BeforeValidator(_rto, json_schema_input_type=SystemPlan | str)]
+DataClass = Annotated[DataClassPlan, BeforeValidator(_rpo, json_schema_input_type=DataClassPlan | str)]
 
 
 class RecoveryPlan(Model):
@@ -302,7 +313,7 @@ class Plan(Model):
     communication: CommunicationPlan = CommunicationPlan()
     documentation: DocumentationPlan = DocumentationPlan()
 
-    @field_validator("encryption", mode="before")
+    @field_validator("encryption", mode="before", json_schema_input_type=EncryptionPlan | Literal["none"])
     @classmethod
     def _none_is_a_decision(cls, value: Any) -> Any:
         if value is None:
@@ -310,4 +321,20 @@ class Plan(Model):
         return None if value == "none" else value
 
 
-__all__ = ["Plan", "Schedule", "ServerPlan", "StorePlan"]
+def plan_schema() -> dict[str, Any]:
+    """The JSON Schema of a plan as it is written: a number or a choice may be a reference too."""
+    schema: dict[str, Any] = _or_reference(Plan.model_json_schema())
+    return schema
+
+
+def _or_reference(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_or_reference(inner) for inner in node]
+    if not isinstance(node, dict):
+        return node
+    if "enum" in node or node.get("type") in ("integer", "boolean"):
+        return {"anyOf": [node, {"type": "string", "pattern": r"\$\{(ENV|FILE):.+\}"}]}
+    return {key: _or_reference(value) for key, value in node.items()}
+
+
+__all__ = ["plan_schema", "Plan", "Schedule", "ServerPlan", "StorePlan"]

@@ -27,6 +27,11 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def is_reference(text: str) -> bool:
+    """Whether the whole text is one reference."""
+    return _WHOLE.match(text) is not None
+
+
 def resolve(text: str, base: Path) -> str:
     """Replace every reference in `text`; paths are relative to `base`, the plan's folder.
 
@@ -99,13 +104,13 @@ class Secret:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^\$\{(ENV|FILE):[^}]+\}$", "description": "a reference to a secret"}
+        return {"type": "string", "pattern": r"^\$\{(ENV|FILE):.+\}$", "description": "a reference to a secret"}
 
     @classmethod
     def _validate(cls, value: object, info: ValidationInfo) -> Secret:
         if isinstance(value, Secret):
             return value
-        if not isinstance(value, str) or _WHOLE.match(value) is None:
+        if not isinstance(value, str) or not is_reference(value):
             # The value itself is not repeated: it may be the secret.
             raise ValueError("a secret is written as a reference, ${ENV:NAME} or ${FILE:path}, never as itself")
         return cls(value, (info.context or {}).get("base", Path()))

@@ -11,7 +11,18 @@ import bech32
 import pytimeparse2
 from croniter import croniter
 from croniter.croniter import CroniterBadDateError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+from dr_pipelines.plan.references import is_reference
 
 _WORDS = {"hourly": "0 * * * *", "daily": "0 2 * * *", "weekly": "0 2 * * 0", "monthly": "0 2 1 * *"}
 _COUNT = re.compile(r"\A\s*(\d+)\s*(day|week|month)s?\s*\Z")
@@ -29,9 +40,12 @@ def _duration(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     seconds = pytimeparse2.parse(value)
-    if seconds is None or seconds < 0:
+    if seconds is None or seconds < 0 or "-" in value:
         raise ValueError('not a duration; write it like "30 minutes", "1 hour" or "7 days"')
     return timedelta(seconds=float(seconds))
+
+
+_TEXT = WithJsonSchema({"type": "string"})
 
 
 def format_duration(value: timedelta) -> str:
@@ -45,7 +59,7 @@ def format_duration(value: timedelta) -> str:
     return " ".join(parts) or "0 minutes"
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str)]
+Duration = Annotated[timedelta, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str), _TEXT]
 PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
 
 
@@ -76,7 +90,9 @@ def _schedule(value: Any) -> Any:
     return {"text": value, "cron": cron}
 
 
-ScheduleField = Annotated[Schedule, BeforeValidator(_schedule), PlainSerializer(lambda s: s.text, return_type=str)]
+ScheduleField = Annotated[
+    Schedule, BeforeValidator(_schedule), PlainSerializer(lambda s: s.text, return_type=str), _TEXT
+]
 
 
 def _count_of(unit: str) -> Any:
@@ -91,7 +107,13 @@ def _count_of(unit: str) -> Any:
     def written(count: int) -> str:
         return f"{count} {unit}{'s' if count != 1 else ''}"
 
-    return Annotated[int, BeforeValidator(parse), Field(ge=0), PlainSerializer(written, return_type=str)]
+    return Annotated[
+        int,
+        BeforeValidator(parse),
+        Field(ge=0),
+        PlainSerializer(written, return_type=str),
+        WithJsonSchema({"type": ["string", "integer"]}),
+    ]
 
 
 Days = _count_of("day")
@@ -100,6 +122,8 @@ Months = _count_of("month")
 
 
 def _recipient(value: str) -> str:
+    if is_reference(value):
+        return value  # not set here: `EncryptionPlan.public_keys` says so where it is used
     prefix, data = bech32.bech32_decode(value)
     if prefix != "age" or data is None:
         raise ValueError("not an age recipient; `dr key new` prints one (it starts with age1)")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from dr_pipelines.clock import SystemClock
@@ -118,7 +119,7 @@ def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Pa
         [DR, "restore", "shop", "--to", str(target), "--json"], env=env, capture_output=True, text=True, check=False
     )
     assert again.returncode == 30
-    assert json.loads(again.stderr)["exit_code"] == 30
+    assert json.loads(again.stdout)["exit_code"] == 30
 
     pack = next((folder / "disk").glob(f"**/{incremental['label']}/packs/000000*"))
     data = bytearray(pack.read_bytes())
@@ -126,3 +127,23 @@ def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Pa
     pack.write_bytes(data)
     verdicts = {check["name"]: check["verdict"] for check in _answer(env, "verify", "shop", "latest", code=41)}
     assert verdicts["objects_match_sha256"] == "fail"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_backup_leaves_no_backup(
+    postgres18: EmbeddedPostgres, folder: Path, number: signal.Signals
+) -> None:
+    env = _write_plan(folder, postgres18)
+    # Bytes that do not compress, more than one pack: the signal comes when the first pack is there.
+    postgres18.psql("CREATE TABLE noise AS SELECT sha512(i::text::bytea) FROM generate_series(1, 2000000) i")
+    _answer(env, "repository", "init")
+    process = subprocess.Popen([DR, "backup", "shop", "--json"], env=env, stdout=subprocess.PIPE, text=True)
+    while not list((folder / "disk").glob("**/packs/*")):
+        assert process.poll() is None
+        CLOCK.wait(0.005)
+    process.send_signal(number)
+    told, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert json.loads(told)["exit_code"] == 128 + number
+    assert not list((folder / "disk").glob("**/manifest.json"))
+    assert postgres18.psql("SELECT count(*) FROM pg_stat_replication") == "0"

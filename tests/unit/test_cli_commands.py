@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 import yaml
 
+from dr_pipelines.cli import EXIT_CODES, app
+from dr_pipelines.errors import DrError
 from dr_pipelines.repository.encryption import Identity
 
 SECRET = "never-to-be-printed"
@@ -124,8 +130,8 @@ def test_without_a_repository_the_hint_names_the_next_command(dr: Dr) -> None:
 
 def test_an_error_is_json_where_json_was_asked_for(dr: Dr) -> None:
     done = dr("list", "shop", "--json")
-    assert done.stdout == ""
-    told = json.loads(done.stderr)
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
     assert told["exit_code"] == done.returncode == 12
     assert "dr repository init" in told["hint"]
 
@@ -137,7 +143,9 @@ def test_an_empty_repository_lists_nothing(dr: Dr) -> None:
 
 def test_status_says_what_is_missing(dr: Dr) -> None:
     dr("repository", "init")
-    (state,) = json.loads(dr("status", "--json").stdout)
+    done = dr("status", "--json")
+    assert done.returncode == 41
+    (state,) = json.loads(done.stdout)
     assert state["server"] == "shop"
     said = " ".join(state["warnings"])
     assert "no full backup" in said
@@ -188,3 +196,56 @@ def test_a_good_store_passes_and_is_left_clean(dr: Dr) -> None:
     assert done.returncode == 0
     assert {check["verdict"] for check in json.loads(done.stdout)} == {"pass"}
     assert not [path for path in (dr.folder / "disk").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("argv", [("nonsense",), ("backup",), ("list", "--colour"), ("key", "new")])
+def test_wrong_usage_is_json_too(dr: Dr, argv: tuple[str, ...]) -> None:
+    done = dr(*argv, "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["exit_code"] == 2
+
+
+def test_the_plan_option_may_stand_behind_the_command(dr: Dr) -> None:
+    assert "elsewhere.yaml" in dr("plan", "check", "--plan", "elsewhere.yaml").stderr
+
+
+def test_a_tier_without_its_secret_does_not_keep_the_others_from_becoming_repositories(dr: Dr) -> None:
+    locked = {
+        "type": "s3", "endpoint": "http://127.0.0.1:1", "bucket": "bucket",
+        "access_key_id": "${ENV:DR_NOWHERE}", "secret_access_key": "${ENV:DR_NOWHERE}",
+    }  # fmt: skip
+    shop = {**PLAN["databases"]["shop"], "storage": {"primary": "locked", "secondary": "disk"}}  # type: ignore[index]
+    plan = {**PLAN, "storage": {"locked": locked, **PLAN["storage"]}, "databases": {"shop": shop}}  # type: ignore[dict-item]
+    (dr.folder / "plan.yaml").write_text(yaml.dump(plan))
+    done = dr("repository", "init", "--json")
+    assert done.returncode == 3
+    assert [answer["error"] is None for answer in json.loads(done.stdout)] == [False, True]
+    assert (dr.folder / "disk" / "repository.json").exists()
+
+
+def test_list_without_a_server_lists_all(dr: Dr) -> None:
+    dr("repository", "init")
+    assert json.loads(dr("list", "--json").stdout)["shop"]["backups"] == []
+
+
+def test_every_kind_of_error_has_a_documented_exit_code() -> None:
+    def below(kind: type[DrError]) -> list[type[DrError]]:
+        return [kind, *(found for inner in kind.__subclasses__() for found in below(inner))]
+
+    documented = {int(number) for number in re.findall(r"\d+", EXIT_CODES)}
+    assert {kind.exit_code for kind in below(DrError)} <= documented
+    assert [kind for kind in below(DrError) if kind.exit_code == 1] == [DrError]
+
+
+def test_every_command_of_the_operators_guide_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operators-guide.md").read_text()
+    root = typer.main.get_command(app)
+    found = re.findall(r"`dr ([^`]+)`", text)
+    assert len(found) > 8
+    for words in map(shlex.split, found):
+        command = root
+        while isinstance(command, click.Group) and words:
+            assert words[0] in command.commands, words
+            command = command.commands[words.pop(0)]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
@@ -14,7 +15,7 @@ from dr_pipelines.errors import PlanError, SecretMissing
 from dr_pipelines.plan import load_plan
 from dr_pipelines.plan.consistency import missing_secrets
 from dr_pipelines.plan.load import SECRET_FIELDS
-from dr_pipelines.plan.model import Plan
+from dr_pipelines.plan.model import Plan, plan_schema
 
 EXAMPLE = Path(__file__).parents[2] / "dr_plan.yaml"
 RECIPIENT = "age1wypxncaxwfkapmvz3a8sxvm2040sg6ynfgjldp3phn4qky0dca0sefqwcd"
@@ -101,7 +102,23 @@ def test_json_blocks_of_a_written_plan_paste_in(tmp_path: Path) -> None:
         ("[database, user_auth]", "[api_services]", "systems", "in a circle"),
         ("name: shop", "name: shop\nname: x", "line 6", "duplicate key"),
         ("${ENV:DR_RECIPIENT}", "age1nonsense", "encryption.recipients[0]", "not an age recipient"),
-        ("${ENV:DR_RECIPIENT}", "${ENV:DR_NOT_SET_ANYWHERE}", "encryption.recipients[0]", "DR_NOT_SET_ANYWHERE"),
+        ("rto: 1 hour", "rto: 7 dayz", "systems.critical_systems.database.rto (line", "found '7 dayz'"),
+        ("rto: 1 hour", "rto: -1 hour", "systems.critical_systems.database.rto (line", "not a duration"),
+        ("name: shop", "\tname: shop", "line 5", "not YAML"),
+        (
+            "databases:",
+            "databases:\n  a-b: &a {connection: {host: a}, schedule: {full: daily}, storage: {primary: "
+            "supabase-backups}}\n  a_b: {<<: *a, connection: {host: b}}",
+            "databases.a_b",
+            "only by - and _",
+        ),
+        (
+            "databases:",
+            "databases:\n  other: {connection: {host: 127.0.0.1}, schedule: {full: daily}, storage: "
+            "{primary: supabase-backups}}",
+            "databases.shop.connection",
+            "every PostgreSQL server once",
+        ),
     ],
 )
 def test_a_mistake_is_named_by_its_path(tmp_path: Path, old: str, new: str, path: str, says: str) -> None:
@@ -174,3 +191,28 @@ def test_the_schema_covers_every_section() -> None:
 def test_no_plan_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="there is no plan at"):
         load_plan(tmp_path / "absent.yaml")
+
+
+def test_an_empty_plan_and_one_that_is_no_mapping_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "plan.yaml"
+    for text, says in (("", "is empty"), ("# only a remark\n", "is empty"), ("- a\n", "a plan is a mapping")):
+        path.write_text(text)
+        with pytest.raises(PlanError, match=says):
+            load_plan(path)
+
+
+def test_a_recipient_that_is_not_set_fails_only_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DR_RECIPIENT")
+    plan = load_plan(EXAMPLE)
+    assert "encryption.recipients[0]" in [mistake.path for mistake in missing_secrets(plan)]
+    assert plan.encryption is not None
+    with pytest.raises(SecretMissing, match="DR_RECIPIENT"):
+        plan.encryption.public_keys()
+
+
+def test_the_example_validates_against_the_schema() -> None:
+    document = YAML(typ="safe").load(EXAMPLE.read_text())
+    jsonschema.validate(document, plan_schema())
+    jsonschema.validate({**document, "encryption": "none"}, plan_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**document, "databasse": {}}, plan_schema())
