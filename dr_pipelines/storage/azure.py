@@ -29,10 +29,17 @@ _BLOCK = 64 * 1024 * 1024
 
 
 def make_container_client(
-    account_url: str, container: str, *, credential: Any = None, api_version: str | None = None
+    account_url: str,
+    container: str,
+    *,
+    credential: Any = None,
+    api_version: str | None = None,
+    block_size: int = _BLOCK,
+    connect_timeout: float = 10,
+    read_timeout: float = 120,
 ) -> ContainerClient:
     """`credential` is an account key, a SAS token or one of Azure's credential objects; without it Azure's default
-    chain of credentials is used."""
+    chain of credentials is used. `block_size` in bytes: what is larger is put in blocks; timeouts in seconds."""
     if credential is None:
         from azure.identity import DefaultAzureCredential  # slow to import, seldom needed
 
@@ -42,19 +49,21 @@ def make_container_client(
         account_url,
         credential,
         retry_total=0,
-        max_single_put_size=_BLOCK,
-        max_block_size=_BLOCK,
-        connection_timeout=10,
-        read_timeout=120,
+        max_single_put_size=block_size,
+        max_block_size=block_size,
+        connection_timeout=connect_timeout,
+        read_timeout=read_timeout,
         **versioned,
     )
     return service.get_container_client(container)
 
 
 class AzureStore:
-    """One container. A put up to 64 MiB is one request whose MD5 the service checks; a larger one is read back."""
+    """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service checks; a
+    larger one is read back."""
 
-    def __init__(self, container: ContainerClient, name: str | None = None) -> None:
+    def __init__(self, container: ContainerClient, name: str | None = None, *, block_size: int = _BLOCK) -> None:
+        self._block_size = block_size
         self._container = container
         self.name = name or str(container.container_name)
 
@@ -78,7 +87,7 @@ class AzureStore:
         except ObjectExists:
             if self._digest(key) != body.sha256:
                 raise
-        if body.size > _BLOCK and self._digest(key) != body.sha256:
+        if body.size > self._block_size and self._digest(key) != body.sha256:
             self.delete(key)
             raise IntegrityError(f"{self.name} does not hold under {key} what was sent; it was removed")
         return self.stat(key)
@@ -138,9 +147,16 @@ class AzureStore:
             raise StoreUnavailable(f"{self.name}: {error}") from error
 
     def _error(self, error: HttpResponseError, key: str) -> StoreError:
-        status, code = error.status_code or 0, str(getattr(error, "error_code", "") or "")
+        status, told = error.status_code or 0, getattr(error, "error_code", None) or ""
+        code = str(getattr(told, "value", told))  # the SDK gives an enum for the codes that it knows
         if code == "ContainerNotFound":
             return StoreError(f"{self.name}: there is no such container", hint="create it, or mend the plan.")
+        if code == "BlobArchived":
+            return StoreError(f"{self.name}: {key} is in the archive tier", hint="rehydrate it, then try again.")
+        if code.startswith("Lease") or code in ("BlobBeingRehydrated", "ContainerBeingDeleted"):
+            return StoreUnavailable(f"{self.name}: {key} is held for now: {code}", hint="end the lease, or wait.")
+        if "Immutab" in code:
+            return ObjectLocked(f"{self.name}: {key} is locked")
         if status == 404:
             return ObjectNotFound(f"{self.name}: there is no {key}")
         if status in (401, 403):
@@ -149,8 +165,6 @@ class AzureStore:
             )
         if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
             return ObjectExists(f"{self.name}: {key} is there already")
-        if "Immutab" in code:
-            return ObjectLocked(f"{self.name}: {key} is locked")
         if status in (408, 429) or status >= 500:
             return StoreUnavailable(f"{self.name}: {key}: {code or status}")
         return StoreError(f"{self.name}: {key}: {code or status}")

@@ -79,8 +79,8 @@ class ObjectStore(Protocol):
         ...
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The object's bytes in pieces, from `offset`. A stream that ends early raises `StoreUnavailable`.
-        Raises `ObjectNotFound`."""
+        """The object's bytes in pieces, from `offset`; none where `offset` is the size or beyond.
+        A stream that ends early raises `StoreUnavailable`. Raises `ObjectNotFound`."""
         ...
 
     def stat(self, key: str) -> ObjectInfo:

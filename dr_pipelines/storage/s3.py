@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
@@ -46,8 +47,10 @@ def make_client(
     region: str,
     access_key_id: str | None = None,
     secret_access_key: str | None = None,
+    connect_timeout: float = 10,
+    read_timeout: float = 120,
 ) -> S3Client:
-    """A client with the settings that every S3-compatible endpoint understands."""
+    """A client with the settings that every S3-compatible endpoint understands. Timeouts in seconds."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -60,8 +63,8 @@ def make_client(
             response_checksum_validation="when_required",
             retries={"total_max_attempts": 1},
             max_pool_connections=16,
-            connect_timeout=10,
-            read_timeout=120,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
         ),
     )
 
@@ -88,7 +91,30 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         aws = self._profile == "aws"
-        return Capabilities(conditional_put=aws, confirms_digest=aws, object_lock=aws, versioning=aws)
+        return Capabilities(
+            conditional_put=aws,
+            confirms_digest=aws,
+            object_lock=aws and self._locks,
+            versioning=aws and self._versions,
+        )
+
+    @cached_property
+    def _locks(self) -> bool:
+        """The bucket is asked: a promise of immutability must not rest on the profile's name."""
+        try:
+            with self._told(self._bucket):
+                found = self._client.get_object_lock_configuration(Bucket=self._bucket)
+        except (ObjectNotFound, AccessDenied):  # without a configuration the answer is 404
+            return False
+        return found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+
+    @cached_property
+    def _versions(self) -> bool:
+        try:
+            with self._told(self._bucket):
+                return self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled"
+        except AccessDenied:
+            return False
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
         if retain_until is not None and not self.capabilities.object_lock:
@@ -114,8 +140,13 @@ class S3Store:
             return iter(())
         end = "" if length is None else str(offset + length - 1)
         wanted: dict[str, Any] = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
-        with self._told(key):
-            answer = self._client.get_object(Bucket=self._bucket, Key=checked(key), **wanted)
+        try:
+            with self._told(key):
+                answer = self._client.get_object(Bucket=self._bucket, Key=checked(key), **wanted)
+        except StoreError as error:
+            if _status(error.__cause__) == 416:  # nothing is left from there: an empty stream, as in a file
+                return iter(())
+            raise
         return self._pieces(key, answer)
 
     def stat(self, key: str) -> ObjectInfo:
@@ -241,7 +272,7 @@ class S3Store:
         return True
 
     def _error(self, error: ClientError, key: str) -> StoreError:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        status = _status(error)
         details = error.response.get("Error", {})
         code, message = details.get("Code", ""), details.get("Message", "")
         if code == "NoSuchBucket":
@@ -261,6 +292,12 @@ class S3Store:
         if status in (408, 409, 429) or status >= 500:
             return StoreUnavailable(f"{self.name}: {key}: {message or code or status}")
         return StoreError(f"{self.name}: {key}: {message or code or status}")
+
+
+def _status(error: BaseException | None) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _md5(body: Body) -> str:

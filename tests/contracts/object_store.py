@@ -27,6 +27,12 @@ class ObjectStoreContract:
         assert b"".join(store.open("a", offset=7, length=100)) == b"789"
         assert b"".join(store.open("a", length=0)) == b""
 
+    def test_nothing_is_read_from_the_end_and_beyond(self, store: ObjectStore) -> None:
+        store.put("a", Body.of(b"0123456789"))
+        assert [*store.open("a", offset=10)] == []
+        assert [*store.open("a", offset=10, length=5)] == []
+        assert [*store.open("a", offset=11)] == []
+
     def test_stat_tells_size_and_an_aware_time(self, store: ObjectStore) -> None:
         store.put("a", Body.of(b"123"))
         info = store.stat("a")
