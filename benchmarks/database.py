@@ -110,8 +110,8 @@ def table(results: Results, ours: str, others: list[str], title: str) -> Table:
         cells = []
         for name in others:
             theirs, size = results.median(what, name), results.stored.get((what, name))
-            ratio = f"{mine / theirs:.2f} × {theirs:.1f} s" if theirs else "-"
-            cells.append(f"{ratio}, {stored / size:.2f} × {decimal(size)}" if stored and size else ratio)
+            ratio = f"{mine / theirs:.2f} x {theirs:.1f} s" if theirs else "-"
+            cells.append(f"{ratio}, {stored / size:.2f} x {decimal(size)}" if stored and size else ratio)
         shown.add_row(what, f"{mine:.1f} s", decimal(stored) if stored else "", *cells)
     return shown
 
