@@ -395,3 +395,31 @@ def test_a_full_spool_is_said_and_recovers(
             assert running.until_shipped(server).gap is None
     finally:
         Runner().run(Command(["umount", "-l", str(state)]))
+
+
+def test_a_restore_in_place_to_an_earlier_point_is_followed(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server, state = postgres18, folder / "state"
+    server.psql("CREATE TABLE t (id int, note text)")
+    with streaming(server, local_repository, state / "shop") as running:
+        running.until_shipped(server)
+        take_full(server, local_repository, state)
+        insert(server, 1)
+        target = server.server.flush_lsn()
+        for number in (97, 98, 99):  # over segments' ends, beyond the target
+            insert(server, number)
+            server.psql("SELECT pg_switch_wal()")
+        running.until_shipped(server)
+    server.destroy()
+    request = RestoreRequest(
+        "shop", server.data_dir, RecoveryTarget("lsn", target), bin_dir=bin_dir(18), os_user=os_user()
+    )
+    restore(request, [local_repository], clock=CLOCK, runner=Runner(), progress=Silent())
+    server.start()
+    insert(server, 2)
+    with streaming(server, local_repository, state / "shop") as running:
+        assert running.until_shipped(server).gap is None
+    check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
+    assert check.passed, check.summary
+    assert restored_ids(local_repository, folder / "restored") == [1, 2]
