@@ -30,7 +30,8 @@ READ_AHEAD_BYTES = 256 << 20
 _SCRIPT = """#!/bin/sh
 # restore_command of a restore: asks the restoring process for WAL file $1, to be put at $2.
 cd {folder} || exit 200
-: > "want/$1" || exit 201
+# Not `:`, whose failing redirection would end the shell with a code that means "not there".
+true > "want/$1" || exit 201
 while :; do
   if [ -e "ready/$1" ]; then cd - > /dev/null || exit 202; mv {folder}/"ready/$1" "$2" && exit 0; exit 203; fi
   [ -e "absent/$1" ] && exit 1
@@ -83,7 +84,11 @@ class WalFetcher:
 
     @property
     def restore_command(self) -> str:
-        return f"/bin/sh {shlex.quote(str(self._folder / 'fetch.sh'))} %f %p"
+        script = shlex.quote(str(self._folder / "fetch.sh"))
+        # A shell that cannot read the script, or breaks down in it, ends with 2 or so: that is no proof of absence.
+        return (
+            f'[ -r {script} ] || exit 207; /bin/sh {script} %f "%p"; code=$?; [ $code -le 1 ] || exit 208; exit $code'
+        )
 
     def __enter__(self) -> WalFetcher:
         for name in ("", "want", "ready", "absent", "failed"):
