@@ -423,3 +423,19 @@ def test_a_restore_in_place_to_an_earlier_point_is_followed(
     check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
     assert check.passed, check.summary
     assert restored_ids(local_repository, folder / "restored") == [1, 2]
+
+
+def test_commits_that_wait_for_the_stream_are_counted(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = postgres18
+    server.psql("CREATE TABLE t (id int, note text)")
+    server.psql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_shop)'")
+    server.psql("SELECT pg_reload_conf()")
+    argv = [str(bin_dir(18) / "psql"), "-X", "-d", server.conninfo, "-c", "INSERT INTO t VALUES (1, '')"]
+    commit = Runner().start(Command(argv))
+    while server.server.waiting_commits() != 1:
+        CLOCK.wait(0.05)
+    with streaming(server, local_repository, folder / "shop"):
+        assert commit.wait(60) == 0
+    assert server.server.waiting_commits() == 0
