@@ -83,6 +83,8 @@ def main() -> None:
     settings.as_json = "--json" in sys.argv
     try:
         code = app(_arguments(sys.argv[1:]), standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError:
+        code = UsageError.exit_code  # the help is said already
     except Exception as error:
         if settings.debug and not isinstance(error, DrError | click.ClickException | click.exceptions.Abort):
             raise

@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -32,7 +31,9 @@ from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 
-out = Console(highlight=False, markup=False, emoji=False)
+# A pipe has no width: nothing is cut or folded there.
+_WIDTH = None if sys.stdout.isatty() else 10_000
+out = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False)
 _clock = SystemClock()
 _answered = False
@@ -74,12 +75,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) if cell is not None else "-" for cell in row))
-    # A pipe has no width: nothing is cut or folded there.
-    out.print(table, width=None if out.is_terminal else _natural_width(table), crop=out.is_terminal)
-
-
-def _natural_width(table: Table) -> int:
-    return Measurement.get(out, out.options.update(max_width=10_000), table).maximum
+    out.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ def plan_check(as_json: Json = False) -> None:
     missing = [mistake for mistake in missing_secrets(plan) if mistake.path != "encryption.identity"]
     if missing:
         listed = "\n".join(f"  {mistake}" for mistake in missing)
-        raise PlanError(f"{path}: {len(missing)} secrets are missing\n{listed}", hint="then run `dr plan check` again.")
+        raise PlanError(f"{path}: missing here: {len(missing)}\n{listed}", hint="then run `dr plan check` again.")
     if as_json:
         print_json({"plan": str(path), "ok": True})
     else:

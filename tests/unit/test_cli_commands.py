@@ -249,3 +249,14 @@ def test_every_command_of_the_operators_guide_is_one() -> None:
             command = command.commands[words.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_table_in_a_pipe_is_not_folded(dr: Dr) -> None:
+    assert "there is no repository on primary (disk)" in dr("status").stdout.split("warning:")[0]
+
+
+def test_a_group_without_a_command_shows_its_help_and_no_error(dr: Dr) -> None:
+    done = dr("plan")
+    assert done.returncode == 2
+    assert "schema" in done.stdout + done.stderr
+    assert "error:" not in done.stderr
