@@ -6,8 +6,9 @@ import errno
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +18,17 @@ from dr_pipelines.storage.keys import checked
 
 _PIECE = 4 * 1024 * 1024
 _UNFINISHED = ".unfinished-"
+_STALE = 24 * 3600.0
 
 
 class LocalStore:
-    """Objects are files below `root`; an unfinished put is a hidden file that no listing shows."""
+    """Objects are files below `root`; an unfinished put is a hidden file that no listing shows. What a killed process
+    left of one is removed by the first put into its folder, once it is older than `stale_after` seconds."""
 
-    def __init__(self, root: Path, name: str | None = None) -> None:
+    def __init__(self, root: Path, name: str | None = None, *, stale_after: float = _STALE) -> None:
         self.root = root
+        self._stale_after = stale_after
+        self._swept: set[Path] = set()
         self.name = name or str(root)
 
     @property
@@ -38,6 +43,7 @@ class LocalStore:
             self._require_root()
         with _told(self.name, key):
             self._make_folder(path.parent)
+            self._sweep(path.parent)
             unfinished = self._write(path, body)
             try:
                 self._move(unfinished, path, body, if_absent=if_absent)
@@ -86,6 +92,15 @@ class LocalStore:
             self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True, parents=folder == self.root)
         _sync_directory(folder.parent)
+
+    def _sweep(self, folder: Path) -> None:
+        if folder in self._swept:
+            return
+        self._swept.add(folder)
+        for left in folder.glob(f"{_UNFINISHED}*"):
+            with suppress(FileNotFoundError):  # its writer ended just now, or another sweeps too
+                if left.stat().st_mtime < time.time() - self._stale_after:
+                    left.unlink()
 
     def _path(self, key: str) -> Path:
         return self.root / checked(key)
@@ -174,6 +189,6 @@ def _told(store: str, key: str) -> Iterator[None]:
     except PermissionError as error:
         raise AccessDenied(f"{store}: no right to touch {key}", hint="check the owner of the directory.") from error
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(f"{store}: the disk is full", hint="make room, then run the command again.") from error
         raise StoreError(f"{store}: {key}: {error.strerror or error}") from error

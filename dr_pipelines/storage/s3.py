@@ -260,7 +260,7 @@ class S3Store:
         except BotoCoreError as error:
             if "Credentials" in type(error).__name__:
                 raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
-            raise StoreUnavailable(f"{self.name}: {error}") from error
+            raise StoreUnavailable(f"{self.name}: {error}", hint="is the endpoint right and up?") from error
 
     def _bucket_is_there(self) -> bool:
         try:
