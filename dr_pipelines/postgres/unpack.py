@@ -231,36 +231,36 @@ class _Whole:
 
 
 class _Blocks:
-    """Changed blocks over what the chain left."""
+    """Changed blocks over what the chain left. Most members have none: their files are not even opened."""
 
     def __init__(self, path: Path, name: str, block_size: int) -> None:
-        self._descriptor = _open(path, 0, 0o600)
+        self._path, self._block_size = path, block_size
         self._member = IncrementalMember(name, block_size)
-        self._block_size = block_size
-        self._resized = False
+        self._descriptor: int | None = None
 
     def write(self, offset: int, data: memoryview) -> None:
         for position, piece in self._member.feed(data):
-            self._resize()
-            _write_at(self._descriptor, piece, position)
+            _write_at(self._resized(), piece, position)
 
     def close(self) -> bytes:
         try:
-            self._member.finish()
-            self._resize()
+            header = self._member.finish()
+            if self._path.stat().st_size != header.length * self._block_size:
+                self._resized()
         finally:
-            os.close(self._descriptor)
+            if self._descriptor is not None:
+                os.close(self._descriptor)
         return b""
 
-    def _resize(self) -> None:
-        """What lies beyond the truncation is void; what no member holds is zeros."""
-        if self._resized or self._member.header is None:
-            return
-        size = os.fstat(self._descriptor).st_size
-        kept = min(size, self._member.header.truncation_length * self._block_size)
-        os.ftruncate(self._descriptor, kept)
-        os.ftruncate(self._descriptor, self._member.header.length * self._block_size)
-        self._resized = True
+    def _resized(self) -> int:
+        """The open file, at its new length: what lies beyond the truncation is void, what no member holds is zeros."""
+        if self._descriptor is None:
+            assert self._member.header is not None
+            self._descriptor = _open(self._path, 0, 0o600)
+            truncation = self._member.header.truncation_length * self._block_size
+            os.ftruncate(self._descriptor, min(os.fstat(self._descriptor).st_size, truncation))
+            os.ftruncate(self._descriptor, self._member.header.length * self._block_size)
+        return self._descriptor
 
 
 def _inside(name: str) -> str:
