@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -23,11 +22,10 @@ _STALE = 24 * 3600.0
 
 class LocalStore:
     """Objects are files below `root`; an unfinished put is a hidden file that no listing shows. What a killed process
-    left of one is removed by the first put into its folder, once it is older than `stale_after` seconds."""
+    left of one is removed by the first put into its folder, once it is a day old."""
 
-    def __init__(self, root: Path, name: str | None = None, *, stale_after: float = _STALE) -> None:
+    def __init__(self, root: Path, name: str | None = None) -> None:
         self.root = root
-        self._stale_after = stale_after
         self._swept: set[Path] = set()
         self.name = name or str(root)
 
@@ -43,7 +41,6 @@ class LocalStore:
             self._require_root()
         with _told(self.name, key):
             self._make_folder(path.parent)
-            self._sweep(path.parent)
             unfinished = self._write(path, body)
             try:
                 self._move(unfinished, path, body, if_absent=if_absent)
@@ -71,8 +68,10 @@ class LocalStore:
         return iter(found)
 
     def delete(self, key: str) -> None:
-        with _told(self.name, key):
-            self._path(key).unlink(missing_ok=True)
+        path = self._path(key)
+        with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            _sync_directory(path.parent)  # a manifest is gone for good before what it names goes
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
@@ -93,13 +92,14 @@ class LocalStore:
         folder.mkdir(exist_ok=True, parents=folder == self.root)
         _sync_directory(folder.parent)
 
-    def _sweep(self, folder: Path) -> None:
+    def _sweep(self, folder: Path, *, now: float) -> None:
+        """`now` by the clock of the disk, which need not be this machine's."""
         if folder in self._swept:
             return
         self._swept.add(folder)
         for left in folder.glob(f"{_UNFINISHED}*"):
             with suppress(FileNotFoundError):  # its writer ended just now, or another sweeps too
-                if left.stat().st_mtime < time.time() - self._stale_after:
+                if left.stat().st_mtime < now - _STALE:
                     left.unlink()
 
     def _path(self, key: str) -> Path:
@@ -110,6 +110,7 @@ class LocalStore:
         try:
             digest = hashlib.sha256()
             with os.fdopen(descriptor, "wb", buffering=0) as file:
+                self._sweep(path.parent, now=os.fstat(descriptor).st_mtime)
                 for chunk in body.chunks:
                     digest.update(chunk)
                     _write_all(file.fileno(), memoryview(chunk))
