@@ -79,7 +79,7 @@ def recover(
         own(data_dir, host.os_user)
         stored_end = fetcher.stored_end()  # the stream may ship more while we recover
         log = private / "recovery.log"
-        process = _start(data_dir, private, log, host)
+        process = _start(data_dir, private, log, host, version_num)
         try:
             server = Server(ServerConnection(str(private), _PORT, user=host.superuser, application_name="dr restore"))
             _wait_until_promoted(server, process, log, fetcher, host.clock, patience)
@@ -118,8 +118,10 @@ def _private_folder(host: Host) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(data_dir: Path, private: Path, log: Path, host: Host) -> Process:
+def _start(data_dir: Path, private: Path, log: Path, host: Host, version_num: int) -> Process:
     settings = {"hba_file": str(private / "pg_hba.conf"), "lc_messages": "C", "log_min_messages": "log"}
+    if version_num >= 17_00_00:
+        settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
     command = tools.postgres(data_dir, settings, bin_dir=host.bin_dir, user=host.os_user)
     with log.open("ab") as out:
         return host.runner.start(command, stdout=out, stderr=out)
