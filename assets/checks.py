@@ -41,7 +41,7 @@ def look_for_due_backup(server: str, kind: BackupKind, schedule: Schedule) -> Lo
 
     def look(site: "Site") -> CheckResult:
         due = newest_due(schedule.cron, schedule.interval, window, site.clock.now())
-        return backup_is_there(site.repository(server, TIER).backups(server), kind, due)
+        return backup_is_there(site.read_only_repository(server, TIER).backups(server), kind, due)
 
     return look
 
@@ -50,7 +50,7 @@ def look_for_complete_manifest(server: str, kind: BackupKind) -> Look:
     """Of the newest backup that was asked for as this kind."""
 
     def look(site: "Site") -> CheckResult:
-        repository = site.repository(server, TIER)
+        repository = site.read_only_repository(server, TIER)
         taken = [backup for backup in repository.backups(server) if backup.asked_kind is kind]
         if not taken:
             return failed(MANIFEST_IS_COMPLETE, f"there is no {kind} backup of {server}")
@@ -65,7 +65,7 @@ def look_for_wal_gap(server: str) -> Look:
         # Imported here: see resources.py.
         from dr_pipelines.postgres.wal_checks import wal_has_no_gap
 
-        repository = site.repository(server, TIER)
+        repository = site.read_only_repository(server, TIER)
         return wal_has_no_gap(repository, server, repository.backups(server))
 
     return look

@@ -78,19 +78,19 @@ def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -
 
 
 def list_backups(site: Site, server: str, tier: str = "primary") -> Catalog:
-    repository = site.repository(server, tier)
+    repository = site.read_only_repository(server, tier)
     repository.check_format()
     return repository.catalog(server)
 
 
 def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:
     """Read a backup whole and compare it; `label` may be `latest`. Raises `BackupNotFound`."""
-    repository = site.repository(server, tier)
+    repository = site.read_only_repository(server, tier)
     return verify(repository, _labelled(repository, server, label), progress=progress)
 
 
 def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResult:
-    repository = site.repository(server, tier)
+    repository = site.read_only_repository(server, tier)
     try:
         return _wal_has_no_gap(repository, server, repository.backups(server))
     except DrError as error:
@@ -157,7 +157,7 @@ def _state(site: Site, server: str) -> ServerState:
 
 def _tier_state(site: Site, server: str, tier: str) -> TierState:
     try:
-        repository = site.repository(server, tier)
+        repository = site.read_only_repository(server, tier)
         repository.check_format()
         catalog = repository.catalog(server)
         fulls = [backup for backup in catalog.backups if backup.kind is BackupKind.FULL]

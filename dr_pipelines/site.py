@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dr_pipelines.clock import Clock, SystemClock
@@ -15,6 +15,7 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.open import open_store
+from dr_pipelines.storage.wrappers import ReadOnly
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -76,28 +77,20 @@ class Site:
             )
         return self.store(str(names.pop()))
 
-    def codec(self) -> Codec:
-        encryption = self.plan.encryption
-        identities: tuple[str, ...] = ()
-        if self._identity is not None:
-            identities = (self._identity,)
-        elif encryption is not None and encryption.identity is not None and encryption.identity.present:
-            identities = (encryption.identity.reveal(),)
-        return Codec(self.plan.compression.level, encryption.public_keys() if encryption else (), identities)
-
     def tiers(self, server: str) -> tuple[str, ...]:
         """Those that the server uses, in order of preference."""
         return tuple(tier for tier, _ in self.plan_of(server).storage.items())
 
     def repository(self, server: str, tier: str) -> Repository:
-        stores = dict(self.plan_of(server).storage.items())
-        if tier not in stores:
-            raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
-        return Repository(self.store(stores[tier]), self.codec(), tier)
+        """For taking: needs the recipients. The identity, where it is there, only spares a full when this host has
+        forgotten the newest backup's `backup_manifest`. Raises `SecretMissing`."""
+        encryption = self.plan.encryption
+        recipients = encryption.public_keys() if encryption else ()
+        return Repository(self._store_on(server, tier), self._codec(recipients), tier)
 
-    def repositories(self, server: str, tier: str | None = None) -> list[Repository]:
-        """One tier, or all of them in order of preference."""
-        return [self.repository(server, name) for name in ((tier,) if tier else self.tiers(server))]
+    def read_only_repository(self, server: str, tier: str) -> Repository:
+        """For everything else: needs no recipient, and so must never write. Raises `SecretMissing` of the store."""
+        return Repository(ReadOnly(self._store_on(server, tier)), self._codec(()), tier)
 
     def readable_repositories(self, server: str, tier: str | None = None) -> list[Repository]:
         """For recovery: the tiers that can be opened here. One missing secret or dead tier must not block the others.
@@ -106,12 +99,27 @@ class Site:
         trouble: DrError | None = None
         for name in (tier,) if tier else self.tiers(server):
             try:
-                found.append(self.repository(server, name))
+                found.append(self.read_only_repository(server, name))
             except DrError as error:
                 trouble = trouble or error
         if not found and trouble is not None:
             raise trouble
         return found
+
+    def _store_on(self, server: str, tier: str) -> ObjectStore:
+        stores = dict(self.plan_of(server).storage.items())
+        if tier not in stores:
+            raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
+        return self.store(stores[tier])
+
+    def _codec(self, recipients: Sequence[str]) -> Codec:
+        encryption = self.plan.encryption
+        identities: tuple[str, ...] = ()
+        if self._identity is not None:
+            identities = (self._identity,)
+        elif encryption is not None and encryption.identity is not None and encryption.identity.present:
+            identities = (encryption.identity.reveal(),)
+        return Codec(self.plan.compression.level, recipients, identities)
 
     def server(self, name: str) -> Server:
         """Raises `SecretMissing`."""

@@ -48,7 +48,7 @@ class Reach:
 
 def reach(site: "Site", server: str) -> Reach | None:
     """Of the newest timeline. None when there is no WAL at all."""
-    repository = site.repository(server, TIER)
+    repository = site.read_only_repository(server, TIER)
     backups = repository.backups(server)
     known = [backups[-1].system_id] if backups else list(repository.wal_system_ids(server))[-1:]
     found = [

@@ -132,7 +132,7 @@ def repository_list(server: MaybeServer = None, tier: TierOption = None, as_json
 @repository_app.command("show")
 def repository_show(server: ServerName, label: str, tier: TierOption = None, as_json: Json = False) -> None:
     """One backup's manifest."""
-    manifest = settings.site().repository(server, tier or "primary").backup(server, label)
+    manifest = settings.site().read_only_repository(server, tier or "primary").backup(server, label)
     document: dict[str, Any] = manifest.model_dump(mode="json")
     if as_json:
         print_json(document)
