@@ -1,0 +1,114 @@
+"""Backups as archives: small ones made up for a test, and real ones decoded with nothing of ours but the packs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres import backup_manifest
+from dr_pipelines.postgres.backup_manifest import ManifestFile, ServerManifest
+from dr_pipelines.postgres.merge import MAGIC
+from dr_pipelines.postgres.unpack import Link
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.pack import ArchiveReader, ArchiveWriter
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import Body, read_all
+from dr_pipelines.storage.memory import MemoryStore
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SMALL_BLOCK = 16
+"""Bytes; the format does not care, and models stay readable."""
+
+
+def manifest(label: str = "20260102T030405Z-full", **changes: object) -> BackupManifest:
+    """A full backup at 0/1000 to 0/2000 on timeline 1, with `changes`."""
+    nothing = StoredObject(key="nothing", size=0, sha256="")
+    fields: dict[str, object] = dict(
+        server="shop", label=label, kind=BackupKind.FULL, asked_kind=BackupKind.FULL, started_at=AT, finished_at=AT,
+        tool_version="0", taken_on="here", system_id="1", postgres_version="18.7", postgres_version_num=180007,
+        segment_size=1 << 20, block_size=SMALL_BLOCK, data_checksums=True, timeline=Timeline(1),
+        start_lsn=Lsn(0x1000), stop_lsn=Lsn(0x2000), encoding=Codec(1).encoding,
+        archive={"size": 0, "pack_size": 1, "packs": ()}, backup_manifest=nothing, index=nothing,
+    )  # fmt: skip
+    return BackupManifest.model_validate(fields | changes)
+
+
+def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mode = kind, len(content), 0o600
+    info.linkname = "/etc" if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE) else ""
+    return info, content
+
+
+def link(
+    files: Mapping[str, bytes],
+    *,
+    label: str = "20260102T030405Z-full",
+    members: Iterable[tuple[tarfile.TarInfo, bytes]] = (),
+    told: Mapping[str, bytes] | None = None,
+    pack_size: int = 1024,
+) -> Link:
+    """A backup of `files` and `members` in memory. Its backup_manifest tells of `told`, else of `files`."""
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as out:
+        for info, content in (*(member(name, content) for name, content in files.items()), *members):
+            out.addfile(info, io.BytesIO(content))
+    store, codec = MemoryStore(), Codec(1)
+
+    def put(number: int, body: Body) -> StoredObject:
+        store.put(f"packs/{number}", body)
+        return StoredObject(key=f"packs/{number}", size=body.size, sha256=body.sha256)
+
+    writer = ArchiveWriter(put, codec, pack_size=pack_size, frame_size=pack_size)
+    writer.write(tar.getvalue())
+    archive = writer.close()
+    named = {path: _named(path, content) for path, content in (files if told is None else told).items()}
+    return Link(
+        manifest(label, archive=archive), ArchiveReader(store, archive, codec), ServerManifest(named, (), system_id="1")
+    )
+
+
+def incremental(blocks: Mapping[int, bytes], truncation_length: int, block_size: int = SMALL_BLOCK) -> bytes:
+    """The content of an `INCREMENTAL.` member, as PostgreSQL's `basebackup_incremental.c` writes it."""
+    numbers = sorted(blocks)
+    head = struct.pack(f"=III{len(numbers)}I", MAGIC, len(numbers), truncation_length, *numbers)
+    if numbers:
+        head = head.ljust(-(-len(head) // block_size) * block_size, b"\0")
+    return head + b"".join(blocks[number] for number in numbers)
+
+
+def stored_link(repository: Repository, backup: BackupManifest) -> Link:
+    """A backup of a repository, ready to be unpacked."""
+    data = repository.codec.decode(read_all(repository.store, backup.backup_manifest.key))
+    return Link(backup, repository.open_archive(backup), backup_manifest.parse(data))
+
+
+def extract(repository: Repository, backup: BackupManifest, folder: Path) -> None:
+    """A backup in plain format, as the break-glass guide makes it for PostgreSQL's own programs."""
+    folder.mkdir(mode=0o700)
+    whole = b"".join(bytes(pack) for pack in repository.open_archive(backup).packs())
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        tar.extractall(folder)
+    told = repository.codec.decode(read_all(repository.store, backup.backup_manifest.key))
+    (folder / "backup_manifest").write_bytes(told)
+
+
+def tree(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, bytes | None]:
+    """Every path below `folder` with its content; None for a directory."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+        if str(path.relative_to(folder)) not in leave_out
+    }
+
+
+def _named(path: str, content: bytes) -> ManifestFile:
+    return ManifestFile(path, len(content), "SHA256", hashlib.sha256(content).hexdigest())
