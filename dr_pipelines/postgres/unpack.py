@@ -15,7 +15,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from dr_pipelines.errors import IntegrityError, RestoreError
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
@@ -26,6 +25,8 @@ from dr_pipelines.repository.pack import ArchiveReader
 
 PG_CONTROL = "global/pg_control"
 BACKUP_LABEL = "backup_label"
+_SMALL = 64 * 1024
+_WRITE_SIZE = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,9 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
     control = b""
     for number, link in enumerate(chain):
         newest = number == len(chain) - 1
-        with _told(target), _Lanes() as lanes:
-            unpacker = _Unpacker(link, target, needed[number], lanes, newest=newest)
+        with _told(target), _Unpacker(link, target, needed[number], newest=newest) as unpacker:
             for pack in link.archive.packs():
                 unpacker.feed(pack)
-                lanes.settle()  # the pack's memory is used again
                 advance(len(pack))
             control = unpacker.finish()
     return control
@@ -73,13 +72,6 @@ class _Lanes:
         self._turns = itertools.cycle(self._pools)
         self._waiting: list[Future[None]] = []
 
-    def __enter__(self) -> _Lanes:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        for pool in self._pools:
-            pool.shutdown(cancel_futures=True)
-
     def lane(self) -> Callable[[Callable[[], None]], None]:
         """Where the work of one member is handed in."""
         pool = next(self._turns)
@@ -91,19 +83,35 @@ class _Lanes:
         for future in waiting:
             future.result()
 
+    def close(self) -> None:
+        """Waits for the work that has begun; what waits for its turn is dropped."""
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
 
 class _Unpacker:
-    """One link."""
+    """One link. Whatever happened, no thread runs and no file is open after its `with` block."""
 
-    def __init__(self, link: Link, target: Path, needed: frozenset[str], lanes: _Lanes, *, newest: bool) -> None:
-        self._link, self._target, self._needed, self._lanes, self._newest = link, target, needed, lanes, newest
+    def __init__(self, link: Link, target: Path, needed: frozenset[str], *, newest: bool) -> None:
+        self._link, self._target, self._needed, self._newest = link, target, needed, newest
+        self._lanes = _Lanes()
         self._walk = TarWalk()
         self._unseen = set(link.told.files)
+        self._unfinished: set[_OpenMember] = set()
         self._file: _OpenMember | None = None
         self._lane: Callable[[Callable[[], None]], None] | None = None
         self._control = b""
 
+    def __enter__(self) -> _Unpacker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._lanes.close()
+        for file in self._unfinished:
+            file.close()
+
     def feed(self, pack: memoryview) -> None:
+        """All of `pack` is written when this returns, so its memory may be used again."""
         for event in self._walk.feed(pack):
             if isinstance(event, Header):
                 self._begin(event.member)
@@ -112,8 +120,10 @@ class _Unpacker:
                 self._lane(functools.partial(self._file.feed, event.offset, event.data))
                 if event.offset + len(event.data) == event.member.size:
                     self._end()
+        self._lanes.settle()
 
     def finish(self) -> bytes:
+        """The content of pg_control. Raises `IntegrityError` when something is missing."""
         self._walk.finish()
         if self._unseen:
             raise IntegrityError(f"{self._link.manifest.label} lacks {min(self._unseen)}, which its server sent")
@@ -128,8 +138,12 @@ class _Unpacker:
         if member.kind != "file" or path not in self._unseen:
             raise IntegrityError(f"{self._link.manifest.label} holds {path}, which its backup_manifest does not name")
         self._unseen.discard(path)
-        self._lane = self._lanes.lane()
-        self._file = _OpenMember(path, member, self._link, self._destination(path, member))
+        destination = self._destination(path, member)
+        # Most members of an incremental are small and make no file: handing them over would cost more than they do.
+        at_once = member.size <= _SMALL and not isinstance(destination, _Whole)
+        self._lane = _at_once if at_once else self._lanes.lane()
+        self._file = _OpenMember(path, member, self._link, destination)
+        self._unfinished.add(self._file)
         if member.size == 0:
             self._end()
 
@@ -137,7 +151,7 @@ class _Unpacker:
         if self._newest and path in (PG_CONTROL, BACKUP_LABEL):
             return _Held()
         if path not in self._needed:
-            return _Nowhere()
+            return _Destination()
         if is_incremental(path):
             return _Blocks(self._target / plain_name(path), path, self._link.manifest.block_size)
         return _Whole(self._target / path, member)
@@ -149,6 +163,7 @@ class _Unpacker:
 
     def _finish(self, file: _OpenMember) -> None:
         path, held = file.finish()
+        self._unfinished.discard(file)
         if path == PG_CONTROL:
             self._control = held
         elif path == BACKUP_LABEL and self._newest:
@@ -170,7 +185,8 @@ class _OpenMember:
         self._destination.write(offset, data)
 
     def finish(self) -> tuple[str, bytes]:
-        held = self._destination.close()
+        """Its path, and its content where that was held back."""
+        held = self._destination.finish()
         if self._size != self._told.size or self._checksum.hexdigest() != self._told.checksum:
             raise IntegrityError(
                 f"{self._path} in {self._label} is not what its server sent: {self._told.algorithm} "
@@ -179,26 +195,26 @@ class _OpenMember:
             )
         return self._path, held
 
-
-class _Destination(Protocol):
-    """Where a member's bytes go. `close` returns what was held back, if anything was."""
-
-    def write(self, offset: int, data: memoryview) -> None: ...
-
-    def close(self) -> bytes: ...
+    def close(self) -> None:
+        self._destination.close()
 
 
-class _Nowhere:
-    """A later backup replaces the file: it is only checked."""
+class _Destination:
+    """Where a member's bytes go; by itself nowhere: a later backup replaces the file, so it is only checked."""
 
     def write(self, offset: int, data: memoryview) -> None:
         pass
 
-    def close(self) -> bytes:
+    def finish(self) -> bytes:
+        """All bytes were written. Returns what was held back, if anything was."""
+        self.close()
         return b""
 
+    def close(self) -> None:
+        """Lets go of the file; may be called again."""
 
-class _Held:
+
+class _Held(_Destination):
     """A small file that is kept for the end."""
 
     def __init__(self) -> None:
@@ -207,60 +223,76 @@ class _Held:
     def write(self, offset: int, data: memoryview) -> None:
         self._data += data
 
-    def close(self) -> bytes:
+    def finish(self) -> bytes:
         return bytes(self._data)
 
 
-class _Whole:
+class _File(_Destination):
+    """A file of the target, opened at its first use: by the lane, for that takes as long as writing a small one."""
+
+    def __init__(self, path: Path, flags: int, mode: int) -> None:
+        self._path, self._flags, self._mode = path, flags, mode
+        self._descriptor: int | None = None
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _opened(self) -> int:
+        if self._descriptor is None:
+            if not self._path.parent.is_dir():
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | self._flags, self._mode)
+            self._prepare(self._descriptor)
+        return self._descriptor
+
+    def _prepare(self, descriptor: int) -> None:
+        """What is done to the file before the first write."""
+
+
+class _Whole(_File):
     """A file as it is."""
 
     def __init__(self, path: Path, member: Member) -> None:
-        self._path, self._mode = path, member.mode & 0o700 or 0o600
-
-    @functools.cached_property
-    def _descriptor(self) -> int:
-        """Opened by the lane: making files takes as long as writing small ones."""
-        return _open(self._path, os.O_CREAT | os.O_TRUNC, self._mode)
+        super().__init__(path, os.O_CREAT | os.O_TRUNC, member.mode & 0o700 or 0o600)
 
     def write(self, offset: int, data: memoryview) -> None:
-        _write_at(self._descriptor, data, offset)
+        _write_at(self._opened(), data, offset)
 
-    def close(self) -> bytes:
-        os.close(self._descriptor)
-        return b""
+    def finish(self) -> bytes:
+        self._opened()  # an empty file is one too
+        return super().finish()
 
 
-class _Blocks:
+class _Blocks(_File):
     """Changed blocks over what the chain left. Most members have none: their files are not even opened."""
 
     def __init__(self, path: Path, name: str, block_size: int) -> None:
-        self._path, self._block_size = path, block_size
+        super().__init__(path, 0, 0o600)
+        self._block_size = block_size
         self._member = IncrementalMember(name, block_size)
-        self._descriptor: int | None = None
 
     def write(self, offset: int, data: memoryview) -> None:
         for position, piece in self._member.feed(data):
-            _write_at(self._resized(), piece, position)
+            _write_at(self._opened(), piece, position)
 
-    def close(self) -> bytes:
-        try:
-            header = self._member.finish()
-            if self._path.stat().st_size != header.length * self._block_size:
-                self._resized()
-        finally:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-        return b""
+    def finish(self) -> bytes:
+        header = self._member.finish()
+        if self._path.stat().st_size != header.length * self._block_size:
+            self._opened()
+        return super().finish()
 
-    def _resized(self) -> int:
-        """The open file, at its new length: what lies beyond the truncation is void, what no member holds is zeros."""
-        if self._descriptor is None:
-            assert self._member.header is not None
-            self._descriptor = _open(self._path, 0, 0o600)
-            truncation = self._member.header.truncation_length * self._block_size
-            os.ftruncate(self._descriptor, min(os.fstat(self._descriptor).st_size, truncation))
-            os.ftruncate(self._descriptor, self._member.header.length * self._block_size)
-        return self._descriptor
+    def _prepare(self, descriptor: int) -> None:
+        """Its new length: what lies beyond the truncation is void, what no member holds is zeros."""
+        assert self._member.header is not None
+        truncation = self._member.header.truncation_length * self._block_size
+        os.ftruncate(descriptor, min(os.fstat(descriptor).st_size, truncation))
+        os.ftruncate(descriptor, self._member.header.length * self._block_size)
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 def _inside(name: str) -> str:
@@ -271,15 +303,9 @@ def _inside(name: str) -> str:
     return path
 
 
-def _open(path: Path, flags: int, mode: int) -> int:
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, mode)
-
-
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
     while len(data):
-        written = os.pwrite(descriptor, data, offset)
+        written = os.pwrite(descriptor, data[:_WRITE_SIZE], offset)
         data, offset = data[written:], offset + written
 
 
