@@ -13,9 +13,9 @@ from ruamel.yaml import YAML
 from dr_pipelines import operations
 from dr_pipelines.cli.context import Json, MaybeServer, ServerName, TierOption, settings
 from dr_pipelines.cli.output import moment, out, print_checks, print_facts, print_json, print_table, size
-from dr_pipelines.errors import CheckFailed, DrError, NotProven, PlanError, UsageError
+from dr_pipelines.errors import CheckFailed, DrError, NotProven, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
-from dr_pipelines.plan.consistency import missing_secrets
+from dr_pipelines.plan.load import check_secrets
 from dr_pipelines.plan.model import plan_schema as json_schema
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.encryption import generate_identity
@@ -30,11 +30,7 @@ store_app = typer.Typer(help="The stores under the tiers.", no_args_is_help=True
 def plan_check(as_json: Json = False) -> None:
     """Judge the plan: every mistake by its YAML path, and every secret that is not there."""
     plan, path = settings.plan(), settings.plan_path or default_plan_path()
-    # A host that only takes backups rightly has no identity.
-    missing = [mistake for mistake in missing_secrets(plan) if mistake.path != "encryption.identity"]
-    if missing:
-        listed = "\n".join(f"  {mistake}" for mistake in missing)
-        raise PlanError(f"{path}: missing here: {len(missing)}\n{listed}", hint="then run `dr plan check` again.")
+    check_secrets(plan, path)
     if as_json:
         print_json({"plan": str(path), "ok": True})
     else:

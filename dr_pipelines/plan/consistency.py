@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
@@ -11,40 +10,34 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
+from dr_pipelines.plan.mistake import Mistake
 from dr_pipelines.plan.model import Plan, S3StorePlan, ServerPlan
 from dr_pipelines.plan.references import Secret, is_reference
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """`path` as in `databases.shop.wal.tiers`; `found` and `expected` are phrases."""
-
-    path: str
-    found: str
-    expected: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        line = f" (line {self.line})" if self.line is not None else ""
-        return f"{self.path}{line}: {self.found}; {self.expected}"
+from dr_pipelines.plan.values import format_duration
 
 
 def mistakes(plan: Plan) -> list[Mistake]:
     """All contradictions; none of them needs a secret or a connection."""
-    return [*_stores_overlap(plan), *_servers(plan), *_files(plan), *_systems(plan), *_data_classes(plan)]
+    judges = (_credentials_in_addresses, _stores_overlap, _servers, _retention, _files, _systems, _data_classes)
+    return [mistake for judge in judges for mistake in judge(plan)]
 
 
 def missing_secrets(plan: Plan) -> list[Mistake]:
-    """Every secret that the plan refers to and that is not there now."""
+    """Every secret that taking backups needs and that is not there now. The identity is not among them: a host that
+    only takes backups rightly has none."""
     unset = [
-        Mistake(f"encryption.recipients[{position}]", f"{recipient} is not set", "export the public key")
+        Mistake(
+            f"encryption.recipients[{position}]",
+            f"{recipient} is not set",
+            "export the public key where backups are taken; restoring needs only encryption.identity",
+        )
         for position, recipient in enumerate(plan.encryption.recipients if plan.encryption else ())
         if is_reference(recipient)
     ]
     return unset + [
         Mistake(path, f"the secret {secret} is not there", "export the variable or write the file")
         for path, secret in _secrets(plan, "")
-        if not secret.present
+        if path != "encryption.identity" and not secret.present
     ]
 
 
@@ -56,6 +49,19 @@ def _secrets(value: object, path: str) -> Iterator[tuple[str, Secret]]:
             yield from _secrets(inner, f"{path}.{key}" if path else str(key))
     elif isinstance(value, BaseModel):
         yield from _secrets({name: getattr(value, name) for name in type(value).model_fields}, path)
+
+
+def _credentials_in_addresses(plan: Plan) -> Iterator[Mistake]:
+    """What is in an address is shown in errors and by `dr plan show`."""
+    for name, store in plan.storage.items():
+        for key in ("endpoint", "account_url"):
+            address = urlsplit(getattr(store, key, None) or "")
+            if address.username or address.password or address.query:
+                yield Mistake(
+                    f"storage.{name}.{key}",
+                    "holds credentials or parameters",
+                    "write only the address; secrets have keys of their own (secret_access_key, sas_token)",
+                )
 
 
 def _stores_overlap(plan: Plan) -> Iterator[Mistake]:
@@ -78,9 +84,9 @@ def _servers(plan: Plan) -> Iterator[Mistake]:
                 yield _unknown(f"{path}.storage.{tier}", store, "storage", plan.storage)
         if len(set(used.values())) < len(used):
             yield Mistake(f"{path}.storage", "two tiers name one store", "every tier needs a store of its own")
-        for tier in server.wal.tiers:
+        for position, tier in enumerate(server.wal.tiers):
             if tier not in used:
-                yield Mistake(f"{path}.wal.tiers", f"{tier} has no store", f"name tiers of {path}.storage")
+                yield Mistake(f"{path}.wal.tiers[{position}]", f"{tier} has no store", f"name tiers of {path}.storage")
         if not server.wal.tiers:
             yield Mistake(f"{path}.wal.tiers", "is empty", "WAL must go to at least one tier")
         yield from _backs_up_into_itself(plan, path, server)
@@ -119,6 +125,25 @@ def _backs_up_into_itself(plan: Plan, path: str, server: ServerPlan) -> Iterator
             )
 
 
+def _retention(plan: Plan) -> Iterator[Mistake]:
+    """The last backup must not be due to go before the next one comes."""
+    for name, server in plan.databases.items():
+        between, kept = server.schedule.full.longest_interval, server.retention.longest
+        if kept < between:
+            yield _kept_too_shortly(f"databases.{name}.retention", kept, between)
+    for name, files in plan.file_storage.items():
+        if files.retention < files.schedule.longest_interval:
+            yield _kept_too_shortly(f"file_storage.{name}.retention", files.retention, files.schedule.longest_interval)
+
+
+def _kept_too_shortly(path: str, kept: timedelta, between: timedelta) -> Mistake:
+    return Mistake(
+        path,
+        f"keeps a backup for {format_duration(kept)} while up to {format_duration(between)} lie between two",
+        "keep them longer, or take them more often",
+    )
+
+
 def _files(plan: Plan) -> Iterator[Mistake]:
     for name, files in plan.file_storage.items():
         for tier, store in files.storage.items() if files.storage else ():
@@ -132,9 +157,16 @@ def _systems(plan: Plan) -> Iterator[Mistake]:
         path = f"systems.{group}.{name}"
         if system.server is not None and system.server not in plan.databases:
             yield _unknown(f"{path}.server", system.server, "databases", plan.databases)
-        for needed in system.depends_on:
+        for position, needed in enumerate(system.depends_on):
             if needed not in systems:
-                yield _unknown(f"{path}.depends_on", needed, "systems", systems)
+                yield _unknown(f"{path}.depends_on[{position}]", needed, "systems", systems)
+            elif systems[needed][1].rto > system.rto:
+                yield Mistake(
+                    f"{path}.rto",
+                    f"promises {format_duration(system.rto)} while {needed}, which it depends on, may take "
+                    f"{format_duration(systems[needed][1].rto)}",
+                    "promise more time, or less for what it depends on",
+                )
     try:
         TopologicalSorter({name: system.depends_on for name, (_, system) in systems.items()}).prepare()
     except CycleError as error:
@@ -152,9 +184,17 @@ def _data_classes(plan: Plan) -> Iterator[Mistake]:
                 "promises to lose nothing while WAL is not synchronous",
                 f"set databases.{data.server}.wal.synchronous to true, or promise less",
             )
-        for files in data.file_sets:
-            if files not in plan.file_storage:
-                yield _unknown(f"{path}.file_sets", files, "file_storage", plan.file_storage)
+        for position, name_of_set in enumerate(data.file_sets):
+            files = plan.file_storage.get(name_of_set)
+            if files is None:
+                yield _unknown(f"{path}.file_sets[{position}]", name_of_set, "file_storage", plan.file_storage)
+            elif data.rpo < files.schedule.longest_interval:
+                yield Mistake(
+                    f"{path}.rpo",
+                    f"promises {format_duration(data.rpo)} while file_storage.{name_of_set} is backed up every "
+                    f"{format_duration(files.schedule.longest_interval)}",
+                    "back it up more often, or promise less",
+                )
 
 
 def _unknown(path: str, found: str, section: str, known: object) -> Mistake:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from dr_pipelines.errors import PlanError
-from dr_pipelines.plan.consistency import Mistake, mistakes
+from dr_pipelines.errors import PlanError, SecretMissing
+from dr_pipelines.plan.consistency import missing_secrets, mistakes
+from dr_pipelines.plan.explain import explain, is_secret
+from dr_pipelines.plan.mistake import Mistake, dotted, line_of
 from dr_pipelines.plan.model import Plan
-from dr_pipelines.plan.references import Secret, environment, is_reference, resolve
+from dr_pipelines.plan.references import environment, is_reference, resolve
 
 DEFAULT_PLAN = "dr_plan.yaml"
 
@@ -40,16 +39,25 @@ def load_plan(path: Path) -> Plan:
     try:
         plan = Plan.model_validate(resolved, context={"base": path.absolute().parent})
     except ValidationError as error:
-        raise _refused(path, _judged(error, document)) from None
-    contradictions = [_with_line(mistake, document) for mistake in mistakes(plan)]
+        raise _refused(path, explain(error, document)) from None
+    contradictions = [mistake.within(document) for mistake in mistakes(plan)]
     if contradictions:
         raise _refused(path, contradictions)
     return plan
 
 
+def check_secrets(plan: Plan, path: Path) -> None:
+    """Raises `SecretMissing` with everything that the plan at `path` refers to and that is not here."""
+    document = _read(path)
+    missing = [mistake.within(document) for mistake in missing_secrets(plan)]
+    if missing:
+        listed = "\n".join(f"  {mistake}" for mistake in missing)
+        raise SecretMissing(f"{path}: missing here: {len(missing)}\n{listed}", hint="then run `dr plan check` again.")
+
+
 def _read(path: Path) -> Any:
     try:
-        document = YAML(typ="rt").load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         raise PlanError(
             f"there is no plan at {path}",
@@ -59,11 +67,11 @@ def _read(path: Path) -> Any:
         raise PlanError(f"{path}: not text in UTF-8", hint="save it as UTF-8 and run `dr plan check`.") from None
     except OSError as error:
         raise PlanError(f"cannot read the plan at {path}: {error.strerror}") from error
-    except MarkedYAMLError as error:
-        where = error.problem_mark or error.context_mark
-        line = f" line {where.line + 1}" if where else ""
+    try:
+        document = YAML(typ="rt").load(text)
+    except YAMLError as error:
         raise PlanError(
-            f"{path}{line}: not YAML: {error.problem}", hint="mend the line and run `dr plan check`."
+            f"{path}{_not_yaml(error, text)}", hint="mend the line and run `dr plan check` again."
         ) from None
     if document is None:
         raise PlanError(f"{path} line 1: the plan is empty", hint="run `dr plan schema` to see its sections.")
@@ -75,13 +83,27 @@ def _read(path: Path) -> Any:
     return document
 
 
+def _not_yaml(error: YAMLError, text: str) -> str:
+    """Where and why, in words that repeat no value: it may be a secret."""
+    mark = (error.problem_mark or error.context_mark) if isinstance(error, MarkedYAMLError) else None
+    if not isinstance(error, MarkedYAMLError) or mark is None:
+        return ": not YAML: it has characters that do not belong in text"
+    why = error.problem
+    if isinstance(error, DuplicateKeyError):
+        key = re.match(r'found duplicate key "([^"]*)"', error.problem or "")
+        why = f"the key {key[1] if key else ''!r} is there twice; keep one of them"
+    elif "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+        why = "found a tab; indent with spaces"
+    return f" line {mark.line + 1}: not YAML: {why}"
+
+
 def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake], document: Any) -> Any:
     """A plain copy of the document with the references of plain fields replaced; those of secrets stay."""
     if isinstance(node, dict):
         return {key: _resolve(value, base, (*path, key), found, document) for key, value in node.items()}
     if isinstance(node, list):
         return [_resolve(value, base, (*path, index), found, document) for index, value in enumerate(node)]
-    if not isinstance(node, str) or _is_secret(path):
+    if not isinstance(node, str) or is_secret(path):
         return str(node) if isinstance(node, str) else node
     try:
         return resolve(node, base)
@@ -89,13 +111,9 @@ def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake],
         if path[:2] == ("encryption", "recipients") and is_reference(node):
             return str(node)  # public, and needed only where something is written
         found.append(
-            Mistake(_dotted(path), str(error), "set it, or write a default: ${ENV:NAME:-value}", _line(document, path))
+            Mistake(dotted(path), str(error), "set it, or write a default: ${ENV:NAME:-value}", line_of(document, path))
         )
         return node
-
-
-def _is_secret(path: tuple[Any, ...]) -> bool:
-    return bool(SECRET_FIELDS.intersection(path[-1:])) or path[:2] == ("communication", "channels")
 
 
 def _refused(path: Path, found: list[Mistake]) -> PlanError:
@@ -104,114 +122,3 @@ def _refused(path: Path, found: list[Mistake]) -> PlanError:
     return PlanError(
         f"{path}: {count}\n{listed}", hint="mend the plan and run `dr plan check`; `dr plan schema` lists every key."
     )
-
-
-def _judged(error: ValidationError, document: Any) -> list[Mistake]:
-    details = error.errors(include_url=False)
-    # A collection whose members are wrong is also "too short": only the members are news.
-    return [
-        _mistake(detail, document)
-        for detail in details
-        if not any(other is not detail and other["loc"][: len(detail["loc"])] == detail["loc"] for other in details)
-    ]
-
-
-def _mistake(detail: ErrorDetails, document: Any) -> Mistake:
-    location = _in_document(detail["loc"], detail["type"], document)
-    path, line = _dotted(location), _line(document, location)
-    if detail["type"] == "extra_forbidden":
-        known = _known_keys(detail["loc"][:-1])
-        close = difflib.get_close_matches(str(detail["loc"][-1]), known, 1)
-        meant = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(sorted(known))}"
-        return Mistake(path, "unknown key", meant, line)
-    if detail["type"] == "missing":
-        return Mistake(path, "is missing", "add it", line)
-    message = detail["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(detail["input"], dict | list) or _is_secret(location) else f"found {detail['input']!r}"
-    return Mistake(path, shown or "is not right", message[:1].lower() + message[1:], line)
-
-
-def _in_document(loc: tuple[Any, ...], kind: str, document: Any) -> tuple[Any, ...]:
-    """pydantic's location without what is not in the document (tags of unions)."""
-    kept: list[Any] = []
-    node = document
-    for position, part in enumerate(loc):
-        inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int))
-        if inside:
-            kept.append(part)
-            node = node[part]
-        elif position == len(loc) - 1 and kind == "missing":
-            kept.append(part)
-    return tuple(kept)
-
-
-def _known_keys(loc: tuple[Any, ...]) -> list[str]:
-    """The keys that the model has at a location."""
-    types_here: list[Any] = [Plan]
-    for part in loc:
-        types_here = [inner for here in types_here for inner in _step(here, part)]
-    models = [model for here in types_here for model in _models(here)]
-    return sorted({name for model in models for name in model.model_fields})
-
-
-def _step(annotation: Any, part: Any) -> Iterator[Any]:
-    for model in _models(annotation):
-        if part in model.model_fields:
-            yield model.model_fields[part].annotation
-        elif "type" in model.model_fields and part in typing.get_args(model.model_fields["type"].annotation):
-            yield model  # a union's tag
-    origin = typing.get_origin(annotation)
-    if origin is dict:
-        yield typing.get_args(annotation)[1]
-    elif origin is tuple:
-        yield typing.get_args(annotation)[0]
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    if (
-        isinstance(annotation, type)
-        and not isinstance(annotation, types.GenericAlias)
-        and issubclass(annotation, BaseModel)
-    ):
-        yield annotation
-    elif typing.get_origin(annotation) in (typing.Annotated, typing.Union, types.UnionType):
-        for inner in typing.get_args(annotation):
-            yield from _models(inner)
-
-
-def _secret_fields(annotation: Any, seen: set[Any]) -> Iterator[str]:
-    for model in _models(annotation):
-        if model in seen:
-            continue
-        seen.add(model)
-        for name, field in model.model_fields.items():
-            if Secret in (field.annotation, *typing.get_args(field.annotation)):
-                yield name
-            yield from _secret_fields(field.annotation, seen)
-    for inner in typing.get_args(annotation):
-        yield from _secret_fields(inner, seen)
-
-
-SECRET_FIELDS = frozenset(_secret_fields(Plan, set()))
-
-
-def _with_line(mistake: Mistake, document: Any) -> Mistake:
-    return Mistake(mistake.path, mistake.found, mistake.expected, _line(document, tuple(mistake.path.split("."))))
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "(top level)"
-
-
-def _line(document: Any, path: tuple[Any, ...]) -> int | None:
-    """The line of the deepest part of `path` that is in the document, from 1."""
-    node: Any = document
-    line: int | None = None
-    for part in path:
-        try:
-            where: Any = node.lc
-            place = where.key(part) if isinstance(node, dict) else where.item(part)
-            line, node = place[0] + 1, node[part]
-        except (KeyError, IndexError, TypeError, AttributeError):
-            break
-    return line

@@ -7,6 +7,7 @@ its JSON blocks can be pasted in.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -63,7 +64,7 @@ class S3StorePlan(Model):
     @property
     def place(self) -> tuple[str, ...]:
         """Where it is, for comparing two stores."""
-        return ("s3", self.endpoint or "aws", self.bucket)
+        return ("s3", (self.endpoint or "aws").rstrip("/").lower(), self.bucket)
 
 
 class AzureStorePlan(Model):
@@ -79,7 +80,7 @@ class AzureStorePlan(Model):
 
     @property
     def place(self) -> tuple[str, ...]:
-        return ("azure", self.account_url.rstrip("/"), self.container)
+        return ("azure", self.account_url.rstrip("/").lower(), self.container)
 
 
 class LocalStorePlan(Model):
@@ -91,7 +92,7 @@ class LocalStorePlan(Model):
 
     @property
     def place(self) -> tuple[str, ...]:
-        return ("local", str(self.path.absolute()))
+        return ("local", str(self.path.resolve()))
 
 
 StorePlan = Annotated[S3StorePlan | AzureStorePlan | LocalStorePlan, Field(discriminator="type")]
@@ -168,6 +169,11 @@ class RetentionPlan(Model):
     monthly: Months = 12
     window: PositiveDuration | None = None
 
+    @property
+    def longest(self) -> timedelta:
+        """How long the oldest backup that is kept is kept."""
+        return max(timedelta(days=self.daily), timedelta(weeks=self.weekly), timedelta(days=28 * self.monthly))
+
 
 class WalPlan(Model):
     """The WAL stream. `synchronous` makes a commit wait for the backup host: RPO 0. `slot` defaults to dr_<server>."""
@@ -179,12 +185,13 @@ class WalPlan(Model):
 
 
 class ServerPlan(Model):
-    """One PostgreSQL cluster."""
+    """One PostgreSQL cluster. `since` is the first day on which Dagster expects backups: set once, when it joins."""
 
     connection: ConnectionPlan
     schedule: BackupSchedulePlan
     retention: RetentionPlan = RetentionPlan()
     storage: TierPlan
+    since: date = date(2026, 1, 1)
     wal: WalPlan = WalPlan()
     bin_dir: PlanPath | None = None
     os_user: str | None = None

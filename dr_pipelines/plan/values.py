@@ -72,9 +72,17 @@ class Schedule(Model):
     @property
     def interval(self) -> timedelta:
         """The shortest distance between two of its next ticks."""
+        return min(self._distances(), default=timedelta.max)
+
+    @property
+    def longest_interval(self) -> timedelta:
+        """The longest distance between two of its next ticks."""
+        return max(self._distances(), default=timedelta.max)
+
+    def _distances(self) -> list[timedelta]:
         ticks = croniter(self.cron, _REFERENCE_TIME)
         times: list[datetime] = [ticks.get_next(datetime) for _ in range(50)]
-        return min((later - earlier for earlier, later in pairwise(times)), default=timedelta.max)
+        return [later - earlier for earlier, later in pairwise(times)]
 
 
 def _schedule(value: Any) -> Any:

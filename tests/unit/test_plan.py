@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from dr_pipelines.errors import PlanError, SecretMissing
 from dr_pipelines.plan import load_plan
 from dr_pipelines.plan.consistency import missing_secrets
-from dr_pipelines.plan.load import SECRET_FIELDS
+from dr_pipelines.plan.explain import SECRET_FIELDS
 from dr_pipelines.plan.model import Plan, plan_schema
 
 EXAMPLE = Path(__file__).parents[2] / "dr_plan.yaml"
@@ -100,7 +100,7 @@ def test_json_blocks_of_a_written_plan_paste_in(tmp_path: Path) -> None:
         ),
         ("synchronous: true", "synchronous: false", "data_classes.transaction_data.rpo", "promise less"),
         ("[database, user_auth]", "[api_services]", "systems", "in a circle"),
-        ("name: shop", "name: shop\nname: x", "line 6", "duplicate key"),
+        ("name: shop", "name: shop\nname: x", "line 6", "is there twice"),
         ("${ENV:DR_RECIPIENT}", "age1nonsense", "encryption.recipients[0]", "not an age recipient"),
         ("rto: 1 hour", "rto: 7 dayz", "systems.critical_systems.database.rto (line", "found '7 dayz'"),
         ("rto: 1 hour", "rto: -1 hour", "systems.critical_systems.database.rto (line", "not a duration"),
