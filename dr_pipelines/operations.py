@@ -14,15 +14,18 @@ from dr_pipelines.commands import Command, account_exists, runs_as_root
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres import tools
-from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
-from dr_pipelines.postgres.restore import preview as _preview
+from dr_pipelines.postgres.restore import RestoreReport
 from dr_pipelines.postgres.restore import restore as _restore
+from dr_pipelines.postgres.restore_preview import RestorePreview
+from dr_pipelines.postgres.restore_preview import preview as _preview
+from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.postgres.take import take_backup as _take_backup
 from dr_pipelines.postgres.verify import verify
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
 from dr_pipelines.postgres.wal_ship import Tier
 from dr_pipelines.postgres.wal_slots import PatientServer
+from dr_pipelines.postgres.wal_spool import Spool
 from dr_pipelines.postgres.wal_status import StreamStatus, read_status
 from dr_pipelines.postgres.wal_stream import WalStream
 from dr_pipelines.progress import Progress
@@ -119,9 +122,10 @@ def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
         connection.host, connection.port, connection.user, connection.password, connection.sslmode
     )
 
-    def receiver(spool: Path) -> Command:
+    def receiver(spool: Path, major: int) -> Command:
+        programs = site.bin_dir(server, major)
         return tools.pg_receivewal(
-            target, directory=spool, slot=slot, synchronous=plan.wal.synchronous, bin_dir=site.bin_dir(server)
+            target, directory=spool, slot=slot, synchronous=plan.wal.synchronous, bin_dir=programs
         )
 
     def archive(tier: str, system_id: str) -> WalArchive:
@@ -178,14 +182,13 @@ def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: Strea
 
 
 def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newest_full: datetime | None) -> list[str]:
-    run_it = f"run `dr wal stream {server}` as a service"
     if stream is None:
-        return [f"no WAL stream has run on this host: {run_it}"]
-    troubles = {tier: at.last_error for tier, at in stream.tiers.items() if at.last_error}
-    said = [f"the stream to {tier} is in trouble: {error}" for tier, error in troubles.items()]
+        return [f"no WAL stream has run on this host: {_run_it(server)}"]
     silent = (site.clock.now() - stream.updated_at).total_seconds()
-    if silent > _STREAM_SILENT_AFTER:
-        said.append(f"the WAL stream has been silent for {silent:.0f} seconds: {run_it}")
+    said = [
+        f"the stream to {tier} is in trouble: {at.last_error}" for tier, at in stream.tiers.items() if at.last_error
+    ]
+    said += _disk_or_silence(site.state_dir / server / "spool", server, silent)
     if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
         said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
     if stream.state != "streaming" and stream.last_error:
@@ -198,6 +201,24 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
         )
         said += _commits(site, server)
     return said
+
+
+def _run_it(server: str) -> str:
+    return f"run `dr wal stream {server}` as a service"
+
+
+def _disk_or_silence(spool: Path, server: str, silent: float) -> list[str]:
+    """A full disk is looked at here: the stream cannot write there that it is full, and seems silent."""
+    if spool.is_dir():
+        free, needed = Spool(spool).room_on_disk()
+        if free < needed:
+            return [
+                f"the disk of {spool} is full: {free >> 10} KiB are left and the WAL stream needs {needed >> 10}; free "
+                "some, or mend the tier that is in trouble (what is shipped is removed)"
+            ]
+    if silent > _STREAM_SILENT_AFTER:
+        return [f"the WAL stream has been silent for {silent:.0f} seconds: {_run_it(server)}"]
+    return []
 
 
 def _commits(site: Site, server: str) -> list[str]:

@@ -17,8 +17,10 @@ from dr_pipelines.cli.setup import judge, show_backups
 from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
-from dr_pipelines.postgres.restore import RestorePreview, RestoreReport, RestoreRequest
+from dr_pipelines.postgres.restore import RestoreReport
 from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
+from dr_pipelines.postgres.restore_preview import RestorePreview
+from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.repository.layout import BackupKind
 
@@ -135,6 +137,12 @@ def restore(
     tier: TierOption = None,
     use_incrementals: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
     tablespace: Annotated[list[str] | None, typer.Option(help="OLD=NEW; old location or oid. May repeat.")] = None,
+    action: Annotated[
+        str, typer.Option("--action", "--target-action", help="At the target: promote, pause (read-only) or shutdown.")
+    ] = "promote",
+    start: Annotated[bool, typer.Option("--start", help="Leave the restored server running.")] = False,
+    port: Annotated[int | None, typer.Option(help="Where it listens; as before without it.")] = None,
+    socket_dir: Annotated[Path | None, typer.Option(help="Where its Unix socket is; /tmp without it.")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
     identity: IdentityFile = None,
     as_json: Json = False,
@@ -143,19 +151,25 @@ def restore(
     if use_incrementals not in ("auto", "always", "never"):
         raise UsageError(f"--use-incrementals takes auto, always or never, not {use_incrementals!r}")
     choice: UseIncrementals = use_incrementals  # type: ignore[assignment]
+    if action not in ("promote", "pause", "shutdown"):
+        raise UsageError(f"--action takes promote, pause or shutdown, not {action!r}")
+    at_target: RecoveryAction = action  # type: ignore[assignment]
     request = RestoreRequest(
         server,
         to.absolute(),
         _target(time, lsn, xid, name, immediate, timeline, inclusive=not exclusive),
         label=label,
         use_incrementals=choice,
+        action=at_target,
+        start=start,
+        port=port,
+        socket_dir=socket_dir.absolute() if socket_dir else None,
         tablespaces=_tablespaces(tablespace or []),
     )
     site = settings.site(identity)
     if preview:
         _show_preview(operations.preview_restore(site, request, tier=tier), as_json=as_json)
         return
-    signal.signal(signal.SIGTERM, _end_cleanly)
     with Bars() as bars:
         report = operations.restore(site, request, bars, tier=tier)
     _show_report(report, as_json=as_json)
@@ -209,11 +223,6 @@ def _target(
     return RecoveryTarget("latest", None, True, on)
 
 
-def _end_cleanly(number: int, _: object) -> None:
-    """A restore that is told to stop removes what it made."""
-    raise SystemExit(128 + number)
-
-
 def _tablespaces(given: list[str]) -> dict[str, Path]:
     pairs = [text.partition("=") for text in given]
     if any(not old or not new for old, _, new in pairs):
@@ -240,6 +249,11 @@ def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
         out.print(f"note: {note}", soft_wrap=True)
 
 
+def _state(report: RestoreReport) -> str:
+    at_target = {"promote": "", "pause": ", paused there and not promoted", "shutdown": ", stopped there, not promoted"}
+    return f"{at_target[report.action]}; the server {'runs' if report.running else 'is stopped'}"
+
+
 def _show_report(report: RestoreReport, *, as_json: bool) -> None:
     if as_json:
         print_json({**{"seconds": report.seconds}, **{k: v for k, v in vars(report).items()}})
@@ -250,12 +264,13 @@ def _show_report(report: RestoreReport, *, as_json: bool) -> None:
             "restored": f"{report.server} to {report.data_dir}",
             "from": f"{report.tier}: {' → '.join(report.chain)}",
             "target": report.target,
-            "reached": f"{report.reached_lsn}, now on timeline {report.timeline.id}",
+            "reached": f"{report.reached_lsn}, now on timeline {report.timeline.id}{_state(report)}",
             "bytes": f"{size(report.bytes)} and {size(report.wal_bytes)} of WAL",
             "took": f"{report.seconds:.1f} s ({phases})",
         }
     )
     for note in report.notes:
         out.print(f"note: {note}", soft_wrap=True)
-    out.print(f"start it: {report.start_command}", soft_wrap=True)
+    for purpose, command in report.commands.items():
+        out.print(f"{purpose}: {command}", soft_wrap=True)
     out.print(f"what was switched off, and how to let the server out: {report.data_dir / NOTES_FILE}", soft_wrap=True)

@@ -8,7 +8,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dr_pipelines.lsn import Timeline
+from dr_pipelines.postgres import configuration
+from dr_pipelines.postgres.configuration import written
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.restore_request import RecoveryAction
 
 OUTGOING_LIBRARIES = frozenset({"pg_cron", "pg_net", "pglogical", "bdr", "pg_partman_bgw"})
 """Preloaded libraries whose background workers act by themselves."""
@@ -19,12 +23,11 @@ ORIGINAL = ".original"
 RECOVERY = "# --- dr: recovery settings, removed when recovery has ended"
 END = "# --- dr: end"
 _OLD_TARGET = re.compile(r"^\s*recovery_target(_time|_lsn|_xid|_name)?\s*=")
-_SETTING = re.compile(r"^\s*([A-Za-z_.]+)\s*=?\s*('(?:[^']|'')*'|[^#]*?)\s*(?:#.*)?$")
 
 
 def configured_libraries(data_dir: Path) -> list[str]:
     """`shared_preload_libraries` as the files say; the last line wins."""
-    found = _configured(data_dir).get("shared_preload_libraries", "")
+    found = configuration.read(data_dir).get("shared_preload_libraries", "")
     return [part.strip().strip('"') for part in found.split(",") if part.strip()]
 
 
@@ -61,50 +64,72 @@ def quiet_settings(libraries: list[str], version_num: int) -> dict[str, str]:
     }
 
 
-def recovery_settings(
-    target: RecoveryTarget, *, timeline: int, restore_command: str, socket_dir: Path, port: int
-) -> dict[str, str]:
-    """For recovery only. Promotion at the target; only a private socket until then."""
+def target_settings(target: RecoveryTarget, *, timeline: Timeline, action: RecoveryAction) -> dict[str, str]:
+    """Where recovery stops, and what happens there."""
     settings = {
-        "listen_addresses": "",
-        "unix_socket_directories": str(socket_dir),
-        "port": str(port),
-        "hot_standby": "off",
-        "ssl": "off",
-        "logging_collector": "off",
-        "log_destination": "stderr",
-        "restore_command": restore_command,
-        "recovery_target_timeline": str(timeline),
-        "recovery_target_action": "promote",
+        "recovery_target_timeline": str(timeline.id),
+        "recovery_target_action": action,
         "recovery_target_inclusive": "on" if target.inclusive else "off",
     }
-    chosen = "recovery_target" if target.kind == "immediate" else f"recovery_target_{target.kind}"
     if target.kind != "latest":
+        chosen = "recovery_target" if target.kind == "immediate" else f"recovery_target_{target.kind}"
         settings[chosen] = _target_value(target)
     return settings
 
 
-def write_settings(data_dir: Path, quiet: Mapping[str, str], recovery: Mapping[str, str]) -> list[str]:
-    """Appends both blocks, writes recovery.signal and what a server needs when its configuration lies outside of the
-    data directory. Returns notes for the report."""
-    notes = [*_complete_configuration(data_dir), *_detach(data_dir)]
+def recovery_settings(
+    target: RecoveryTarget,
+    *,
+    timeline: Timeline,
+    action: RecoveryAction,
+    restore_command: str,
+    socket_dir: Path,
+    port: int,
+) -> dict[str, str]:
+    """For our own recovery only: nothing listens but a private socket. At the target the server is promoted, or waits
+    there to be asked where it is."""
+    stays = action != "promote"
+    return {
+        "listen_addresses": "",
+        "unix_socket_directories": str(socket_dir),
+        "port": str(port),
+        "hot_standby": "on" if stays else "off",
+        "ssl": "off",
+        "logging_collector": "off",
+        "log_destination": "stderr",
+        "restore_command": restore_command,
+        **target_settings(target, timeline=timeline, action="pause" if stays else "promote"),
+    }
+
+
+def staying_settings(target: RecoveryTarget, *, timeline: Timeline, action: RecoveryAction) -> dict[str, str]:
+    """For a server that stays at its target, in recovery. All WAL up to there lies in its pg_wal: `false` says that
+    there is no other, and with a target the end of WAL is an error and never a promotion."""
+    return {
+        **target_settings(target, timeline=timeline, action=action),
+        "hot_standby": "on",
+        "restore_command": "false",
+    }
+
+
+def write_settings(
+    data_dir: Path, quiet: Mapping[str, str], recovery: Mapping[str, str], recorded: Mapping[str, str]
+) -> list[str]:
+    """Writes both blocks, recovery.signal, and what a server needs when its configuration lay outside of the data
+    directory: `recorded` is what its control file knows of it. Returns notes for the report."""
+    notes = [*_complete_configuration(data_dir, recorded), *_detach(data_dir)]
     (data_dir / "standby.signal").unlink(missing_ok=True)
-    path = data_dir / "postgresql.auto.conf"
-    text = _without_blocks(path.read_text(errors="surrogateescape") if path.exists() else "")
-    lines = [BEGIN, *_lines(quiet), END, RECOVERY, *_lines(recovery), END, ""]
-    path.write_text(text + "\n".join(lines), errors="surrogateescape")
+    _write_blocks(data_dir, [BEGIN, *written(quiet), END, RECOVERY, *written(recovery), END])
     (data_dir / "recovery.signal").touch()
     return notes
 
 
-def remove_recovery_settings(data_dir: Path, *, keep: Mapping[str, str]) -> None:
-    """After promotion: the recovery block goes, `keep` (where the server listens) joins the quiet block."""
-    path = data_dir / "postgresql.auto.conf"
-    text = _without_blocks(path.read_text(errors="surrogateescape"), (RECOVERY,))
-    path.write_text(text + "\n".join([RECOVERY, *_lines(keep), END, ""]) if keep else text, errors="surrogateescape")
+def settle(data_dir: Path, settings: Mapping[str, str]) -> None:
+    """After recovery: only `settings` stay."""
+    _write_blocks(data_dir, [BEGIN, *written(settings), END])
 
 
-def write_notes(data_dir: Path, quiet: Mapping[str, str], notes: Sequence[str]) -> None:
+def write_notes(data_dir: Path, settings: Mapping[str, str], notes: Sequence[str]) -> None:
     """For the operator: what was switched off, and the way back."""
     (data_dir / NOTES_FILE).write_text(
         "\n".join(
@@ -112,16 +137,16 @@ def write_notes(data_dir: Path, quiet: Mapping[str, str], notes: Sequence[str]) 
                 "This server was restored. So that it reaches nothing outside, these settings were put at the end of",
                 "postgresql.auto.conf, where they win over postgresql.conf:",
                 "",
-                *(f"  {line}" for line in _lines(quiet)),
+                *(f"  {line}" for line in written(settings)),
                 "",
                 *notes,
                 "",
-                "To let it out: remove the lines from",
+                "To let it out: promote it, if it stays in recovery at its target, remove the lines from",
                 f"  {BEGIN}",
                 "to",
                 f"  {END}",
-                "and restart the server. Look at the subscriptions (pg_subscription) and scheduled jobs before:",
-                "they start to run with max_logical_replication_workers and shared_preload_libraries.",
+                "and restart the server. Scheduled jobs run from then on (shared_preload_libraries); subscriptions do",
+                "once they are enabled.",
                 f"postgresql.conf{ORIGINAL}, where there is one, is the configuration as it was in the backup.",
                 "",
             ]
@@ -131,7 +156,7 @@ def write_notes(data_dir: Path, quiet: Mapping[str, str], notes: Sequence[str]) 
 
 def missing_files(data_dir: Path, final_dir: Path) -> dict[str, str]:
     """Settings for files that the configuration names and this machine does not have."""
-    configured = _configured(data_dir)
+    configured = configuration.read(data_dir)
     settings = {}
     for name, plain in (("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")):
         if name in configured and not Path(configured[name]).exists():
@@ -146,54 +171,28 @@ def missing_files(data_dir: Path, final_dir: Path) -> dict[str, str]:
 
 
 def _detach(data_dir: Path) -> list[str]:
-    """The lines of postgresql.conf that lead out of the data directory become comments: `data_directory`, which would
-    start another server's files, and includes of what is not here. The original is kept beside it."""
-    path = data_dir / "postgresql.conf"
-    text = path.read_text(errors="surrogateescape")
-    lines = [f"# dr: {line}" if _leads_out(line, data_dir) else line for line in text.splitlines()]
-    changed = [line for line in lines if line.startswith("# dr: ")]
-    if not changed:
-        return []
-    path.with_name(f"{path.name}{ORIGINAL}").write_text(text, errors="surrogateescape")
-    path.write_text("\n".join([*lines, ""]), errors="surrogateescape")
-    return [f"postgresql.conf: taken out because it leads out of the data directory: {line[6:]}" for line in changed]
+    """Lines that lead out of the data directory become comments, in every file of the configuration that lies in it:
+    `data_directory`, which would start another server's files, and includes of what is not here. The originals are kept
+    beside them."""
+    notes: list[str] = []
+    for path in list(configuration.files(data_dir / "postgresql.conf")):
+        lines = configuration.lines_of(path)
+        leading = [line for line in lines if _leads_out(line, path.parent)]
+        if leading and path.resolve().is_relative_to(data_dir.resolve()):
+            path.rename(path.with_name(f"{path.name}{ORIGINAL}"))
+            kept = [f"# dr: {line}" if line in leading else line for line in lines]
+            path.write_text("\n".join([*kept, ""]), errors="surrogateescape")
+            notes += [f"{path.name}: taken out because it leads out of the data directory: {line}" for line in leading]
+    return notes
 
 
-def _leads_out(line: str, data_dir: Path) -> bool:
-    match = _SETTING.match(line)
-    if match is None:
-        return False
-    name, value = match[1].lower(), match[2].strip("'")
-    return name == "data_directory" or (name in ("include", "include_dir") and not (data_dir / value).exists())
-
-
-def _configured(data_dir: Path) -> dict[str, str]:
-    """The settings as the files say, with what they include; the last line wins."""
-    found: dict[str, str] = {}
-    for path in (data_dir / "postgresql.conf", data_dir / "postgresql.auto.conf"):
-        found |= _settings_of(path, depth=0)
-    return found
-
-
-def _settings_of(path: Path, depth: int) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() and depth < 10 else ():
-        match = _SETTING.match(line)
-        if match is None:
-            continue
-        name, value = match[1].lower(), match[2].strip("'")
-        if name in ("include", "include_if_exists"):
-            found |= _settings_of(path.parent / value, depth + 1)
-        elif name == "include_dir":
-            for inner in sorted((path.parent / value).glob("[!.]*.conf")):
-                found |= _settings_of(inner, depth + 1)
-        else:
-            found[name] = value
-    return found
-
-
-def _lines(settings: Mapping[str, str]) -> list[str]:
-    return [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in settings.items()]
+def _leads_out(line: str, folder: Path) -> bool:
+    match configuration.setting(line):
+        case ("data_directory", _):
+            return True
+        case (("include" | "include_dir"), value):
+            return not (folder / value).exists()
+    return False
 
 
 def _target_value(target: RecoveryTarget) -> str:
@@ -202,26 +201,37 @@ def _target_value(target: RecoveryTarget) -> str:
     return "immediate" if target.kind == "immediate" else str(target.value)
 
 
-def _without_blocks(text: str, starts: tuple[str, ...] = (BEGIN, RECOVERY)) -> str:
+def _write_blocks(data_dir: Path, lines: Sequence[str]) -> None:
+    """At the end of postgresql.auto.conf, in the place of what an earlier restore wrote there."""
+    path = data_dir / "postgresql.auto.conf"
+    kept = _without_blocks(configuration.lines_of(path) if path.exists() else [])
+    path.write_text("\n".join([*kept, *lines, ""]), errors="surrogateescape")
+
+
+def _without_blocks(lines: Sequence[str]) -> list[str]:
     kept, inside = [], False
-    for line in text.splitlines():
-        inside = inside or line in starts
+    for line in lines:
+        inside = inside or line in (BEGIN, RECOVERY)
         # A server that was itself restored may carry a target, and two are an error, even when one is empty.
         if not inside and not _OLD_TARGET.match(line):
             kept.append(line)
         inside = inside and line != END
-    return "".join(f"{line}\n" for line in kept)
+    return kept
 
 
-def _complete_configuration(data_dir: Path) -> list[str]:
+def _complete_configuration(data_dir: Path, recorded: Mapping[str, str]) -> list[str]:
     notes = []
     minimal = {
-        "postgresql.conf": "# The server's own file was outside of its data directory and is not in the backup.\n",
-        "pg_hba.conf": "# The server's own file is not in the backup: only local connections.\nlocal all all trust\n",
-        "pg_ident.conf": "",
+        "postgresql.conf": [
+            "# The server's own file was outside of its data directory and is not in the backup. What its control",
+            "# file knows of it:",
+            *written(recorded),
+        ],
+        "pg_hba.conf": ["# The server's own file is not in the backup: only local connections.", "local all all trust"],
+        "pg_ident.conf": [],
     }
-    for name, text in minimal.items():
+    for name, lines in minimal.items():
         if not (data_dir / name).exists():
-            (data_dir / name).write_text(text)
+            (data_dir / name).write_text("\n".join([*lines, ""]))
             notes.append(f"{name} was not in the backup; a minimal one was written")
     return notes

@@ -1,4 +1,5 @@
-"""A restored data directory becomes a server: replay to the target, proof that the target was reached, promotion.
+"""A restored data directory becomes a server: replay to the target, proof that the target was reached, promotion or a
+stop there.
 
 The server listens on a private socket only, with an authentication file of its own, until recovery has ended.
 """
@@ -10,7 +11,7 @@ import pwd
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,23 @@ from pathlib import Path
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Process, Runner
 from dr_pipelines.errors import RestoreError, ServerError, TargetUnreachable
-from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import neutralise, tools
-from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
+from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.server import Server, ServerConnection
-from dr_pipelines.postgres.wal_checks import parse_history
+from dr_pipelines.postgres.subscriptions import disable_subscriptions
 from dr_pipelines.postgres.wal_fetch import WalFetcher
-from dr_pipelines.postgres.wal_pages import has_whole_record
 
-_PORT = 5432
+_PORT = 5432  # of a private socket
+_PATIENCE = 24 * 3600.0  # seconds
 _UNREACHED = "recovery ended before configured recovery target was reached"
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """Where recovery ended: `reached` is the end of the last record that was replayed, on `timeline`'s parent."""
+    """Where recovery ended: `reached` is the end of the last record that was replayed. `timeline` is the new one, or,
+    of a server that stays at its target, the one it was recovered on."""
 
     reached: Lsn
     timeline: Timeline
@@ -52,48 +55,36 @@ class Host:
 
 
 def recover(
-    data_dir: Path,
-    target: RecoveryTarget,
-    fetcher: WalFetcher,
-    host: Host,
-    *,
-    timeline: Timeline,
-    version_num: int,
-    final_dir: Path,
-    patience: float = 24 * 3600.0,
+    data_dir: Path, request: RestoreRequest, fetcher: WalFetcher, host: Host, *, timeline: Timeline, version_num: int
 ) -> Recovered:
-    """Replay WAL from `fetcher` to the target and promote; the server is stopped when this returns.
+    """Replay WAL from `fetcher` to the target, promote unless the request says otherwise; the server is stopped when
+    this returns, and configured for `request.target_dir`.
 
     Raises `TargetUnreachable` when the target was not reached, `RestoreError` with the log's last lines otherwise.
     """
+    target, action = request.target, request.action
     with _private_folder(host) as private:
-        libraries = neutralise.configured_libraries(data_dir)
-        missing = neutralise.missing_libraries(libraries, tools.library_dirs(host.bin_dir))
-        quiet = neutralise.quiet_settings([name for name in libraries if name not in missing], version_num)
-        quiet |= neutralise.missing_files(data_dir, final_dir)
+        quiet, notes = _quieted(data_dir, request, host, version_num)
         settings = neutralise.recovery_settings(
-            target, timeline=timeline.id, restore_command=fetcher.restore_command, socket_dir=private, port=_PORT
+            target,
+            timeline=timeline,
+            action=action,
+            restore_command=fetcher.restore_command,
+            socket_dir=private,
+            port=_PORT,
         )
-        notes = neutralise.write_settings(data_dir, quiet, settings)
-        notes += [f"{name} of shared_preload_libraries is not installed here" for name in missing]
+        notes += neutralise.write_settings(data_dir, quiet, settings, _recorded(data_dir, host))
         own(data_dir, host.os_user)
-        stored_end = fetcher.stored_end()  # the stream may ship more while we recover
-        log = private / "recovery.log"
-        process = _start(data_dir, private, log, host, version_num)
-        try:
-            server = Server(ServerConnection(str(private), _PORT, user=host.superuser, application_name="dr restore"))
-            _wait_until_promoted(server, process, log, fetcher, host.clock, patience)
-            new_timeline = server.facts().timeline
-        finally:
-            _stop(process)
-        recovered = Recovered(
-            _switch_point(data_dir, new_timeline), new_timeline, _stop_line(log), (*notes, *_quieted(quiet))
-        )
-        _assert_reached(target, recovered, fetcher, timeline, stored_end)
-    neutralise.remove_recovery_settings(data_dir, keep={})
+        recovered = _replay(data_dir, request, fetcher, host, private, timeline)
+    notes += recovered.notes
+    if action != "promote":
+        quiet |= neutralise.staying_settings(target, timeline=timeline, action=action)
+    neutralise.settle(data_dir, quiet)
     neutralise.write_notes(data_dir, quiet, notes)
     own(data_dir, host.os_user)
-    return recovered
+    names = ", ".join(sorted(quiet))
+    notes.append(f"set until a person lets the server out: {names} (postgresql.auto.conf)")
+    return Recovered(recovered.reached, recovered.timeline, recovered.stopped, tuple(notes))
 
 
 def own(path: Path, user: str | None) -> None:
@@ -106,51 +97,88 @@ def own(path: Path, user: str | None) -> None:
             os.chown(Path(here, name), account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
+def _quieted(data_dir: Path, request: RestoreRequest, host: Host, version_num: int) -> tuple[dict[str, str], list[str]]:
+    """The settings that stay after recovery, and notes on what had to go."""
+    libraries = neutralise.configured_libraries(data_dir)
+    missing = neutralise.missing_libraries(libraries, tools.library_dirs(host.bin_dir))
+    quiet = neutralise.quiet_settings([name for name in libraries if name not in missing], version_num)
+    quiet |= neutralise.missing_files(data_dir, request.target_dir) | request.listening()
+    return quiet, [f"{name} of shared_preload_libraries is not installed here" for name in missing]
+
+
+def _recorded(data_dir: Path, host: Host) -> dict[str, str]:
+    said = host.runner.run(tools.pg_controldata(data_dir, bin_dir=host.bin_dir)).stdout
+    return tools.recorded_settings(said)
+
+
+def _replay(
+    data_dir: Path, request: RestoreRequest, fetcher: WalFetcher, host: Host, private: Path, timeline: Timeline
+) -> Recovered:
+    """Run the server until recovery has ended and is proven; `notes` are on its subscriptions."""
+    stored_end = fetcher.stored_end()  # the stream may ship more while we recover
+    log, stays = private / "recovery.log", request.action != "promote"
+    server = Server(ServerConnection(str(private), _PORT, user=host.superuser, application_name="dr restore"))
+    with _running(data_dir, private, log, host) as process:
+        ended = server.replay_is_paused if stays else lambda: not server.in_recovery()
+        _wait(ended, process, log, fetcher, host.clock)
+        reached = server.flush_lsn() if stays else None
+        now_on = timeline if stays else server.facts().timeline
+        notes = disable_subscriptions(server, in_recovery=stays)
+    reached, stopped = reached or switch_point(data_dir, now_on), stop_line(log)
+    if request.target.kind == "latest":
+        assert_nothing_left(reached, fetcher, timeline, stored_end)
+    else:
+        assert_reached(request.target, reached, stopped)
+    return Recovered(reached, now_on, stopped, tuple(notes))
+
+
 @contextmanager
 def _private_folder(host: Host) -> Iterator[Path]:
     """A folder that only the server's account enters: its socket, its pg_hba.conf, its log."""
     folder = Path(tempfile.mkdtemp(prefix="dr-"))  # short: a socket's path holds about 100 bytes
-    (folder / "pg_hba.conf").write_text("local all all trust\n")
-    own(folder, host.os_user)
     try:
+        (folder / "pg_hba.conf").write_text("local all all trust\n")
+        own(folder, host.os_user)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(data_dir: Path, private: Path, log: Path, host: Host, version_num: int) -> Process:
+@contextmanager
+def _running(data_dir: Path, private: Path, log: Path, host: Host) -> Iterator[Process]:
     settings = {"hba_file": str(private / "pg_hba.conf"), "lc_messages": "C", "log_min_messages": "log"}
-    if version_num >= 17_00_00:
-        settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
     command = tools.postgres(data_dir, settings, bin_dir=host.bin_dir, user=host.os_user)
     with log.open("ab") as out:
-        return host.runner.start(command, stdout=out, stderr=out)
+        process = host.runner.start(command, stdout=out, stderr=out)
+    try:
+        yield process
+    finally:
+        process.signal(signal.SIGINT)  # a fast shutdown
+        if process.wait(60) is None:
+            process.stop()
 
 
-def _stop(process: Process) -> None:
-    process.signal(signal.SIGINT)  # a fast shutdown
-    if process.wait(60) is None:
-        process.stop()
-
-
-def _wait_until_promoted(
-    server: Server, process: Process, log: Path, fetcher: WalFetcher, clock: Clock, patience: float
-) -> None:
-    deadline = clock.monotonic() + patience
+def _wait(ended: Callable[[], bool], process: Process, log: Path, fetcher: WalFetcher, clock: Clock) -> None:
+    deadline = clock.monotonic() + _PATIENCE
     while clock.monotonic() < deadline:
         if process.returncode is not None:
             raise _failure(log, fetcher)
         try:
-            if not server.in_recovery():
+            if ended():
                 return
         except ServerError:
             pass  # not yet
         clock.wait(0.05)
-    raise RestoreError(f"recovery did not end within {patience:.0f} seconds")
+    raise RestoreError(f"recovery did not end within {_PATIENCE / 3600:.0f} hours")
 
 
 def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
     text = log.read_text(errors="replace")
+    if "No space left on device" in text:
+        return RestoreError(
+            "the disk became full during recovery",
+            hint="make room or restore to another disk; nothing was left behind.",
+        )
     if fetcher.errors:
         error = fetcher.errors[0]
         said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
@@ -163,55 +191,3 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
         )
     last = [line for line in text.splitlines() if "FATAL" in line or "PANIC" in line or "ERROR" in line][-5:]
     return RestoreError("the restored server ended during recovery:\n" + "\n".join(last or text.splitlines()[-8:]))
-
-
-def _switch_point(data_dir: Path, timeline: Timeline) -> Lsn:
-    """Where the new timeline began, which is where replay ended."""
-    rows = parse_history((data_dir / "pg_wal" / timeline.history_file).read_bytes())
-    at = rows[-1][1] if rows else None
-    if at is None:
-        raise RestoreError(f"{timeline.history_file} of the restored server does not say where recovery ended")
-    return at
-
-
-def _stop_line(log: Path) -> str | None:
-    """What PostgreSQL says of an explicit target, such as `recovery stopping before commit of transaction …`."""
-    for line in log.read_text(errors="replace").splitlines():
-        if "recovery stopping" in line:
-            return line.partition("LOG:")[2].strip()
-    return None
-
-
-def _assert_reached(
-    target: RecoveryTarget, recovered: Recovered, fetcher: WalFetcher, timeline: Timeline, stored_end: Lsn | None
-) -> None:
-    if target.kind == "latest":
-        _assert_nothing_left(recovered.reached, fetcher, timeline, stored_end)
-    elif isinstance(target.value, Lsn):
-        if target.inclusive and recovered.reached < target.value:
-            raise TargetUnreachable(f"recovery ended at {recovered.reached}, before the target {target.value}")
-    elif recovered.stopped is None:
-        raise TargetUnreachable(f"PostgreSQL did not say that it stopped at the target {target}")
-
-
-def _assert_nothing_left(reached: Lsn, fetcher: WalFetcher, timeline: Timeline, stored_end: Lsn | None) -> None:
-    """No whole record of the stored WAL lies between where recovery ended and where the stored WAL ends."""
-    if stored_end is None or reached >= stored_end:
-        return
-    segment = WalSegment.containing(reached, timeline, fetcher.segment_size)
-    data = fetcher.segment_data(segment) or b""
-    while segment.end < stored_end:
-        segment = segment.next()
-        data += fetcher.segment_data(segment) or b""
-    start = reached.value % fetcher.segment_size
-    length = stored_end - reached
-    if has_whole_record(data[: start + length], start):
-        raise TargetUnreachable(
-            f"recovery ended at {reached}, but the stored WAL goes on until {stored_end}",
-            hint="the WAL there is damaged: restore from another tier with --tier, or with a target before it.",
-        )
-
-
-def _quieted(settings: dict[str, str]) -> list[str]:
-    names = ", ".join(sorted(settings))
-    return [f"switched off until a person lets the server out: {names} (postgresql.auto.conf)"]

@@ -101,6 +101,16 @@ class StandbyState:
     flush_lsn: Lsn | None
 
 
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription to another server's changes. `slot` is on that server."""
+
+    database: str
+    name: str
+    enabled: bool
+    slot: str | None
+
+
 class Server:
     """One PostgreSQL cluster."""
 
@@ -172,6 +182,25 @@ class Server:
     def in_recovery(self) -> bool:
         return bool(self._row("SELECT pg_is_in_recovery()")[0])
 
+    def replay_is_paused(self) -> bool:
+        """A server in recovery that waits, as at its recovery target."""
+        return bool(self._row("SELECT pg_get_wal_replay_pause_state() = 'paused'")[0])
+
+    def superuser(self) -> str:
+        """A superuser that can log in, the first one by preference. Raises `ServerMisconfigured`."""
+        rows = self._rows("SELECT rolname FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY oid LIMIT 1")
+        if not rows:
+            raise ServerMisconfigured(f"no superuser of {self.connection} can log in")
+        return str(rows[0][0])
+
+    def subscriptions(self) -> list[Subscription]:
+        """Of all databases."""
+        rows = self._rows(
+            "SELECT datname, subname, subenabled, subslotname FROM pg_subscription "
+            "JOIN pg_database ON pg_database.oid = subdbid ORDER BY datname, subname"
+        )
+        return [Subscription(*row) for row in rows]
+
     def slot(self, name: str) -> PhysicalSlot | None:
         rows = self._rows(
             "SELECT slot_name, restart_lsn::text, active, coalesce(wal_status = 'lost', false) "
@@ -219,6 +248,13 @@ class Server:
 
     def create_restore_point(self, name: str) -> Lsn:
         return Lsn.parse(self._row("SELECT pg_create_restore_point(%s)::text", (name,))[0])
+
+    def disable_subscription(self, name: str) -> None:
+        """A subscription of the connection's database; its publisher is not asked. The server's event triggers do not
+        fire."""
+        with self._connected() as connection:
+            connection.execute("SET session_replication_role = replica; SET default_transaction_read_only = off")
+            connection.execute(sql.SQL("ALTER SUBSCRIPTION {} DISABLE").format(sql.Identifier(name)))
 
     # --- how ------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,18 @@ Source: PostgreSQL manual, "PostgreSQL Client Applications" and "PostgreSQL Serv
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.commands import Command
 from dr_pipelines.lsn import Lsn, Timeline
+
+_PATIENCE = str(24 * 3600)  # seconds
+_RECORDED = re.compile(r"^(\w+) setting: +(\S+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,30 @@ def postgres(
     return Command(argv, user=user, cwd=data_dir)
 
 
-def pg_ctl_start(data_dir: Path, *, bin_dir: Path | None = None, user: str | None = None) -> Command:
-    """What a person types to start a restored server; root does it as the server's account."""
-    as_user = ["runuser", "-u", user, "--"] if user else []
-    return Command([*as_user, program("pg_ctl", bin_dir), "-D", str(data_dir), "-l", f"{data_dir}.log", "-w", "start"])
+def pg_ctl(data_dir: Path, verb: str, *, bin_dir: Path | None = None, user: str | None = None) -> Command:
+    return Command([program("pg_ctl", bin_dir), "-D", str(data_dir), "-w", verb], user=user, cwd=data_dir)
+
+
+def pg_ctl_start(
+    data_dir: Path, log: Path, settings: Mapping[str, str], *, bin_dir: Path | None = None, user: str | None = None
+) -> Command:
+    """Start the server in a session of its own and wait until it answers, however long its recovery takes; `settings`
+    win over its configuration files, for this start."""
+    plain = pg_ctl(data_dir, "start", bin_dir=bin_dir, user=user)
+    options = ["-o", " ".join(f"-c {name}={value}" for name, value in settings.items())] if settings else []
+    return replace(plain, argv=[*plain.argv[:-1], "-t", _PATIENCE, "-l", str(log), *options, "start"])
+
+
+def as_typed(command: Command) -> str:
+    """What a person types for it; root does it as the server's account."""
+    as_user = ["runuser", "-u", command.user, "--"] if command.user else []
+    return shlex.join([*as_user, *command.argv])
+
+
+def recorded_settings(controldata: str) -> dict[str, str]:
+    """What a control file knows of the server's configuration, from pg_controldata's output."""
+    names = {"max_prepared_xacts": "max_prepared_transactions", "max_locks_per_xact": "max_locks_per_transaction"}
+    return {names.get(name, name): value for name, value in _RECORDED.findall(controldata)}
 
 
 def library_dirs(bin_dir: Path | None) -> list[Path]:

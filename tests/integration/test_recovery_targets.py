@@ -17,8 +17,9 @@ from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folde
 from dr_pipelines.errors import KeyUnusable, RestoreError, StoreUnavailable, TargetInUse, WalGap
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
-from dr_pipelines.postgres.restore import RestoreReport, preview, restore
+from dr_pipelines.postgres.restore import RestoreReport, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
+from dr_pipelines.postgres.restore_preview import preview
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
@@ -122,7 +123,7 @@ def test_latest_and_what_the_server_must_not_do(past: Past) -> None:
     assert "data_directory" in (data_dir / "postgresql.conf.original").read_text()
     assert "archive_mode = 'off'" in (data_dir / NOTES_FILE).read_text()
     assert any("not_here" in note for note in report.notes)
-    assert str(data_dir) in report.start_command
+    assert str(data_dir) in report.commands["start it"]
 
 
 @pytest.mark.parametrize("target", [RecoveryTarget("xid", "999999"), RecoveryTarget("name", "never_made")], ids=str)

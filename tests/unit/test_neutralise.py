@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres import neutralise
 from dr_pipelines.postgres.restore_plan import LATEST
 
+RECORDED = {"max_connections": "50"}
+
 
 def _written(data_dir: Path) -> list[str]:
-    recovery = neutralise.recovery_settings(LATEST, timeline=1, restore_command="x", socket_dir=Path("/s"), port=1)
-    return neutralise.write_settings(data_dir, neutralise.quiet_settings([], 18_00_00), recovery)
+    recovery = neutralise.recovery_settings(
+        LATEST, timeline=Timeline(1), action="promote", restore_command="x", socket_dir=Path("/s"), port=1
+    )
+    return neutralise.write_settings(data_dir, neutralise.quiet_settings([], 18_00_00), recovery, RECORDED)
 
 
 def test_libraries_are_found_in_included_files_and_comments_are_not_values(tmp_path: Path) -> None:
@@ -36,6 +41,7 @@ def test_without_any_configuration_a_minimal_one_is_written(tmp_path: Path) -> N
     assert {path.name for path in tmp_path.iterdir()} == {
         *("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "postgresql.auto.conf", "recovery.signal")
     }
+    assert "max_connections = '50'" in (tmp_path / "postgresql.conf").read_text()
 
 
 def test_a_library_counts_as_missing_only_where_libraries_are_known_to_lie(tmp_path: Path) -> None:
@@ -48,7 +54,7 @@ def test_a_library_counts_as_missing_only_where_libraries_are_known_to_lie(tmp_p
 
 def test_recovery_settings_go_and_the_quiet_ones_stay(tmp_path: Path) -> None:
     _written(tmp_path)
-    neutralise.remove_recovery_settings(tmp_path, keep={})
+    neutralise.settle(tmp_path, neutralise.quiet_settings([], 18_00_00))
     text = (tmp_path / "postgresql.auto.conf").read_text()
     assert "archive_mode = 'off'" in text
     assert "recovery_target" not in text
