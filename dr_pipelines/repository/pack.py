@@ -85,16 +85,18 @@ class ArchiveWriter:
     def write(self, data: Buffer) -> None:
         """Copies `data`, so its buffer may be reused at once. Waits when the store is slower than the caller."""
         self._check()
+        if self._closed:
+            raise RepositoryError("the archive is closed")
         view = memoryview(data)
         size, at = len(view), 0
         while at < size:
+            if self._filled == self._frame_size:  # only now: the last frame must be known as the last
+                self._hand_on(last=self._size % self._pack_size == 0)
             count = min(self._frame_size - self._filled, size - at)
             self._frame[self._filled : self._filled + count] = view[at : at + count]
             self._filled += count
             self._size += count
             at += count
-            if self._filled == self._frame_size:
-                self._hand_on(last=self._size % self._pack_size == 0)
 
     def close(self) -> Archive:
         """Waits until every pack is durable."""
@@ -104,7 +106,7 @@ class ArchiveWriter:
         self._stop()
         self._check()
         packs = tuple(put.result() for put in self._puts)
-        return Archive(size=self._size, pack_size=self._pack_size, packs=packs)
+        return _counted(Archive(size=self._size, pack_size=self._pack_size, packs=packs))
 
     def abort(self) -> None:
         """Stops at once; packs that were put stay, as garbage. Harmless after `close`."""
@@ -116,8 +118,6 @@ class ArchiveWriter:
         if self._error is not None:
             self._stop()
             raise self._error
-        if self._closed and self._filled:
-            raise RepositoryError("the archive is closed")
 
     def _hand_on(self, *, last: bool) -> None:
         full = self._frame[: self._filled]
@@ -196,14 +196,9 @@ class ArchiveReader:
     def __init__(
         self, store: ObjectStore, archive: Archive, codec: Codec, *, workers: int = 2, read_ahead: int = 2
     ) -> None:
-        self._store, self._archive, self._codec = store, archive, codec
+        self._store, self._archive, self._codec = store, _counted(archive), codec
         self._workers, self._read_ahead = workers, max(read_ahead, 1)
         self._of_thread = threading.local()
-        expected = -(-archive.size // archive.pack_size) if archive.size else 0
-        if len(archive.packs) != expected:
-            raise RepositoryError(
-                f"the manifest names {len(archive.packs)} packs, its archive of {archive.size} bytes has {expected}"
-            )
 
     def packs(self) -> Iterator[memoryview]:
         """Raw packs in order, up to `read_ahead` decoded beforehand. A view is valid until the next one is asked for:
@@ -267,6 +262,16 @@ class ArchiveReader:
         target: memoryview = buffer[: stored.size]
         fetch_into(self._store, stored, target)
         return target
+
+
+def _counted(archive: Archive) -> Archive:
+    """The same archive, when it has as many packs as its size needs."""
+    expected = -(-archive.size // archive.pack_size)
+    if len(archive.packs) != expected:
+        raise RepositoryError(
+            f"an archive of {archive.size} bytes has {len(archive.packs)} packs instead of {expected}"
+        )
+    return archive
 
 
 def _decompress(frames: memoryview | Decryptor, out: memoryview) -> None:
