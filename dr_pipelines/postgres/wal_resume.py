@@ -15,6 +15,9 @@ History = Sequence[tuple[Timeline, Lsn | None]]
 """Timelines, oldest first, each with the position where it was left."""
 
 
+Position = tuple[Timeline, Lsn]
+
+
 def parse_history(history: bytes) -> list[tuple[Timeline, Lsn | None]]:
     """Lines of `<timeline> TAB <position where it was left> TAB <reason>`; comments and empty lines are skipped."""
     rows = [line.split(None, 2) for line in history.decode(errors="replace").splitlines()]
@@ -22,7 +25,7 @@ def parse_history(history: bytes) -> list[tuple[Timeline, Lsn | None]]:
 
 
 def resume_segment(
-    ours: History, received: tuple[Timeline, Lsn], theirs: History, current: Timeline, segment_size: int
+    ours: History, received: Position, theirs: History, current: Timeline, segment_size: int
 ) -> WalSegment | None:
     """The segment to go on with so that nothing before it is missing. `ours` and `theirs` are the histories of the
     received timeline and of the server's `current` one. None: the receiver finds its way along from `received`."""
@@ -40,3 +43,21 @@ def resume_segment(
     switch = WalSegment.containing(left, path[common[-1] + 1][0], segment_size)
     # The switch's segment begins on the new timeline with a copy of the old one's head.
     return switch if reached >= switch.start else None
+
+
+def lost_spool_segment(
+    known: Position | None, held: Lsn | None, theirs: History, current: Timeline, segment_size: int
+) -> WalSegment | None:
+    """The segment to start with where the spool is empty: the older of where the tiers are by our own account (`known`)
+    and by the server's slot (`held`). None: nothing is known of a stream before."""
+    found = []
+    if known is not None:
+        resume = resume_segment([], known, theirs, current, segment_size)
+        found.append(resume or WalSegment.containing(known[1], known[0], segment_size))
+    if held is not None:
+        found.append(WalSegment.containing(held, _timeline_at(held, theirs, current), segment_size))
+    return min(found, key=lambda segment: segment.number, default=None)
+
+
+def _timeline_at(lsn: Lsn, history: History, current: Timeline) -> Timeline:
+    return next((timeline for timeline, left in history if left is not None and lsn < left), current)

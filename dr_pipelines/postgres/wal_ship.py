@@ -14,6 +14,7 @@ from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
+from dr_pipelines.postgres.wal_status import TierStatus
 from dr_pipelines.repository.wal import WalArchive
 
 _LOOK_EVERY = 0.5  # seconds between two looks for closed segments
@@ -62,6 +63,23 @@ class Shipper:
     def shipped(self) -> Shipped:
         with self._lock:
             return self._shipped
+
+    def remember(self, system_id: str | None, last: TierStatus) -> None:
+        """How far the tier was when the last stream ended."""
+        with self._lock:
+            self._shipped = Shipped(system_id, last.timeline, last.shipped_lsn, last.updated_at)
+
+    def status(self, files: Iterable[SpoolFile]) -> TierStatus:
+        """`files` are all that lie in the spool."""
+        shipped = self.shipped
+        return TierStatus(
+            required=self.tier.required,
+            timeline=shipped.timeline,
+            shipped_lsn=shipped.lsn,
+            lag_bytes=self.lag_bytes(files),
+            last_error=shipped.last_error,
+            updated_at=shipped.updated_at,
+        )
 
     def holds(self, file: SpoolFile) -> bool:
         """Whether the tier has all WAL of this file, as far as the file goes now."""

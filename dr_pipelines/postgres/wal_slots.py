@@ -1,4 +1,4 @@
-"""The stream's two slots on the server, and from where the receiver has to start so that nothing is missing.
+"""The stream's two slots on the server, and the server as the stream asks it.
 
 `<slot>` follows what is flushed on this host. `<slot>_held` follows what every required tier holds, so that a lost
 host loses nothing that the server still has. What does not belong here: processes and stores.
@@ -12,10 +12,8 @@ from concurrent.futures import Future
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from dr_pipelines.errors import ServerError, ServerUnavailable
-from dr_pipelines.lsn import Lsn, Timeline, WalSegment
-from dr_pipelines.postgres.wal_resume import parse_history, resume_segment
-from dr_pipelines.postgres.wal_spool import SystemSpool
+from dr_pipelines.errors import ServerUnavailable
+from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_status import Gap
 
 _T = TypeVar("_T")
@@ -28,7 +26,7 @@ class Facts(Protocol):
     def system_id(self) -> str: ...
 
     @property
-    def timeline(self) -> Timeline: ...
+    def major(self) -> int: ...
 
     @property
     def segment_size(self) -> int: ...
@@ -161,46 +159,3 @@ def _ensure(server: StreamedServer, name: str, now: datetime) -> tuple[Slot, Gap
     made = server.create_slot(name)
     reason = f"the server removed WAL that slot {name} still needed (max_slot_wal_keep_size)"
     return made, Gap(reason=reason, end=made.restart_lsn, at=now)
-
-
-def seed_start(
-    system: SystemSpool, main: Slot, known: list[Lsn | None], *, timeline: Timeline, segment_size: int
-) -> Lsn | None:
-    """With an empty spool the receiver would start where its slot is, which is where a lost spool was. Make it start
-    at the oldest of `known` positions instead, and say where; None when its slot is right."""
-    positions = [lsn for lsn in known if lsn is not None]
-    start = min(positions, default=None)
-    if start is None or main.restart_lsn is None or start >= main.restart_lsn or not system.is_empty():
-        return None
-    system.seed(WalSegment.containing(start, timeline, segment_size))
-    return start
-
-
-def follow_timeline(server: StreamedServer, system: SystemSpool, current: Timeline, segment_size: int) -> None:
-    """After a promotion or a restore in place: the histories are fetched, open heads of old timelines are copied aside
-    before the receiver writes them anew, and a spool that is ahead of the switch is put aside whole."""
-    if current.id == 1:
-        return
-    theirs = parse_history(server.timeline_history(current))
-    _fetch_histories(server, system, [timeline for timeline, _ in theirs] + [current])
-    system.seal(before=current)
-    received = system.received()
-    if received is None:
-        return
-    ours = parse_history(system.read_history(received[0])) if received[0] in system.histories() else []
-    resume = resume_segment(ours, received, theirs, current, segment_size)
-    if resume is not None:
-        system.set_aside()
-        system.seed(resume)
-
-
-def _fetch_histories(server: StreamedServer, system: SystemSpool, timelines: list[Timeline]) -> None:
-    """All of them: recovery looks for them one after the other and takes a missing one for the end."""
-    for timeline in timelines:
-        if timeline.id > 1 and timeline not in system.histories():
-            try:
-                system.write_history(timeline, server.timeline_history(timeline))
-            except ServerUnavailable:
-                raise
-            except ServerError:
-                continue  # an old one that the server itself has no more

@@ -10,12 +10,13 @@ The receiver's naming: `<segment>` is whole, `<segment>.partial` is open and pad
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
+from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment, is_history_name, is_segment_name
 from dr_pipelines.postgres.wal_pages import PAGE_SIZE, count_filled_pages, end_of_wal
 
 _PARTIAL = ".partial"
@@ -59,6 +60,11 @@ class Spool:
         if not self.root.is_dir():
             return []
         return [self.system(path.name) for path in sorted(self.root.iterdir()) if path.name.isdigit()]
+
+    def room_on_disk(self) -> tuple[int, int]:
+        """Bytes that are free, and bytes that the receiver needs: the next segment and a copy of an open one."""
+        sizes = [size for system in self.systems() if (size := system.segment_size()) is not None]
+        return shutil.disk_usage(self.root).free, 2 * max(sizes, default=DEFAULT_SEGMENT_SIZE)
 
 
 class SystemSpool:

@@ -22,9 +22,10 @@ class _Record(BaseModel):
 
 
 class TierStatus(_Record):
-    """How far one tier is. `lag_bytes` lie in the spool and are not there yet."""
+    """How far one tier is: up to `shipped_lsn` on `timeline`. `lag_bytes` lie in the spool and are not there yet."""
 
     required: bool = True
+    timeline: TimelineField | None = None
     shipped_lsn: LsnField | None = None
     lag_bytes: int | None = None
     last_error: str | None = None
@@ -68,8 +69,8 @@ def read_status(path: Path) -> StreamStatus | None:
 
 
 def write_status(path: Path, status: StreamStatus) -> None:
-    """A reader sees the old status or the new one, never a part."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    """A reader sees the old status or the new one, never a part. One writer at a time."""
+    scratch = path.with_name(f"{path.name}.unfinished")
     with scratch.open("w") as file:
         file.write(status.model_dump_json(indent=2) + "\n")
         file.flush()

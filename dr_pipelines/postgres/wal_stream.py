@@ -2,9 +2,9 @@
 
 Order that everything rests on: the receiver has flushed WAL before the server's commit returns (synchronous); a file
 leaves the spool, and `<slot>_held` moves, only after every required tier holds it. What does not belong here: how a
-file is shipped (`wal_ship`), what the spool holds (`wal_spool`).
+file is shipped (`wal_ship`), what the spool holds (`wal_spool`), from where a receiver goes on (`wal_start`).
 
-Source: PostgreSQL manual, pg_receivewal; `FindStreamingStart` in pg_receivewal.c for where it goes on.
+Source: PostgreSQL manual, pg_receivewal.
 """
 
 from __future__ import annotations
@@ -18,32 +18,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Command, Process, Runner
 from dr_pipelines.errors import DrError, ServerMisconfigured, StoreUnavailable, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.postgres.wal_pages import PAGE_SIZE
+from dr_pipelines.postgres.wal_receiver import end_orphans, ending
+from dr_pipelines.postgres.wal_resume import Position
 from dr_pipelines.postgres.wal_ship import Shipper, Tier
-from dr_pipelines.postgres.wal_slots import (
-    Facts,
-    PatientServer,
-    StreamedServer,
-    ensure_slots,
-    follow_timeline,
-    held_slot,
-    seed_start,
-)
+from dr_pipelines.postgres.wal_slots import PatientServer, StreamedServer, ensure_slots, held_slot
 from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
-from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, TierStatus, read_status, write_status
+from dr_pipelines.postgres.wal_start import arrange_start, require_not_behind
+from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, read_status, write_status
 
-_TICK = 1.0  # seconds between two looks at the receiver
 _POLL = 0.1
 _LONGEST_BACKOFF = 5.0  # commits may be waiting for us
 _LONG_ENOUGH = 10.0  # seconds after which a receiver counts as having run well
 _LAST_SHIPPING = 60.0  # seconds that a tier gets at the end
-_REMOVED = ("has already been removed", "not in this server's history")
 
 
 @dataclass
@@ -58,18 +48,20 @@ class _Now:
     last_error: str | None = None
     gap: Gap | None = None
     pinned: str | None = None  # the system id of the server that this stream belongs to
-    known: Lsn | None = None  # what is surely safe: the required tiers, else the spool, had it before our start
+    known: Position | None = None  # what every tier that has shipped had before our start
 
 
 class WalStream:
     """`dr wal stream SERVER`. `directory` is the server's state directory (`spool/`, `stream.json` below it);
-    `receiver(spool_directory)` builds the receiver's command, with `slot` as slot and application name."""
+    `receiver(spool_directory, major)` builds the command of the receiver for a server of that major version, with
+    `slot` as slot and application name. Seconds: between two puts of the open segment, between two looks at the
+    receiver, and how long the server has to answer."""
 
     def __init__(
         self,
         name: str,
         server: StreamedServer,
-        receiver: Callable[[Path], Command],
+        receiver: Callable[[Path, int], Command],
         tiers: Sequence[Tier],
         *,
         slot: str,
@@ -77,8 +69,11 @@ class WalStream:
         clock: Clock,
         runner: Runner,
         ship_open_every: float = 5.0,
+        look_every: float = 1.0,
+        patience: float = 5.0,
     ) -> None:
-        self._name, self._server, self._receiver, self._slot = name, PatientServer(server), receiver, slot
+        self._name, self._server, self._receiver, self._slot = name, PatientServer(server, patience), receiver, slot
+        self._look_every = look_every
         self._directory, self._clock, self._runner = directory, clock, runner
         self.spool = Spool(directory / "spool")
         self.status_path = directory / "stream.json"
@@ -119,16 +114,20 @@ class WalStream:
             yield
 
     def _remember_last_time(self) -> None:
-        _end_orphans(self.spool.root)
+        end_orphans(self.spool.root)
         last = read_status(self.status_path)
         if last is None:
             return
         self._now.gap, self._now.pinned = last.gap, last.system_id
-        shipped = [tier.shipped_lsn for tier in last.tiers.values() if tier.required and tier.shipped_lsn]
-        self._now.known = min(shipped, default=last.received_lsn)
+        for shipper in self._shippers:
+            if (tier := last.tiers.get(shipper.tier.name)) is not None:
+                shipper.remember(last.system_id, tier)
+        shipped = [shipper.shipped for shipper in self._required()]
+        reached = [(at.timeline, at.lsn) for at in shipped if at.timeline is not None and at.lsn is not None]
+        self._now.known = min(reached, default=None)
 
     def _require_shipped(self) -> None:
-        files = [file for system in self.spool.systems() for file in system.files()]
+        files = self._files()
         late = {shipper.tier.name: lag for shipper in self._required() if (lag := shipper.lag_bytes(files))}
         if late:
             said = ", ".join(f"{lag} bytes not on {tier}" for tier, lag in late.items())
@@ -158,11 +157,9 @@ class WalStream:
 
     def _receive(self, stop: threading.Event) -> float:
         """Prepare, start the receiver and stay with it until it ends. Gives the seconds that it ran."""
+        log = self._directory / "receiver.log"
         try:
-            system = self._prepare()
-            log = self._directory / "receiver.log"
-            with log.open("wb") as errors:
-                process = self._runner.start(self._receiver(system.directory), stderr=errors)
+            system, process = self._start(log)
         except DrError as error:
             self._now.state, self._now.last_error = "waiting", _sentence(error)
             return 0.0
@@ -179,23 +176,36 @@ class WalStream:
             self._ended(system, process, log.read_text(errors="replace"))
         return self._clock.monotonic() - started
 
-    def _prepare(self) -> SystemSpool:
-        """Slots, the old timeline's head put aside, the place to start from."""
+    def _start(self, log: Path) -> tuple[SystemSpool, Process]:
         facts, timeline = self._server.facts(), self._server.current_timeline()
         self._require_own(facts.system_id)
         system = self.spool.system(facts.system_id)
         self._now.system, self._now.timeline, self._now.pinned = system, timeline, facts.system_id
         system.remove_unpadded(facts.segment_size)
-        self._require_not_behind(system, facts, timeline)
+        require_not_behind(self._server, facts, self._name, timeline, system.received() or self._now.known)
+        self._prepare(system, timeline, facts.segment_size)
+        with log.open("wb") as errors:
+            return system, self._runner.start(self._receiver(system.directory, facts.major), stderr=errors)
+
+    def _prepare(self, system: SystemSpool, timeline: Timeline, segment_size: int) -> None:
+        """The slots, and a spool from which the receiver goes on so that nothing is missing."""
         main, held, gap = ensure_slots(self._server, self._slot, now=self._clock.now())
         if gap is not None and system.is_empty() and self._now.known is None:
             self._lose(system, gap)
-        follow_timeline(self._server, system, timeline, facts.segment_size)
-        known = [held.restart_lsn, self._now.known]
-        floor = self._now.gap.end if self._now.gap is not None else None
-        known = [lsn for lsn in known if lsn is not None and (floor is None or lsn >= floor)]
-        seed_start(system, main, known, timeline=timeline, segment_size=facts.segment_size)
-        return system
+        lost_before = self._now.gap.end if self._now.gap is not None else None
+
+        def after_the_gap(lsn: Lsn | None) -> bool:
+            return lsn is not None and (lost_before is None or lsn >= lost_before)
+
+        arrange_start(
+            self._server,
+            system,
+            timeline,
+            segment_size,
+            slot_at=main.restart_lsn,
+            held=held.restart_lsn if after_the_gap(held.restart_lsn) else None,
+            known=self._now.known if self._now.known and after_the_gap(self._now.known[1]) else None,
+        )
 
     def _require_own(self, system_id: str) -> None:
         if self._now.pinned not in (None, system_id):
@@ -203,20 +213,6 @@ class WalStream:
                 f"another cluster answers as {self._name}: system {system_id} instead of {self._now.pinned}",
                 hint=f"mend databases.{self._name}.connection; if the server was made anew on purpose, move "
                 f"{self.status_path} away, start the stream again and take a full.",
-            )
-
-    def _require_not_behind(self, system: SystemSpool, facts: Facts, timeline: Timeline) -> None:
-        """A server that went back on its own timeline (a copy of its disk was put back) would write other WAL under the
-        same names. A standby may well be behind."""
-        received = system.received()
-        if received is None or received[0] != timeline or facts.in_recovery:
-            return
-        flushed = self._server.flush_lsn()
-        if received[1] > flushed + PAGE_SIZE:
-            raise ServerMisconfigured(
-                f"{self._name} is at {flushed} on timeline {timeline.id} and {received[1]} was received before: "
-                "it went back without a new timeline",
-                hint="recover it with a recovery target, so that it starts a new timeline, and take a full.",
             )
 
     def _stay(self, process: Process, stop: threading.Event) -> None:
@@ -227,17 +223,14 @@ class WalStream:
                 return
             self._tick()
             waited = 0.0
-            while waited < _TICK and process.returncode is None and not self._clock.wait(_POLL, stop):
+            while waited < self._look_every and process.returncode is None and not self._clock.wait(_POLL, stop):
                 waited += _POLL
 
     def _ended(self, system: SystemSpool, process: Process, said: str) -> None:
-        lines = [line for line in said.strip().splitlines() if line.strip()]
-        self._now.state = "waiting"
-        self._now.last_error = lines[-1] if lines else f"the receiver ended with exit code {process.returncode}"
-        removed = next((line for line in lines if any(sign in line for sign in _REMOVED)), None)
-        if removed is not None:
-            self._now.last_error = removed
-            self._start_anew(system, removed)
+        end = ending(said, process.returncode)
+        self._now.state, self._now.last_error = "waiting", end.reason
+        if end.wal_removed:
+            self._start_anew(system, end.reason)
 
     def _start_anew(self, system: SystemSpool, reason: str) -> None:
         """The server has not what comes next: put the spool aside, go on from what it has, and say so."""
@@ -253,9 +246,12 @@ class WalStream:
             self._now.last_error = error.message
 
     def _lose(self, system: SystemSpool, gap: Gap) -> None:
-        received = system.received()
-        start = received[1] if received is not None else self._now.known
+        last = system.received() or self._now.known
+        start = last[1] if last is not None else None
+        if start is not None and gap.end is not None:
+            start = min(start, gap.end)  # it may be ahead of where the server went back to
         self._now.gap = gap.model_copy(update={"start": start})
+        self._now.known = None  # the way from there is what was lost
         system.set_aside()
         self._write_status()
 
@@ -306,13 +302,14 @@ class WalStream:
     def _required(self) -> list[Shipper]:
         return [shipper for shipper in self._shippers if shipper.tier.required]
 
-    def _received(self) -> tuple[Timeline, Lsn] | None:
+    def _received(self) -> Position | None:
         return self._now.system.received() if self._now.system is not None else None
 
+    def _files(self) -> list[SpoolFile]:
+        return [file for system in self.spool.systems() for file in system.files()]
+
     def _write_status(self) -> None:
-        now, received = self._now, self._received()
-        lsn = received[1] if received is not None else None
-        files = [file for system in self.spool.systems() for file in system.files()]
+        now, received, files = self._now, self._received(), self._files()
         status = StreamStatus(
             server=self._name,
             pid=os.getpid(),
@@ -320,43 +317,17 @@ class WalStream:
             state=now.state,
             system_id=now.pinned,
             timeline=received[0] if received is not None else now.timeline,
-            received_lsn=lsn,
+            received_lsn=received[1] if received is not None else None,
             sync_state=now.sync_state,
             last_error=now.last_error,
             gap=now.gap,
             updated_at=self._clock.now(),
-            tiers={shipper.tier.name: _tier_status(shipper, files) for shipper in self._shippers},
+            tiers={shipper.tier.name: shipper.status(files) for shipper in self._shippers},
         )
-        # With a full disk nobody can be told; streaming and shipping are what makes room.
+        # With a full disk it stays as it was, and `dr status` looks at the disk; shipping is what makes room.
         with contextlib.suppress(OSError):
             write_status(self.status_path, status)
 
 
 def _sentence(error: DrError) -> str:
     return f"{error.message} ({error.hint.rstrip('.')})" if error.hint else error.message
-
-
-def _tier_status(shipper: Shipper, files: Sequence[SpoolFile]) -> TierStatus:
-    shipped = shipper.shipped
-    return TierStatus(
-        required=shipper.tier.required,
-        shipped_lsn=shipped.lsn,
-        lag_bytes=shipper.lag_bytes(files),
-        last_error=shipped.last_error,
-        updated_at=shipped.updated_at,
-    )
-
-
-def _end_orphans(spool: Path) -> None:
-    """A receiver whose stream was killed goes on receiving, holds the slot, and nobody ships: end it. Found by the
-    folder in its arguments, as the killed stream may not have put its pid down."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            command = process.cmdline()
-            if "pg_receivewal" in "".join(command[:1]) and any(Path(part).parent == spool for part in command[1:]):
-                process.terminate()
-                try:
-                    process.wait(10)
-                except psutil.TimeoutExpired:
-                    process.kill()
-                    process.wait(10)

@@ -3,163 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Command, Runner, runs_as_root
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, give, os_user
-from dr_pipelines.errors import CommandFailed, DrError, StoreUnavailable
-from dr_pipelines.postgres import tools
-from dr_pipelines.postgres.restore import RestoreRequest, restore
+from dr_pipelines.errors import CommandFailed, StoreUnavailable
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.restore import restore
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
-from dr_pipelines.postgres.server import Server, ServerConnection
-from dr_pipelines.postgres.take import take_backup
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.server import ServerConnection
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap
 from dr_pipelines.postgres.wal_ship import Tier
-from dr_pipelines.postgres.wal_status import StreamStatus, read_status
-from dr_pipelines.postgres.wal_stream import WalStream
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from tests.conftest import MakePostgres
-
-CLOCK = SystemClock()
-
-
-class Running:
-    """A stream in a thread, and what it says of itself."""
-
-    def __init__(self, server: ServerConnection, tiers: list[Tier], state: Path, *, synchronous: bool = True) -> None:
-        target = tools.ReceiverTarget(server.host, server.port, server.user, server.password, server.sslmode)
-
-        def receiver(spool: Path) -> Command:
-            return tools.pg_receivewal(
-                target, directory=spool, slot="dr_shop", synchronous=synchronous, bin_dir=bin_dir(18)
-            )
-
-        self.stream = WalStream(
-            "shop",
-            Server(server),
-            receiver,
-            tiers,
-            slot="dr_shop",
-            directory=state,
-            clock=CLOCK,
-            runner=Runner(),
-            ship_open_every=0.2,
-        )
-        self.error: DrError | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.stream.run(self._stop)
-        except DrError as error:
-            self.error = error
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def status(self) -> StreamStatus | None:
-        return read_status(self.stream.status_path)
-
-    def until(self, wanted: Callable[[StreamStatus], bool]) -> StreamStatus:
-        for _ in range(600):
-            status = self.status()
-            if status is not None and status.pid == os.getpid() and wanted(status):
-                return status
-            CLOCK.wait(0.05)
-        raise AssertionError(f"not reached: {self.status()}")
-
-    def until_shipped(self, server: EmbeddedPostgres) -> StreamStatus:
-        """Everything that is on the server's disk now is on every required tier."""
-        end = server.server.flush_lsn()
-
-        def there(status: StreamStatus) -> bool:
-            tiers = [tier for tier in status.tiers.values() if tier.required]
-            reached = status.received_lsn is not None and status.received_lsn >= end
-            return reached and status.state == "streaming" and all(tier.lag_bytes == 0 for tier in tiers)
-
-        return self.until(there)
+from tests.support.streams import (
+    CLOCK,
+    insert,
+    restored_ids,
+    standby_of,
+    streaming,
+    take_full,
+    tier_of,
+    until_replayed,
+)
 
 
-@contextmanager
-def streaming(
-    server: EmbeddedPostgres | ServerConnection,
-    tiers: Repository | list[Tier],
-    state: Path,
-    *,
-    synchronous: bool = True,
-) -> Iterator[Running]:
-    connection = server.connection if isinstance(server, EmbeddedPostgres) else server
-    running = Running(
-        connection, tiers if isinstance(tiers, list) else [tier_of(tiers)], state, synchronous=synchronous
-    )
-    try:
-        yield running
-    finally:
-        running.stop()
-
-
-def tier_of(repository: Repository) -> Tier:
-    return Tier(repository.tier, functools.partial(repository.wal, "shop"))
-
-
-def take_full(server: EmbeddedPostgres, repository: Repository, state: Path) -> BackupManifest:
-    taken = take_backup(
-        server.server, repository, "shop", BackupKind.FULL, state_dir=state, clock=CLOCK, progress=Silent()
-    )
-    assert isinstance(taken, BackupManifest)
-    return taken
-
-
-def restored_ids(repository: Repository, target: Path) -> list[int]:
-    """What a restore to the newest commit gives of the table `t`."""
-    request = RestoreRequest("shop", target, RecoveryTarget(), bin_dir=bin_dir(18), os_user=os_user())
-    report = restore(request, [repository], clock=CLOCK, runner=Runner(), progress=Silent())
-    server = EmbeddedPostgres(report.data_dir)
-    server.start()
-    try:
-        return [int(row) for row in server.psql("SELECT id FROM t ORDER BY id").split()]
-    finally:
-        server.kill()
-
-
-def insert(server: EmbeddedPostgres, *ids: int) -> None:
-    for number in ids:
-        server.psql(f"INSERT INTO t VALUES ({number}, repeat('x', 5000))")
-
-
-def standby_of(server: EmbeddedPostgres, folder: Path) -> EmbeddedPostgres:
-    """A streaming standby, started."""
-    made = EmbeddedPostgres(folder / "standby", port=None)
-    argv = [str(bin_dir(18) / "pg_basebackup"), "-D", str(made.data_dir), "-R", "-X", "stream", "-c", "fast"]
-    Runner().run(Command([*argv, "-d", server.conninfo], timeout=60))
-    give(made.data_dir)
-    made.start()
-    return made
-
-
-@pytest.mark.parametrize("ahead", [False, True], ids=["in step", "stream ahead of the switch"])
+@pytest.mark.parametrize(
+    ("version", "ahead"),
+    [(18, False), (18, True), (16, False)],
+    ids=["in step", "stream ahead of the switch", "PostgreSQL 16"],
+)
 def test_the_stream_follows_a_promotion(
-    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path, *, ahead: bool
+    make_postgres: MakePostgres, local_repository: Repository, folder: Path, version: int, *, ahead: bool
 ) -> None:
-    old, state = postgres18, folder / "state"
+    old, state = make_postgres(version), folder / "state"
     old.psql("CREATE TABLE t (id int, note text)")
     new = standby_of(old, folder)
     try:
@@ -167,10 +52,7 @@ def test_the_stream_follows_a_promotion(
             running.until_shipped(old)
             take_full(old, local_repository, state)
             insert(old, 1, 2)
-            position = old.psql("SELECT pg_current_wal_flush_lsn()")
-            in_step = f"SELECT count(*) FROM pg_stat_replication WHERE replay_lsn >= '{position}'"
-            while old.psql(f"{in_step} AND application_name <> 'dr_shop'") != "1":
-                CLOCK.wait(0.05)
+            until_replayed(old, new)
             if ahead:  # what the standby never got is on the old timeline, over a segment's end
                 new.psql("ALTER SYSTEM SET primary_conninfo = ''")
                 new.psql("SELECT pg_reload_conf()")
@@ -197,7 +79,57 @@ def test_the_stream_follows_a_promotion(
     check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
     assert check.passed, check.summary
     assert check.details["timeline"] == 2
-    assert restored_ids(local_repository, folder / "restored") == [1, 2, 3, 4]
+    assert restored_ids(local_repository, folder / "restored", version) == [1, 2, 3, 4]
+
+
+def test_a_standby_is_streamed_asynchronously_and_through_its_promotion(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    primary, state = postgres18, folder / "state"
+    primary.psql("CREATE TABLE t (id int, note text)")
+    standby = standby_of(primary, folder)
+    try:
+        with streaming(standby, local_repository, state / "shop") as running:
+            until_replayed(primary, standby)
+            assert running.until_shipped(standby).sync_state == "async"
+            take_full(standby, local_repository, state)
+            insert(primary, 1)
+            primary.psql("SELECT pg_switch_wal()")
+            insert(primary, 2)
+            until_replayed(primary, standby)
+            running.until_shipped(standby)
+            primary.destroy()
+            standby.psql("SELECT pg_promote()")
+            insert(standby, 3)
+            status = running.until(lambda status: status.timeline is not None and status.timeline.id == 2)
+            status = running.until_shipped(standby)
+            assert status.gap is None and status.timeline is not None and status.timeline.id == 2
+    finally:
+        standby.kill()
+    assert restored_ids(local_repository, folder / "restored") == [1, 2, 3]
+
+
+def test_a_server_that_went_back_on_its_own_timeline_is_refused(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server, state = postgres18, folder / "shop"
+    server.psql("CREATE TABLE t (id int, note text)")
+    server.stop()
+    copy = folder / "copy"
+    shutil.copytree(server.data_dir, copy)
+    server.start()
+    with streaming(server, local_repository, state) as running:
+        insert(server, 1, 2, 3)
+        held = running.until_shipped(server).received_lsn
+    server.destroy()
+    shutil.copytree(copy, server.data_dir)
+    give(server.data_dir)
+    server.start()
+    shutil.rmtree(state / "spool")  # what was shipped is remembered without it
+    with streaming(server, local_repository, state) as running:
+        status = running.until(lambda status: status.last_error is not None)
+        assert f"{held} was received before: it went back without a new timeline" in str(status.last_error)
+        assert server.psql("SELECT count(*) FROM pg_replication_slots") == "0"
 
 
 @pytest.mark.parametrize("how", ["lost", "dropped"])
@@ -336,7 +268,7 @@ def test_a_hung_server_stops_neither_status_nor_shipping(
     postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
 ) -> None:
     server = postgres18
-    with streaming(server, local_repository, folder / "shop") as running:
+    with streaming(server, local_repository, folder / "shop", patience=1.0) as running:
         running.until_shipped(server)
         postmaster = psutil.Process(int((server.data_dir / "postmaster.pid").read_text().split()[0]))
         stopped = [postmaster, *postmaster.children()]
@@ -397,8 +329,19 @@ def test_a_full_spool_is_said_and_recovers(
         Runner().run(Command(["umount", "-l", str(state)]))
 
 
+def restore_in_place(server: EmbeddedPostgres, repository: Repository, target: Lsn) -> None:
+    """Started when this returns."""
+    server.destroy()
+    request = RestoreRequest(
+        "shop", server.data_dir, RecoveryTarget("lsn", target), bin_dir=bin_dir(18), os_user=os_user()
+    )
+    restore(request, [repository], clock=CLOCK, runner=Runner(), progress=Silent())
+    server.start()
+
+
+@pytest.mark.parametrize("spool", ["kept", "lost", "lost, and the WAL removed"])
 def test_a_restore_in_place_to_an_earlier_point_is_followed(
-    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path, spool: str
 ) -> None:
     server, state = postgres18, folder / "state"
     server.psql("CREATE TABLE t (id int, note text)")
@@ -411,18 +354,26 @@ def test_a_restore_in_place_to_an_earlier_point_is_followed(
             insert(server, number)
             server.psql("SELECT pg_switch_wal()")
         running.until_shipped(server)
-    server.destroy()
-    request = RestoreRequest(
-        "shop", server.data_dir, RecoveryTarget("lsn", target), bin_dir=bin_dir(18), os_user=os_user()
-    )
-    restore(request, [local_repository], clock=CLOCK, runner=Runner(), progress=Silent())
-    server.start()
+    restore_in_place(server, local_repository, target)
     insert(server, 2)
+    if spool != "kept":
+        shutil.rmtree(state / "shop" / "spool")
+    if removed := "removed" in spool:
+        for _ in range(3):
+            server.psql("SELECT pg_switch_wal()")
+            server.psql("CHECKPOINT")
+            insert(server, 3)
     with streaming(server, local_repository, state / "shop") as running:
-        assert running.until_shipped(server).gap is None
+        if removed:
+            gap = running.until(lambda status: status.gap is not None).gap
+            assert gap is not None and gap.start is not None and gap.end is not None and gap.start <= gap.end
+            running.until_shipped(server)
+            assert not wal_has_no_gap(local_repository, "shop", local_repository.backups("shop")).passed
+            take_full(server, local_repository, state)
+        assert running.until_shipped(server).gap == (gap if removed else None)
     check = wal_has_no_gap(local_repository, "shop", local_repository.backups("shop"))
     assert check.passed, check.summary
-    assert restored_ids(local_repository, folder / "restored") == [1, 2]
+    assert restored_ids(local_repository, folder / "restored") == ([1, 2, 3, 3, 3] if removed else [1, 2])
 
 
 def test_commits_that_wait_for_the_stream_are_counted(

@@ -80,7 +80,9 @@ class Live:
         return WalStream(
             "shop",
             self.server.server,
-            lambda spool: tools.pg_receivewal(target, directory=spool, slot=SLOT, synchronous=True, bin_dir=programs),
+            lambda spool, _: tools.pg_receivewal(
+                target, directory=spool, slot=SLOT, synchronous=True, bin_dir=programs
+            ),
             [Tier("primary", functools.partial(self.repository.wal, "shop"))],
             slot=SLOT,
             directory=self.state / "shop",
