@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from dr_pipelines.plan.mistake import Mistake, dotted, line_of
 from dr_pipelines.plan.model import Plan
 from dr_pipelines.plan.references import Secret
+from dr_pipelines.plan.values import NAME_PATTERN
 
 _EXPECTED = {
     "dict_type": "write a mapping of keys to values",
@@ -28,6 +29,7 @@ _EXPECTED = {
     "bool_parsing": "write true or false",
     "time_delta_type": 'write a duration like "30 minutes", "1 hour" or "7 days"',
     "too_short": "name at least one",
+    "greater_than": "write more than nothing",
 }
 _NAME = "a name is small letters, digits, - and _, begins with a letter, and is at most 63 long"
 
@@ -55,10 +57,20 @@ def _mistake(detail: ErrorDetails, document: Any) -> Mistake:
         return Mistake(path, "is missing", "add it", line)
     if detail["loc"][-1:] == ("[key]",):
         return Mistake(path, f"{location[-1]!r} is not a name", _NAME, line)
-    message = detail["msg"].removeprefix("Value error, ")
-    expected = _EXPECTED.get(detail["type"], message[:1].lower() + message[1:])
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag = detail["input"].get("type")
+        kinds = detail["ctx"]["expected_tags"] if tag else "s3, azure or local"
+        return Mistake(f"{path}.type", f"found {tag!r}" if tag else "is missing", f"write {kinds}", line)
+    expected = _EXPECTED.get(detail["type"], _words(detail))
     whole = detail["type"] == "value_error" and isinstance(detail["input"], dict)
     return Mistake(path, "contradicts itself" if whole else _found(detail["input"], location), expected, line)
+
+
+def _words(detail: ErrorDetails) -> str:
+    if detail.get("ctx", {}).get("pattern") == NAME_PATTERN:
+        return _NAME
+    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]
 
 
 def _found(value: object, location: tuple[Any, ...]) -> str:
@@ -68,6 +80,8 @@ def _found(value: object, location: tuple[Any, ...]) -> str:
         return "found a mapping"
     if isinstance(value, list):
         return "found a list" if value else "is empty"
+    if isinstance(value, str) and value.upper().startswith("AGE-SECRET-KEY-"):
+        return "is a private key"
     return "found nothing" if value is None else f"found {value!r}"
 
 

@@ -76,8 +76,9 @@ def _read(path: Path) -> Any:
     if document is None:
         raise PlanError(f"{path} line 1: the plan is empty", hint="run `dr plan schema` to see its sections.")
     if not isinstance(document, dict):
+        found = "a list" if isinstance(document, list) else "a single value"
         raise PlanError(
-            f"{path} line 1: found a {type(document).__name__}, a plan is a mapping of sections",
+            f"{path} line 1: found {found}; a plan is a mapping of sections",
             hint="run `dr plan schema` to see them.",
         )
     return document

@@ -172,7 +172,7 @@ class RetentionPlan(Model):
     @property
     def longest(self) -> timedelta:
         """How long the oldest backup that is kept is kept."""
-        return max(timedelta(days=self.daily), timedelta(weeks=self.weekly), timedelta(days=28 * self.monthly))
+        return max(timedelta(days=self.daily), timedelta(weeks=self.weekly), timedelta(days=31 * self.monthly))
 
 
 class WalPlan(Model):

@@ -139,4 +139,5 @@ def _recipient(value: str) -> str:
 
 
 Recipient = Annotated[str, AfterValidator(_recipient)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
