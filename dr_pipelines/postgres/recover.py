@@ -73,6 +73,8 @@ def recover(
             socket_dir=private,
             port=_PORT,
         )
+        if version_num >= 17_00_00:
+            settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
         notes += neutralise.write_settings(data_dir, quiet, settings, _recorded(data_dir, host))
         own(data_dir, host.os_user)
         recovered = _replay(data_dir, request, fetcher, host, private, timeline)
