@@ -127,6 +127,8 @@ class _Unpacker:
         self._walk.finish()
         if self._unseen:
             raise IntegrityError(f"{self._link.manifest.label} lacks {min(self._unseen)}, which its server sent")
+        if self._newest and not self._control:
+            raise IntegrityError(f"{self._link.manifest.label} has no {PG_CONTROL}")
         return self._control
 
     def _begin(self, member: Member) -> None:
@@ -136,7 +138,9 @@ class _Unpacker:
                 (self._target / path).mkdir(parents=True, exist_ok=True, mode=0o700)
             return
         if member.kind != "file" or path not in self._unseen:
-            raise IntegrityError(f"{self._link.manifest.label} holds {path}, which its backup_manifest does not name")
+            raise IntegrityError(
+                f"{self._link.manifest.label} holds the {member.kind} {path}, which its backup_manifest does not name"
+            )
         self._unseen.discard(path)
         destination = self._destination(path, member)
         # Most members of an incremental are small and make no file: handing them over would cost more than they do.

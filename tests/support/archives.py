@@ -55,12 +55,15 @@ def link(
     members: Iterable[tuple[tarfile.TarInfo, bytes]] = (),
     told: Mapping[str, bytes] | None = None,
     pack_size: int = 1024,
+    cut: int = 0,
 ) -> Link:
-    """A backup of `files` and `members` in memory. Its backup_manifest tells of `told`, else of `files`."""
+    """A backup of `files` and `members` in memory. Its backup_manifest tells of `told`, else of `files`; the last
+    `cut` bytes of its members are missing."""
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as out:
         for info, content in (*(member(name, content) for name, content in files.items()), *members):
             out.addfile(info, io.BytesIO(content))
+        size = out.offset  # without the zeros that tarfile fills up with
     store, codec = MemoryStore(), Codec(1)
 
     def put(number: int, body: Body) -> StoredObject:
@@ -68,7 +71,7 @@ def link(
         return StoredObject(key=f"packs/{number}", size=body.size, sha256=body.sha256)
 
     writer = ArchiveWriter(put, codec, pack_size=pack_size, frame_size=pack_size)
-    writer.write(tar.getvalue())
+    writer.write(tar.getvalue()[: size - cut])
     archive = writer.close()
     named = {path: _named(path, content) for path, content in (files if told is None else told).items()}
     return Link(
