@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
+import contextlib
+import threading
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
-import yaml
 
+from dr_pipelines import operations
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir
+from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.plan import load_plan
 from dr_pipelines.postgres.wal_ship import Shipper, Tier
 from dr_pipelines.postgres.wal_spool import Spool
-from dr_pipelines.postgres.wal_status import StreamStatus, read_status
+from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.wal import WalArchive
+from dr_pipelines.site import Site
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.local import LocalStore
 from tests.support.faulty_store import FaultyStore
+from tests.support.programs import StreamProgram, write_plan
+from tests.support.streams import restored_ids
 from tests.unit.test_wal_pages import record, wal
 
-DR = Path(sys.executable).with_name("dr")
 CLOCK = SystemClock()
 SIZE = 1 << 20
 SYSTEM = "7000000000000000001"
@@ -92,53 +95,86 @@ def test_wherever_the_store_fails_the_archive_holds_everything_once(
             return
 
 
-def _until(path: Path, wanted: int | None) -> StreamStatus:
-    """Until the stream of another process than `wanted` says that it streams."""
-    for _ in range(600):
-        status = read_status(path)
-        if status is not None and status.state == "streaming" and status.pid != wanted:
-            return status
-        CLOCK.wait(0.05)
-    raise AssertionError(f"no stream: {read_status(path)}")
-
-
 def test_a_killed_streams_receiver_does_not_block_the_next_one(postgres18: EmbeddedPostgres, folder: Path) -> None:
-    (folder / "disk").mkdir()
-    plan = {
-        "version": 1,
-        "name": "test",
-        "state_dir": "state",
-        "storage": {"disk": {"type": "local", "path": "disk"}, "away": {"type": "local", "path": "away"}},
-        "encryption": "none",
-        "databases": {
-            "shop": {
-                "connection": {"host": "127.0.0.1", "port": postgres18.port},
-                "schedule": {"full": "daily", "incremental": "hourly"},
-                "storage": {"primary": "disk"},
-                "bin_dir": str(bin_dir(18)),
-            }
-        },
-    }
-    (folder / "plan.yaml").write_text(yaml.dump(plan))
-    env = {**os.environ, "DR_PLAN": str(folder / "plan.yaml")}
-    subprocess.run([DR, "repository", "init"], env=env, check=True, capture_output=True, timeout=60)
-    argv, path = [DR, "wal", "stream", "shop"], folder / "state" / "shop" / "stream.json"
-    first = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
-    second: subprocess.Popen[bytes] | None = None
-    try:
-        before = _until(path, None)
+    plan, path = write_plan(folder, postgres18), folder / "state" / "shop" / "stream.json"
+    Site(load_plan(plan)).repository("shop", "primary").initialise()
+    with StreamProgram(plan) as first, contextlib.ExitStack() as stack:
+        before = first.until_streaming()
         first.kill()
-        first.wait()
         assert before.receiver_pid is not None and psutil.pid_exists(before.receiver_pid)
         path.write_text(before.model_copy(update={"receiver_pid": None}).model_dump_json())  # not put down yet
-        second = subprocess.Popen(argv, env=env, stdout=subprocess.DEVNULL)
-        after = _until(path, before.pid)
+        second = stack.enter_context(StreamProgram(plan))
+        after = second.until_streaming()
         assert after.receiver_pid != before.receiver_pid
         assert after.gap is None
-        second.send_signal(signal.SIGTERM)
-        assert second.wait(90) == 0
-    finally:
-        for process in (first, second):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait()
+        assert second.stop()[0] == 0
+
+
+def test_no_acknowledged_commit_is_lost_when_the_stream_is_killed_under_load_and_then_the_server(
+    postgres18: EmbeddedPostgres, folder: Path
+) -> None:
+    server, plan = postgres18, write_plan(folder, postgres18)
+    site = Site(load_plan(plan))
+    repository = site.repository("shop", "primary")
+    repository.initialise()
+    server.psql("CREATE TABLE t (id int, note text)")
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(StreamProgram(plan))
+        stream.until_streaming()
+        server.psql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_shop)'")
+        server.psql("SELECT pg_reload_conf()")
+        stream.until(lambda status: status.sync_state == "sync")
+        operations.take_backup(site, "shop", BackupKind.FULL, Silent())
+        load = _Load(server)
+        stack.callback(load.join)
+        stack.callback(server.kill)
+        for receiver_too in (False, True):
+            load.until_more()
+            status = stream.until_streaming()
+            stream.kill()
+            if receiver_too:  # left alone, it goes on receiving: those commits have to be shipped too
+                assert status.receiver_pid is not None
+                psutil.Process(status.receiver_pid).kill()
+            else:
+                load.until_more()
+            stream = stack.enter_context(StreamProgram(plan))
+            load.until_more()
+        server.destroy()
+        load.join()
+        assert stream.stop() == (0, stream_said(folder))
+    restored = restored_ids(repository, folder / "restored")
+    assert set(load.acknowledged) <= set(restored)
+    assert set(restored) <= {*load.acknowledged, load.acknowledged[-1] + 1}
+
+
+def stream_said(folder: Path) -> str:
+    state = folder / "state" / "shop" / "stream.json"
+    return f"streaming WAL of shop; its state is in {state}\nstopped; what was received is shipped\n"
+
+
+class _Load:
+    """A client that commits one row after the other until the server is gone, and notes what was acknowledged."""
+
+    def __init__(self, server: EmbeddedPostgres) -> None:
+        self.acknowledged: list[int] = []
+        self._conninfo = server.conninfo
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._conninfo, autocommit=True) as client:
+            while True:
+                number = len(self.acknowledged) + 1
+                client.execute("INSERT INTO t VALUES (%s, repeat('x', 5000))", (number,))
+                self.acknowledged.append(number)
+
+    def until_more(self) -> None:
+        before = len(self.acknowledged)
+        for _ in range(1200):
+            if len(self.acknowledged) >= before + 20:
+                return
+            CLOCK.wait(0.05)
+        raise AssertionError(f"no commit returned after {before}")
+
+    def join(self) -> None:
+        self._thread.join()

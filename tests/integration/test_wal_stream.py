@@ -1,17 +1,16 @@
-"""`dr wal stream` on real servers: promotions, lost slots, kills, tiers that are down, hung servers, a full disk."""
+"""`dr wal stream` on real servers: promotions, lost slots, kills, tiers that are down, hung servers."""
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from pathlib import Path
 
 import psutil
 import pytest
 
-from dr_pipelines.commands import Command, Runner, runs_as_root
+from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, give, os_user
-from dr_pipelines.errors import CommandFailed, StoreUnavailable
+from dr_pipelines.errors import StoreUnavailable
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.restore import restore
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
@@ -301,32 +300,6 @@ def test_the_password_is_in_no_argument_list(
         status = running.until_shipped(server)
         assert status.receiver_pid is not None
         assert not any("not to be seen" in part for part in psutil.Process(status.receiver_pid).cmdline())
-
-
-def test_a_full_spool_is_said_and_recovers(
-    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
-) -> None:
-    server, state = postgres18, folder / "shop"
-    state.mkdir()
-    if not runs_as_root():
-        pytest.skip("only root can mount a small tmpfs")
-    try:
-        Runner().run(Command(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(state)]))
-    except CommandFailed as error:
-        pytest.skip(f"no tmpfs can be mounted here: {error.message}")
-    try:
-        with streaming(server, local_repository, state) as running:
-            running.until_shipped(server)
-            ballast = state / "ballast"
-            while server.server.standby("dr_shop") is not None:  # until it has no room for the next segment
-                with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-                    while file.write(bytes(4096)):
-                        pass
-                server.psql("SELECT pg_logical_emit_message(true, 'x', repeat('x', 100000)), pg_switch_wal()")
-            ballast.unlink()
-            assert running.until_shipped(server).gap is None
-    finally:
-        Runner().run(Command(["umount", "-l", str(state)]))
 
 
 def restore_in_place(server: EmbeddedPostgres, repository: Repository, target: Lsn) -> None:
