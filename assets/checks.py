@@ -8,7 +8,7 @@ import dagster as dg
 
 from dr_pipelines.checks import CheckResult, failed, not_proven
 from dr_pipelines.errors import DrError
-from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, WAL_ARCHIVE, asset_key, check_result
+from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, TIER, WAL_ARCHIVE, asset_key, check_result
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import Schedule
 from dr_pipelines.repository.completeness import MANIFEST_IS_COMPLETE, manifest_is_complete
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dr_pipelines.site import Site
 
 WAL_HAS_NO_GAP = "wal_has_no_gap"
-TIER = "primary"
 Look = Callable[["Site"], CheckResult]
 
 

@@ -5,19 +5,26 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.partitions import DAILY, HOURLY, guard
+from assets.partitions import daily, guard, hourly
 from dr_pipelines.metadata import (
     DATABASE_BACKUPS,
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
+    TIER,
     LoggedProgress,
     asset_key,
     backup_metadata,
+    exposure_metadata,
     failures,
     identifier,
+    owners,
+    promises,
+    store_kind,
 )
 from dr_pipelines.plan import Plan
+from dr_pipelines.repository.due import exposure
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
 
 # Only transient errors reach it: `failures` says so for every other.
@@ -30,39 +37,45 @@ def pool_of(server: str) -> str:
 
 
 def backup_asset(
-    server: str, thing: str, kind: BackupKind, partitions: dg.TimeWindowPartitionsDefinition, *, deps: list[dg.AssetKey]
+    plan: Plan, server: str, kind: BackupKind, *, deps: list[dg.AssetKey], retries: dg.RetryPolicy
 ) -> dg.AssetsDefinition:
+    asked = plan.databases[server]
+    full = kind is BackupKind.FULL
+    partitions = daily(asked.since) if full else hourly(asked.since)
+
     @dg.asset(
-        key=asset_key(server, thing),
+        key=asset_key(server, FULL_BACKUP if full else INCREMENTAL_BACKUP),
         partitions_def=partitions,
         deps=deps,
         group_name=DATABASE_BACKUPS,
-        kinds={"postgres"},
+        kinds={"postgres", store_kind(plan, server)},
+        owners=owners(plan),
+        tags={"dr/server": server},
+        metadata=promises(plan, server, kind),
         pool=pool_of(server),
-        retry_policy=RETRIES,
-        description=f"A {kind} base backup of {server}, in the repository on its primary tier. "
+        retry_policy=retries,
+        description=f"{str(kind).capitalize()} base backups of {server}, in the repository on its primary tier. "
         "A partition is the time in which the backup is taken; only the one of now can be.",
     )
     def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
         guard(partitions, context.partition_key, site.now())
-        with failures():
+        with failures(context.log, tries_left=context.retry_number < retries.max_retries):
             # Imported here: see resources.py.
             from dr_pipelines import operations
 
-            manifest = operations.take_backup(site.site(), server, kind, LoggedProgress(context.log))
-            return dg.MaterializeResult(metadata=backup_metadata(manifest, "primary"))
+            live = site.site()
+            taken = operations.take_backup(live, server, kind, LoggedProgress(context.log))
+            metadata = backup_metadata(taken, TIER)
+            if isinstance(taken, BackupManifest):
+                metadata |= exposure_metadata(exposure(live.repository(server, TIER).backups(server), taken))
+            return dg.MaterializeResult(metadata=metadata)
 
     return _backup
 
 
-def database_backups(plan: Plan) -> Iterator[dg.AssetsDefinition]:
+def database_backups(plan: Plan, retries: dg.RetryPolicy = RETRIES) -> Iterator[dg.AssetsDefinition]:
     for server, asked in plan.databases.items():
-        yield backup_asset(server, FULL_BACKUP, BackupKind.FULL, DAILY, deps=[])
+        yield backup_asset(plan, server, BackupKind.FULL, deps=[], retries=retries)
         if asked.schedule.incremental is not None:
-            yield backup_asset(
-                server,
-                INCREMENTAL_BACKUP,
-                BackupKind.INCREMENTAL,
-                HOURLY,
-                deps=[asset_key(server, FULL_BACKUP)],
-            )
+            full = asset_key(server, FULL_BACKUP)
+            yield backup_asset(plan, server, BackupKind.INCREMENTAL, deps=[full], retries=retries)

@@ -2,22 +2,31 @@
 
 A backup shows a server as it is now. So only the partition of now can be taken, and the guard says so: Dagster
 itself does not validate the key of a run that was launched through its API.
+
+The first partition is the plan's `since`, fixed on purpose: Dagster counts what is missing from it to now, and a start
+that moved with the clock would let old days, and the backups recorded in them, drop out of the history.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
-
-# `end_offset=1`: the day and the hour that have begun are partitions already.
-FIRST_DAY = "2026-01-01"
-DAILY = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, timezone="UTC", end_offset=1)
-HOURLY = dg.HourlyPartitionsDefinition(start_date=f"{FIRST_DAY}-00:00", timezone="UTC", end_offset=1)
 
 # A run that was launched at 23:59 may start its work at 00:01, or have it tried again: a window that ended less
 # than this ago still counts as now.
 GRACE = timedelta(minutes=15)
+
+
+# `end_offset=1`: the day and the hour that have begun are partitions already.
+
+
+def daily(since: date) -> dg.DailyPartitionsDefinition:
+    return dg.DailyPartitionsDefinition(start_date=f"{since:%Y-%m-%d}", timezone="UTC", end_offset=1)
+
+
+def hourly(since: date) -> dg.HourlyPartitionsDefinition:
+    return dg.HourlyPartitionsDefinition(start_date=f"{since:%Y-%m-%d}-00:00", timezone="UTC", end_offset=1)
 
 
 def partition_of(partitions: dg.TimeWindowPartitionsDefinition, at: datetime) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dr_pipelines.metadata import DATABASE_BACKUPS, WAL_ARCHIVE, asset_key
+from dr_pipelines.metadata import DATABASE_BACKUPS, WAL_ARCHIVE, asset_key, owners, store_kind
 from dr_pipelines.plan import Plan
 
 
@@ -15,7 +15,9 @@ def wal_archives(plan: Plan) -> Iterator[dg.AssetSpec]:
         yield dg.AssetSpec(
             key=asset_key(server, WAL_ARCHIVE),
             group_name=DATABASE_BACKUPS,
-            kinds={"postgres"},
+            kinds={"postgres", store_kind(plan, server)},
+            owners=owners(plan),
+            tags={"dr/server": server},
             description=f"WAL of {server}, as the repository on its primary tier holds it. "
             f"The service `dr wal stream {server}` ships it; nothing here is materialized by a run.",
         )

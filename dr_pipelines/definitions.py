@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.checks import backup_checks
-from assets.database_backups import database_backups
+from assets.database_backups import RETRIES, database_backups
 from assets.wal_archive import wal_archives
 from dr_pipelines.jobs import backup_jobs
 from dr_pipelines.plan import default_plan_path, load_plan
@@ -16,11 +16,11 @@ from sensors.backups_due import due_sensors
 from sensors.wal_archive import wal_sensors
 
 
-def build_definitions(plan_path: Path) -> dg.Definitions:
+def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> dg.Definitions:
     """Raises `PlanError` when the plan is wrong."""
     plan = load_plan(plan_path)
     return dg.Definitions(
-        assets=[*database_backups(plan), *wal_archives(plan)],
+        assets=[*database_backups(plan, retries), *wal_archives(plan)],
         asset_checks=list(backup_checks(plan)),
         jobs=list(backup_jobs(plan)),
         schedules=list(backup_schedules(plan)),

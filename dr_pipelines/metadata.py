@@ -6,9 +6,11 @@ What does not belong here: deciding anything. It only turns our objects into Dag
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -16,7 +18,10 @@ from rich.filesize import decimal
 
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.errors import DrError
+from dr_pipelines.plan import Plan
+from dr_pipelines.plan.values import format_duration
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 
 if TYPE_CHECKING:
@@ -27,6 +32,10 @@ DATABASE_BACKUPS = "database_backups"
 FULL_BACKUP = "full_backup"
 INCREMENTAL_BACKUP = "incremental_backup"
 WAL_ARCHIVE = "wal_archive"
+TIER = "primary"
+"""Where backups are taken to, and what checks look at."""
+
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 def asset_key(server: str, thing: str) -> dg.AssetKey:
@@ -36,6 +45,35 @@ def asset_key(server: str, thing: str) -> dg.AssetKey:
 def identifier(server: str) -> str:
     """A server's name where Dagster takes only letters, digits and underscores (jobs, schedules, sensors, pools)."""
     return server.replace("-", "_")
+
+
+# --- what the plan says -------------------------------------------------------------------------------------
+
+
+def store_kind(plan: Plan, server: str) -> str:
+    """The icon of the store: `s3`, `azure`, or `file` for a directory."""
+    kind = plan.storage[plan.databases[server].storage.primary].type
+    return "file" if kind == "local" else kind
+
+
+def owners(plan: Plan) -> list[str]:
+    """Dagster's owners are addresses: those of the response team that are of e-mail."""
+    team = plan.communication.internal.response_team
+    return [address for member in team for address in member.reach if _EMAIL.fullmatch(address)]
+
+
+def promises(plan: Plan, server: str, kind: BackupKind) -> dict[str, Any]:
+    """What the plan promises of a server's backups, as an asset's metadata."""
+    asked = plan.databases[server]
+    schedule = asked.schedule.full if kind is BackupKind.FULL else asked.schedule.incremental
+    losses = [data.rpo for data in plan.data_classes.values() if data.server == server]
+    times = [system.rto for group in plan.systems.values() for system in group.values() if system.server == server]
+    return {
+        "schedule": schedule.text if schedule else "none",
+        "bucket": asked.storage.primary,
+        **({"promised_rpo": format_duration(min(losses))} if losses else {}),
+        **({"promised_rto": format_duration(min(times))} if times else {}),
+    }
 
 
 # --- backups ------------------------------------------------------------------------------------------------
@@ -69,6 +107,11 @@ def backup_metadata(manifest: BackupManifest | SealedWal, tier: str) -> dict[str
         "finished_at": dg.MetadataValue.timestamp(manifest.finished_at),
     }
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def exposure_metadata(exposed: timedelta | None) -> dict[str, Any]:
+    """`rpo_exposure_seconds`: what a loss right before this backup would have cost, were there no WAL stream."""
+    return {} if exposed is None else {"rpo_exposure_seconds": round(exposed.total_seconds(), 3)}
 
 
 def _backup_summary(manifest: BackupManifest, seconds: float) -> str:
@@ -137,23 +180,28 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Only what is transient is left to the retry policy; anything else fails the run at once, with its hint."""
+def failures(log: logging.Logger | dg.DagsterLogManager, *, tries_left: bool) -> Iterator[None]:
+    """Only what is transient is left to the retry policy; anything else fails the run at once, with its hint.
+
+    The last try is never left to the policy: Dagster would head its page with "Exceeded max_retries" and hide ours.
+    Where an error of ours was raised helps nobody who must act, so its stack trace goes to the log's debug level.
+    """
     try:
         yield
     except DrError as error:
-        raise failure(error) from error
+        log.debug(traceback.format_exc())
+        raise failure(error, tries_left=tries_left) from None
     except dg.Failure:
         raise
     except Exception as error:
         raise dg.Failure(f"unexpected {type(error).__name__}: {error}", allow_retries=False) from error
 
 
-def failure(error: DrError) -> dg.Failure:
+def failure(error: DrError, *, tries_left: bool = True) -> dg.Failure:
     metadata: dict[str, Any] = {"error": type(error).__name__, "exit_code": error.exit_code}
     if error.hint is not None:
         metadata["hint"] = error.hint
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.transient)
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.transient and tries_left)
 
 
 class LoggedProgress(Progress):

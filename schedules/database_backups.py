@@ -5,14 +5,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.partitions import DAILY, HOURLY, partition_of
+from assets.partitions import daily, hourly, partition_of
 from dr_pipelines.jobs import backup_job_name
 from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP
 from dr_pipelines.plan import Plan
+from dr_pipelines.plan.values import Schedule
 
 
 def backup_schedule(
-    server: str, thing: str, cron: str, partitions: dg.TimeWindowPartitionsDefinition
+    server: str, thing: str, schedule: Schedule, partitions: dg.TimeWindowPartitionsDefinition
 ) -> dg.ScheduleDefinition:
     """Runs from the start: a backup that the plan promises must not wait for someone to flip a switch."""
     job = backup_job_name(server, thing)
@@ -20,12 +21,16 @@ def backup_schedule(
     @dg.schedule(
         name=f"{job}_schedule",
         job_name=job,
-        cron_schedule=cron,
+        description=f"Takes the {thing.replace('_', ' ')} of {server} when the plan says so: {schedule.text}, in UTC.",
+        cron_schedule=schedule.cron,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
+        tags={"dr/server": server},
     )
-    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         key = partition_of(partitions, context.scheduled_execution_time)
+        if context.scheduled_execution_time < partitions.start:
+            return dg.SkipReason(f"the plan asks for backups of {server} since {partitions.start:%Y-%m-%d}")
         return dg.RunRequest(run_key=f"{server}:{thing}:{key}", partition_key=key)
 
     return _schedule
@@ -33,6 +38,6 @@ def backup_schedule(
 
 def backup_schedules(plan: Plan) -> Iterator[dg.ScheduleDefinition]:
     for server, asked in plan.databases.items():
-        yield backup_schedule(server, FULL_BACKUP, asked.schedule.full.cron, DAILY)
+        yield backup_schedule(server, FULL_BACKUP, asked.schedule.full, daily(asked.since))
         if asked.schedule.incremental is not None:
-            yield backup_schedule(server, INCREMENTAL_BACKUP, asked.schedule.incremental.cron, HOURLY)
+            yield backup_schedule(server, INCREMENTAL_BACKUP, asked.schedule.incremental, hourly(asked.since))

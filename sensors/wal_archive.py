@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.checks import TIER, WAL_HAS_NO_GAP, look_for_wal_gap, looked
+from assets.checks import WAL_HAS_NO_GAP, look_for_wal_gap, looked
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
-from dr_pipelines.metadata import WAL_ARCHIVE, asset_key, check_evaluation, identifier
+from dr_pipelines.metadata import TIER, WAL_ARCHIVE, asset_key, check_evaluation, identifier
 from dr_pipelines.plan import Plan
 from dr_pipelines.resources import SiteResource
 

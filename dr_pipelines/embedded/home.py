@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 import dr_pipelines
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import runs_as_root
 from dr_pipelines.embedded.postgres import bin_dir, free_port, give, os_user, own_folder
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
@@ -138,6 +139,7 @@ class Home:
             "DR_ARCHIVE_DIR": str(self.path / "stores" / "azure-cold-storage"),
             "DR_RECIPIENT": recipient,
             "DR_IDENTITY_FILE": str(self.path / "identity.txt"),
+            "DR_SINCE": SystemClock().now().strftime("%Y-%m-%d"),
             "DR_SHOP_HOST": "127.0.0.1",
             "DR_SHOP_PORT": str(free_port()),
             "DR_SHOP_BIN_DIR": str(bin_dir()),

@@ -65,6 +65,13 @@ def newest_due(cron: str, interval: timedelta, window: Window, now: datetime) ->
     return Due(window, tick)
 
 
+def exposure(backups: Iterable[BackupManifest], taken: BackupManifest) -> timedelta | None:
+    """From the state that the newest backup before `taken` holds to the state that `taken` holds: what would be lost
+    between them without WAL. None when it is the first."""
+    before = [backup.finished_at for backup in backups if backup.finished_at < taken.finished_at]
+    return taken.finished_at - max(before) if before else None
+
+
 def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Due) -> CheckResult:
     """A full serves where an incremental was due: it too is a point to recover from. One that was taken after the
     window serves too: what was due is how new the newest must be, and a repository begins in mid-day."""

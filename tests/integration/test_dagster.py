@@ -4,19 +4,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 
-from assets.partitions import DAILY, HOURLY, partition_of
+from assets.partitions import daily, hourly, partition_of
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.errors import AccessDenied, StoreUnavailable
 from dr_pipelines.metadata import asset_key, failure
 
 ROOT = Path(__file__).parents[2]
+DAILY, HOURLY = daily(date(2026, 1, 1)), hourly(date(2026, 1, 1))
 SERVERS = ("shop", "crm-eu", "ledger")
 
 
@@ -24,7 +26,7 @@ SERVERS = ("shop", "crm-eu", "ledger")
 def plan_path(tmp_path: Path) -> Path:
     """Three servers; every secret is missing, no store or server answers."""
     path = tmp_path / "plan.yaml"
-    server = {
+    server: dict[str, Any] = {
         "connection": {"host": "127.0.0.1", "port": 1, "password": "${ENV:DR_TEST_ABSENT_PASSWORD}"},
         "schedule": {"full": "daily", "incremental": "hourly"},
         "storage": {"primary": "bucket"},
@@ -36,9 +38,16 @@ def plan_path(tmp_path: Path) -> Path:
         "access_key_id": "${ENV:DR_TEST_ABSENT_ID}",
         "secret_access_key": "${ENV:DR_TEST_ABSENT_KEY}",
     }
-    databases = {name: server for name in SERVERS}
-    # As JSON, which is YAML too: no anchors for what is shared.
-    plan = {"version": 1, "name": "three", "storage": {"bucket": store}, "encryption": "none", "databases": databases}
+    member = {"name": "Lead", "role": "lead", "reach": ["+00 000", "incidents@three.example"]}
+    databases = {
+        name: {**server, "connection": {**server["connection"], "port": port}} for port, name in enumerate(SERVERS, 1)
+    }
+    plan = {
+        **{"version": 1, "name": "three", "storage": {"bucket": store}, "encryption": "none", "databases": databases},
+        "data_classes": {"users": {"rpo": "5 minutes", "server": "shop"}, "reports": "1 hour"},
+        "systems": {"critical": {"database": {"rto": "1 hour", "server": "shop"}}},
+        "communication": {"internal": {"response_team": [member]}},
+    }
     path.write_text(yaml.dump(plan, Dumper=_NoAnchors))
     return path
 
@@ -100,6 +109,13 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         assert graph.get(full).partitions_def == DAILY
         assert graph.get(incremental).partitions_def == HOURLY
         assert graph.get(wal).is_external
+        for key in (full, incremental, wal):
+            assert graph.get(key).kinds == {"postgres", "s3"}
+            assert graph.get(key).tags["dr/server"] == server
+            assert graph.get(key).owners == ["incidents@three.example"]
+        promised = {"schedule": "daily", "bucket": "bucket", "promised_rpo": "5 minutes", "promised_rto": "1 hour"}
+        said = {name: value for name, value in graph.get(full).metadata.items() if name in promised}
+        assert said == (promised if server == "shop" else {"schedule": "daily", "bucket": "bucket"})
         pools = {graph.get(key).pools and next(iter(graph.get(key).pools)) for key in (full, incremental)}
         assert pools == {f"postgres_{server.replace('-', '_')}"}
         checks = {
@@ -155,10 +171,24 @@ def test_schedules_ask_for_the_partition_of_their_tick(plan_path: Path, instance
         assert request.run_key == f"shop:{name}:{key}"
 
 
+def test_nothing_is_scheduled_before_the_plan_asks_for_it(plan_path: Path, instance: dg.DagsterInstance) -> None:
+    definitions = build_definitions(plan_path)
+    for name in ("full_backup", "incremental_backup"):
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=datetime(2025, 12, 31, 23, 0, tzinfo=UTC),
+            repository_def=definitions.get_repository_def(),
+        )
+        answer = definitions.get_schedule_def(f"shop_{name}_schedule").evaluate_tick(context)
+        assert not answer.run_requests
+        assert "since 2026-01-01" in (answer.skip_message or "")
+
+
 def test_only_what_can_succeed_is_tried_again() -> None:
     assert failure(StoreUnavailable("the store does not answer")).allow_retries
     refused = failure(AccessDenied("the store says no", hint="check the key with `dr store check`."))
     assert not refused.allow_retries
+    assert not failure(StoreUnavailable("the store does not answer"), tries_left=False).allow_retries
     assert refused.metadata["hint"].value == "check the key with `dr store check`."
 
 

@@ -1,14 +1,18 @@
 """Backups in Dagster's runs on a real server; the checks and sensors really read the store."""
 
+import tempfile
+import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.execution.plan.objects import UserFailureData
 
-from assets.partitions import DAILY, partition_of
+from assets.partitions import daily, partition_of
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.metadata import asset_key
@@ -18,13 +22,14 @@ from dr_pipelines.resources import SiteResource
 from dr_pipelines.storage.local import LocalStore
 from tests.support.live import Live
 
+DAILY = daily(date(2026, 1, 1))
 FULL, WAL = asset_key("shop", "full_backup"), asset_key("shop", "wal_archive")
 
 
 class Place:
     """A plan with one server and a local store, and the Dagster instance that runs it."""
 
-    def __init__(self, base: Path, port: int, instance: dg.DagsterInstance) -> None:
+    def __init__(self, base: Path, port: int, instance: dg.DagsterInstance, tries: int = 2) -> None:
         self.store, self.state, self.instance = base / "store", base / "state", instance
         self.plan_path = base / "plan.yaml"
         server = {
@@ -35,24 +40,31 @@ class Place:
         storage = {"disk": {"type": "local", "path": str(self.store)}}
         plan = {"version": 1, "name": "one", "state_dir": str(self.state), "storage": storage}
         self.plan_path.write_text(yaml.dump({**plan, "encryption": "none", "databases": {"shop": server}}))
-        self.definitions = build_definitions(self.plan_path)
+        self.definitions = build_definitions(self.plan_path, retries=dg.RetryPolicy(max_retries=tries, delay=0.2))
 
     @property
     def repository(self) -> Repository:
         return Repository(LocalStore(self.store, "disk"), Codec(1), "primary")
 
-    def backup(self) -> dg.ExecuteInProcessResult:
+    def backup(self, run_id: str | None = None) -> dg.ExecuteInProcessResult:
         job = self.definitions.resolve_job_def("shop_full_backup")
         key = partition_of(DAILY, datetime.now(UTC))
-        return job.execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False)
+        return job.execute_in_process(partition_key=key, instance=self.instance, raise_on_error=False, run_id=run_id)
 
-    def refusal(self) -> dg.Failure:
-        """What the asset's body raises; called directly, for in a run Dagster would wait and try again."""
-        asset = self.definitions.resolve_assets_def(FULL)
-        context = dg.build_asset_context(partition_key=partition_of(DAILY, datetime.now(UTC)))
-        with pytest.raises(dg.Failure) as caught:
-            asset(context, site=SiteResource(plan_path=str(self.plan_path)))
-        return caught.value
+    def refusal(self, retried: int) -> UserFailureData:
+        """What a person reads of a failed run, whose first words must be ours however often it was tried."""
+        result = self.backup()
+        assert not result.success
+        assert len([event for event in result.all_events if event.is_step_up_for_retry]) == retried
+        (failed, *_) = (event for event in result.all_events if event.is_step_failure)
+        told = failed.step_failure_data
+        assert told.user_failure_data is not None
+        assert told.error is not None
+        assert told.error.message.startswith(
+            f"dagster._core.definitions.events.Failure: {told.user_failure_data.description}"
+        )
+        assert told.error.cause is None
+        return told.user_failure_data
 
     def check(self, key: dg.AssetKey, name: str) -> dg.ExecuteInProcessResult:
         """One check alone, as the button in the UI runs it."""
@@ -131,16 +143,36 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
 def test_a_server_that_is_down_is_said_first_and_tried_again(place: Place, postgres18: EmbeddedPostgres) -> None:
     place.repository.initialise()
     postgres18.stop()
-    error = place.refusal()
-    assert error.allow_retries
+    error = place.refusal(retried=2)
     assert "127.0.0.1" in (error.description or "").splitlines()[0]
     assert error.metadata["error"].value == "ServerUnavailable"
     assert error.metadata["exit_code"].value == 20
 
 
+def test_a_server_that_comes_back_is_backed_up_in_the_same_run(postgres18: EmbeddedPostgres, tmp_path: Path) -> None:
+    run_id = str(uuid4())
+    with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
+        place = Place(tmp_path, postgres18.port, instance, tries=60)
+        place.repository.initialise()
+        postgres18.stop()
+
+        def bring_back() -> None:
+            while not instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY).records:
+                if over.wait(0.05):
+                    return
+            postgres18.start()
+
+        over, helper = threading.Event(), threading.Thread(target=bring_back)
+        helper.start()
+        result = place.backup(run_id)
+        over.set()
+        helper.join()
+        assert result.success
+        assert len(place.repository.backups("shop")) == 1
+
+
 def test_a_tier_that_is_no_repository_is_not_tried_again(place: Place) -> None:
-    error = place.refusal()
-    assert not error.allow_retries
+    error = place.refusal(retried=0)
     assert "dr repository init" in str(error.metadata["hint"].value)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.repository.due import Window, backup_is_there, newest_due
+from dr_pipelines.repository.due import Window, backup_is_there, exposure, newest_due
 from dr_pipelines.repository.layout import BackupKind, label_for
 from dr_pipelines.repository.manifest import Archive, BackupManifest, Encoding, StoredObject
 
@@ -80,3 +80,11 @@ def test_a_newer_backup_than_the_one_that_was_due_serves() -> None:
     assert result.passed
     assert "newer" in result.summary
     assert not backup_is_there([backup("2026-11-24T12:59", BackupKind.FULL)], BackupKind.INCREMENTAL, hour).passed
+
+
+def test_exposure_reaches_back_to_the_backup_before() -> None:
+    first, second = backup("2026-11-24T02:00", BackupKind.FULL), backup("2026-11-24T03:00", BackupKind.INCREMENTAL)
+    third = backup("2026-11-24T05:00", BackupKind.INCREMENTAL)
+    assert exposure([first], first) is None
+    assert exposure([first, second, third], second) == HOUR
+    assert exposure([third, first, second], third) == 2 * HOUR

@@ -1,12 +1,13 @@
 """A backup can only be taken into the partition of now."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from assets.partitions import DAILY, GRACE, HOURLY, guard, partition_of, refusal
+from assets.partitions import GRACE, daily, guard, hourly, partition_of, refusal
 
+DAILY, HOURLY = daily(date(2026, 1, 1)), hourly(date(2026, 1, 1))
 NOON = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 
 
