@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Sequence
@@ -84,6 +85,23 @@ def list_backups(site: Site, server: str, tier: str = "primary") -> Catalog:
     repository = site.read_only_repository(server, tier)
     repository.check_format()
     return repository.catalog(server)
+
+
+def find_backup(site: Site, label: str, tier: str = "primary", server: str | None = None) -> BackupManifest:
+    """A backup by its label, or the `latest`; without a server, of whichever server of the plan has it.
+
+    Raises `BackupNotFound`; `UsageError` when `latest` could be of several servers.
+    """
+    servers = [server] if server else [name for name in site.plan.databases if tier in site.tiers(name)]
+    if label == "latest" and len(servers) > 1:
+        raise UsageError(f"the plan has {len(servers)} servers", hint=f"name one of them: {', '.join(servers)}.")
+    for name in servers:
+        with contextlib.suppress(BackupNotFound):
+            return _labelled(site.read_only_repository(name, tier), name, label)
+    raise BackupNotFound(
+        f"no backup {label!r} of {' or '.join(servers) or 'any server'} on {tier}",
+        hint=f"`dr list --tier {tier}` shows those that there are.",
+    )
 
 
 def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:

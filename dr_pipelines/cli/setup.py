@@ -11,7 +11,7 @@ import typer
 from ruamel.yaml import YAML
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, MaybeServer, ServerName, TierOption, settings
+from dr_pipelines.cli.context import Json, MaybeServer, TierOption, settings
 from dr_pipelines.cli.output import moment, out, print_checks, print_facts, print_json, print_table, size
 from dr_pipelines.errors import CheckFailed, DrError, NotProven, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
@@ -126,9 +126,19 @@ def repository_list(server: MaybeServer = None, tier: TierOption = None, as_json
 
 
 @repository_app.command("show")
-def repository_show(server: ServerName, label: str, tier: TierOption = None, as_json: Json = False) -> None:
+def repository_show(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[SERVER] LABEL", help="A backup's label, or latest; the server only where needed."),
+    ],
+    tier: TierOption = None,
+    as_json: Json = False,
+) -> None:
     """One backup's manifest."""
-    manifest = settings.site().read_only_repository(server, tier or "primary").backup(server, label)
+    if len(words) > 2:
+        raise UsageError("`dr repository show` takes a server and a label, no more")
+    server, label = words if len(words) == 2 else (None, words[0])
+    manifest = operations.find_backup(settings.site(), label, tier or "primary", server)
     document: dict[str, Any] = manifest.model_dump(mode="json")
     if as_json:
         print_json(document)

@@ -136,6 +136,16 @@ def test_an_error_is_json_where_json_was_asked_for(dr: Dr) -> None:
     assert "dr repository init" in told["hint"]
 
 
+def test_a_backup_is_shown_by_its_label_alone(dr: Dr) -> None:
+    dr("repository", "init")
+    for words in (["latest"], ["20261124T020000Z-full"], ["shop", "latest"]):
+        done = dr("repository", "show", *words)
+        assert done.returncode == 12
+        assert "of shop on primary" in done.stderr
+        assert "dr list --tier primary" in done.stderr
+    assert dr("repository", "show", "shop", "one", "two").returncode == 2
+
+
 def test_an_empty_repository_lists_nothing(dr: Dr) -> None:
     dr("repository", "init")
     assert json.loads(dr("list", "shop", "--json").stdout)["backups"] == []
