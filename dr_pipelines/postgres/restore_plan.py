@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NoReturn
 
 from dr_pipelines.errors import TargetUnreachable, UsageError, WalGap
 from dr_pipelines.lsn import Lsn, Timeline
@@ -35,7 +35,7 @@ class RecoveryTarget:
         if (wanted is None) != (self.value is None) or (wanted and not isinstance(self.value, wanted)):
             raise UsageError(f"the recovery target {self.kind!r} does not go with {self.value!r}")
         if isinstance(self.value, datetime) and self.value.tzinfo is None:
-            raise UsageError("a recovery target time needs a time zone", hint="Write it as 2026-11-23T10:00:00Z.")
+            raise UsageError("a recovery target time needs a time zone", hint="write it as 2026-11-23T10:00:00Z.")
         if self.kind == "xid" and not str(self.value).isdigit():
             raise UsageError(f"not a transaction id: {self.value!r}")
 
@@ -104,14 +104,12 @@ def plan_restore(
     *,
     label: str | None = None,
     use_incrementals: UseIncrementals = "auto",
-    trust_provisional: bool = False,
 ) -> RestorePlan:
     """All backups of one system. `label` restricts the choice to one backup.
 
     Raises `TargetUnreachable` when no backup with the WAL that is there reaches the target, `WalGap` when it is a gap
     that is in the way.
     """
-    by_label = {backup.label: backup for backup in backups}
     chosen = [backup for backup in backups if label is None or backup.label == label]
     if not chosen:
         raise TargetUnreachable(
@@ -120,33 +118,28 @@ def plan_restore(
     timeline = target.timeline or _newest_timeline(chosen, spans, histories)
     path = lineage(timeline, histories)
     on_path = [backup for backup in chosen if _is_on(backup.timeline, backup.stop_lsn, path)]
-    usable = [backup for backup in on_path if _before(backup, target)]
-    if not usable:
-        raise TargetUnreachable(
-            f"no backup on timeline {timeline.id} ends before the target {target}",
-            hint=f"The oldest backup ends at {_moment(min(chosen, key=lambda b: b.stop_lsn))}; ask for a later target.",
-        )
-    ways = []
-    for backup in usable:
-        chain = chain_of(backup, by_label)
-        if chain is None or (use_incrementals == "never" and len(chain) > 1):
-            continue
-        end = covered_until(backup, spans, path)
-        if end is not None and _reaches(end, target):
-            ways.append(_candidate(chain, end, target, spans, path))
+    chains = _chains(on_path, backups, timeline, use_incrementals)
+    ends = {backup.label: covered_until(backup, spans, path) for backup in on_path}
+    _refuse_too_early(chains, ends, target)
+    ways = [
+        _candidate(chain, end, target)
+        for chain in chains
+        if _before(chain[-1], target) and (end := ends[chain[-1].label]) is not None and _reaches(end, target)
+    ]
     if not ways:
-        _raise_unreachable(usable, spans, path, target)
-    furthest = max(covered for way in ways if (covered := covered_until(way.chain[-1], spans, path)) is not None)
+        _raise_unreachable(chains, ends, spans, path, target)
+    furthest = max(end for way in ways if (end := ends[way.label]) is not None)
     if target.kind in ("latest", "time", "xid", "name"):
         # A backup whose WAL ends at a gap would end early; only those that get furthest are equal ways.
-        ways = [way for way in ways if covered_until(way.chain[-1], spans, path) == furthest]
-    trusted = trust_provisional or use_incrementals == "always"
-    ways.sort(key=lambda way: (way.provisional is not None and not trusted, way.estimated_seconds))
-    if use_incrementals == "always":
-        ways.sort(key=lambda way: len(way.chain) == 1)
-    if target.kind == "immediate":
-        ways.sort(key=lambda way: way.chain[-1].stop_lsn, reverse=True)
-    return RestorePlan(target, timeline, tuple(ways), furthest, tuple(_notes(ways[0], ways)))
+        ways = [way for way in ways if ends[way.label] == furthest]
+    resumes = _resumes(furthest, spans, path)
+    if target.kind == "latest" and resumes is not None:
+        raise WalGap(
+            f"WAL is missing between {furthest} and {resumes}, and no backup was taken after it",
+            hint=f"restore what lies before the gap with --lsn {furthest}, or restore from another tier (--tier).",
+        )
+    ways = _in_order(ways, target, use_incrementals)
+    return RestorePlan(target, timeline, tuple(ways), furthest, tuple(_notes(ways, furthest, resumes, target)))
 
 
 def chain_of(backup: BackupManifest, by_label: Mapping[str, BackupManifest]) -> tuple[BackupManifest, ...] | None:
@@ -170,18 +163,59 @@ def lineage(timeline: Timeline, histories: Mapping[Timeline, Switch]) -> dict[Ti
 
 
 def covered_until(backup: BackupManifest, spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None]) -> Lsn | None:
-    """The newest LSN that replay from `backup` reaches along `path`; None when it cannot even become consistent."""
-    at, timeline = backup.start_lsn, backup.timeline
-    for step in sorted(moment for moment in path if moment >= timeline):
-        span = next((s for s in spans if s.timeline == step and s.start <= at <= s.end), None)
+    """The newest LSN that replay from `backup` reaches along `path`; None when it cannot even become consistent.
+
+    The segment in which a timeline was left begins the next one too, so the end of the old one may be missing.
+    """
+    at = backup.start_lsn
+    for step in sorted(timeline for timeline in path if timeline >= backup.timeline):
         left_at = path[step]
-        if span is None:
-            break
-        if left_at is not None and span.end < left_at:
-            at = span.end
-            break
-        at = span.end if left_at is None else left_at
+        for span in spans:
+            if span.timeline == step and span.start <= at <= span.end:
+                at = span.end if left_at is None else min(span.end, left_at)
+                break
     return at if at >= backup.stop_lsn and at > backup.start_lsn else None
+
+
+def _chains(
+    on_path: Sequence[BackupManifest],
+    backups: Sequence[BackupManifest],
+    timeline: Timeline,
+    use_incrementals: UseIncrementals,
+) -> list[tuple[BackupManifest, ...]]:
+    """The whole chains that may be used. Raises `TargetUnreachable` when there is none."""
+    if not on_path:
+        raise TargetUnreachable(
+            f"no backup leads to timeline {timeline.id}", hint="`dr list` shows each backup's timeline; see --timeline."
+        )
+    by_label = {backup.label: backup for backup in backups}
+    whole = [chain for backup in on_path if (chain := chain_of(backup, by_label)) is not None]
+    if not whole:
+        raise TargetUnreachable(
+            f"{on_path[-1].label} builds on {on_path[-1].parent}, and its chain is not whole",
+            hint="restore from another tier (--tier); `dr list` shows what there is.",
+        )
+    allowed = [chain for chain in whole if use_incrementals != "never" or len(chain) == 1]
+    if not allowed:
+        raise TargetUnreachable(
+            "there are only incremental backups to restore from, and they are not to be used",
+            hint="leave out --use-incrementals never, or --label.",
+        )
+    return allowed
+
+
+def _refuse_too_early(
+    chains: Sequence[tuple[BackupManifest, ...]], ends: Mapping[str, Lsn | None], target: RecoveryTarget
+) -> None:
+    newest = [chain[-1] for chain in chains]
+    if any(_before(backup, target) for backup in newest):
+        return
+    consistent = [backup for backup in newest if ends[backup.label] is not None]
+    oldest = min(consistent or newest, key=lambda backup: backup.stop_lsn)
+    raise TargetUnreachable(
+        f"the target {target} lies before the oldest point that can be restored: {_moment(oldest)}",
+        hint=f"ask for {_moment(oldest)} or later, or for an older backup on another tier (--tier).",
+    )
 
 
 def _is_on(timeline: Timeline, lsn: Lsn, path: Mapping[Timeline, Lsn | None]) -> bool:
@@ -216,18 +250,12 @@ def _newest_timeline(
         if timeline.id > 1 and timeline not in histories:
             raise WalGap(
                 f"the history file of timeline {timeline.id} is missing",
-                hint="Name the timeline to restore to with --timeline, or restore from another tier.",
+                hint="name the timeline to restore to with --timeline, or restore from another tier.",
             )
     return max(backup.timeline for backup in backups)
 
 
-def _candidate(
-    chain: tuple[BackupManifest, ...],
-    end: Lsn,
-    target: RecoveryTarget,
-    spans: Sequence[WalSpan],
-    path: Mapping[Timeline, Lsn | None],
-) -> Candidate:
+def _candidate(chain: tuple[BackupManifest, ...], end: Lsn, target: RecoveryTarget) -> Candidate:
     newest = chain[-1]
     stop = target.value if isinstance(target.value, Lsn) else newest.stop_lsn if target.kind == "immediate" else end
     wal = max(0, stop - newest.start_lsn)
@@ -236,34 +264,59 @@ def _candidate(
     return Candidate(chain, newest.start_lsn, wal, size / FETCH_RATE + wal / REPLAY_RATE + START_SECONDS, provisional)
 
 
+def _in_order(ways: Sequence[Candidate], target: RecoveryTarget, use_incrementals: UseIncrementals) -> list[Candidate]:
+    """What is proven before what is faster, unless a person wants otherwise."""
+    if target.kind == "immediate":
+        return sorted(ways, key=lambda way: way.chain[-1].stop_lsn, reverse=True)
+    if use_incrementals == "always":
+        return sorted(ways, key=lambda way: (len(way.chain) == 1, way.estimated_seconds))
+    return sorted(ways, key=lambda way: (way.provisional is not None, way.estimated_seconds))
+
+
+def _resumes(end: Lsn, spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None]) -> Lsn | None:
+    """Where WAL of `path` goes on after a gap at `end`."""
+    later = [span.start for span in spans if span.start > end and _is_on(span.timeline, span.start, path)]
+    return min(later, default=None)
+
+
 def _raise_unreachable(
-    usable: Sequence[BackupManifest],
+    chains: Sequence[tuple[BackupManifest, ...]],
+    ends: Mapping[str, Lsn | None],
     spans: Sequence[WalSpan],
     path: Mapping[Timeline, Lsn | None],
     target: RecoveryTarget,
-) -> None:
-    ends = [end for backup in usable if (end := covered_until(backup, spans, path)) is not None]
-    if not ends:
+) -> NoReturn:
+    """The target lies after all that can be replayed: in a gap, or beyond the end."""
+    reached = [ends[chain[-1].label] for chain in chains if _before(chain[-1], target)]
+    newest = max((end for end in reached if end is not None), default=None)
+    if newest is None:
         raise WalGap(
             "the WAL that the backups need to become consistent is not there",
-            hint="Restore from another tier (--tier), or see `dr status` for the gap.",
+            hint="restore from another tier (--tier), or see `dr status` for the gap.",
         )
-    newest = max(ends)
-    later = [s.start for s in spans if s.timeline in path and s.start > newest]
-    where = f"; then WAL is missing until {min(later)}" if later else ""
-    raise TargetUnreachable(
-        f"the target {target} lies after the newest WAL that can be replayed: {newest}{where}",
-        hint=f"Ask for a target up to {newest}, for latest, or for another tier (--tier).",
+    resumes = _resumes(newest, spans, path)
+    if resumes is None:
+        raise TargetUnreachable(
+            f"the target {target} lies after the newest WAL that can be replayed: {newest}",
+            hint=f"ask for a target up to {newest}, for latest, or for another tier (--tier).",
+        )
+    after = [chain[-1] for chain in chains if chain[-1].stop_lsn > newest and ends[chain[-1].label] is not None]
+    later = f" or from {_moment(min(after, key=lambda backup: backup.stop_lsn))} on" if after else ""
+    raise WalGap(
+        f"the target {target} cannot be reached: WAL is missing between {newest} and {resumes}",
+        hint=f"ask for a target up to {newest}{later}, or for another tier (--tier).",
     )
 
 
 def _moment(backup: BackupManifest) -> str:
-    return f"{backup.finished_at.isoformat()} ({backup.stop_lsn})"
+    return f"{backup.stop_lsn} ({backup.finished_at:%Y-%m-%dT%H:%M:%SZ})"
 
 
-def _notes(best: Candidate, ways: Sequence[Candidate]) -> list[str]:
-    if best.provisional is None and any(way.provisional for way in ways):
-        return ["incrementals are provisional on this PostgreSQL, so a chain without one and more WAL is taken"]
+def _notes(ways: Sequence[Candidate], furthest: Lsn, resumes: Lsn | None, target: RecoveryTarget) -> Iterator[str]:
+    best = ways[0]
     if best.provisional is not None:
-        return [f"the chain holds a provisional incremental ({best.provisional})"]
-    return []
+        yield f"the chain holds a provisional incremental ({best.provisional})"
+    elif any(way.provisional for way in ways):
+        yield "incrementals are provisional on this PostgreSQL, so a chain without one and more WAL is taken"
+    if resumes is not None and target.kind in ("time", "xid", "name"):
+        yield f"WAL is missing between {furthest} and {resumes}: a target that lies after {furthest} is not reached"

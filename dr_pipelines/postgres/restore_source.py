@@ -33,7 +33,7 @@ def find_sources(request: RestoreRequest, repositories: Sequence[Repository]) ->
     trouble: DrError | None = None
     for repository in repositories:
         try:
-            found.append(_source(request, repository))
+            found.append(_source(request, repository, notes))
         except (StoreError, RepositoryError, RestoreError) as error:
             trouble = trouble or error
             notes.append(f"{repository.tier} cannot be used: {error.message}")
@@ -42,9 +42,12 @@ def find_sources(request: RestoreRequest, repositories: Sequence[Repository]) ->
     return found, notes
 
 
-def _source(request: RestoreRequest, repository: Repository) -> Source:
+def _source(request: RestoreRequest, repository: Repository, notes: list[str]) -> Source:
+    """Adds to `notes` what of the tier is not understood: it may be the backup that a person expects."""
     repository.check_format()
-    backups = repository.backups(request.server)
+    catalog = repository.catalog(request.server)
+    backups = catalog.backups
+    notes += catalog.problems
     wanted = _wanted(request, repository, backups)
     of_system = tuple(backup for backup in backups if backup.system_id == wanted.system_id)
     archive = repository.wal(request.server, wanted.system_id)
