@@ -146,7 +146,8 @@ def write_notes(data_dir: Path, settings: Mapping[str, str], notes: Sequence[str
                 "to",
                 f"  {END}",
                 "and restart the server. Scheduled jobs run from then on (shared_preload_libraries); subscriptions do",
-                "once they are enabled.",
+                "once they are enabled. Where synchronous_standby_names is set, commits wait until `dr wal stream` or",
+                "a standby is connected to this server.",
                 f"postgresql.conf{ORIGINAL}, where there is one, is the configuration as it was in the backup.",
                 "",
             ]

@@ -3,19 +3,30 @@ after is not."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.commands import Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder
-from dr_pipelines.errors import KeyUnusable, RestoreError, StoreUnavailable, TargetInUse, WalGap
+from dr_pipelines.commands import Command, Runner
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, free_port, open_folder
+from dr_pipelines.errors import (
+    CommandFailed,
+    KeyUnusable,
+    RestoreError,
+    StoreUnavailable,
+    TargetInUse,
+    UsageError,
+    WalGap,
+)
 from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres import configuration
 from dr_pipelines.postgres.neutralise import NOTES_FILE
 from dr_pipelines.postgres.restore import RestoreReport, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
@@ -44,9 +55,9 @@ class Past:
         with running(report.data_dir) as server:
             return [int(row) for row in server.psql("SELECT id FROM orders ORDER BY id").split()]
 
-    def restore(self, name: str, target: RecoveryTarget, *repositories: Repository) -> RestoreReport:
+    def restore(self, name: str, target: RecoveryTarget, *repositories: Repository, **options: Any) -> RestoreReport:
         return restore(
-            self.live.request(self.base / name, target),
+            replace(self.live.request(self.base / name, target), **options),
             repositories or [self.live.repository],
             clock=SystemClock(),
             runner=Runner(),
@@ -54,11 +65,24 @@ class Past:
         )
 
 
+def typed(command: str) -> str:
+    """What a person at a terminal gets for a command of the report."""
+    return Runner().run(Command(["sh", "-c", command], timeout=120)).stdout.strip()
+
+
+def asked(report: RestoreReport, what: str, question: str) -> str:
+    return typed(f"{report.commands[what]} -XAtc {shlex.quote(question)}")
+
+
 @pytest.fixture(scope="module")
 def past(identity: tuple[str, str]) -> Iterator[Past]:
     base = open_folder("dr-test-past-")
-    server = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",))
+    small = {"shared_buffers": "8MB", "fsync": "off"}
+    server = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",), settings=small)
     server.start()
+    for name in ("template0", "template1"):  # two thirds of the files of an empty server
+        server.psql(f"ALTER DATABASE {name} IS_TEMPLATE false")
+        server.psql(f"DROP DATABASE {name}")
     repository = Repository(LocalStore(base / "store", "primary"), Codec(1, (identity[1],), (identity[0],)), "primary")
     repository.initialise()
     live = Live(server, repository, base / "state")
@@ -92,8 +116,21 @@ def test_time(past: Past) -> None:
     assert past.rows("time", RecoveryTarget("time", past.moments[3])) == [1, 2, 3]
 
 
-def test_lsn(past: Past) -> None:
-    assert past.rows("lsn", RecoveryTarget("lsn", past.ends[2])) == [1, 2]
+def test_lsn_and_a_server_that_waits_there_to_be_looked_at(past: Past) -> None:
+    target = RecoveryTarget("lsn", past.ends[2])
+    report = past.restore("lsn", target, action="pause", start=True, port=free_port(), socket_dir=past.base)
+    try:
+        look = "look at it, read-only"
+        assert asked(report, look, "SELECT pg_is_in_recovery(), max(id) FROM orders") == "t|2"
+        with pytest.raises(CommandFailed, match="read-only"):
+            asked(report, look, "DELETE FROM orders")
+        assert asked(report, look, "SELECT pg_last_wal_replay_lsn()") == str(report.reached_lsn)
+        assert report.timeline == Timeline(1)
+        typed(report.commands["promote it"])
+        assert asked(report, look, "SELECT pg_is_in_recovery(), max(id) FROM orders") == "f|2"
+    finally:
+        typed(report.commands["stop it"])
+    assert not (report.data_dir / "postmaster.pid").exists()
 
 
 @pytest.mark.parametrize(("inclusive", "rows"), [(True, [1, 2, 3, 4]), (False, [1, 2, 3])])
@@ -101,16 +138,50 @@ def test_xid(past: Past, inclusive: bool, rows: list[int]) -> None:
     assert past.rows(f"xid-{inclusive}", RecoveryTarget("xid", past.xids[4], inclusive)) == rows
 
 
-def test_named_restore_point(past: Past) -> None:
-    assert past.rows("name", RecoveryTarget("name", "after_4")) == [1, 2, 3, 4]
+def test_named_restore_point_and_a_server_that_is_not_promoted_until_told(past: Past) -> None:
+    target = RecoveryTarget("name", "after_4")
+    report = past.restore("name", target, action="shutdown", port=free_port(), socket_dir=past.base)
+    stop = f"{report.commands['promote it'].split(' -w ')[0]} stop"
+    psql = f"{bin_dir()}/psql -h {past.base} -p {configuration.read(report.data_dir)['port']} -U postgres -XAtc "
+    question = shlex.quote("SELECT pg_is_in_recovery(), max(id) FROM orders")
+    for command, answer in (("look at it first, read-only", "t|4"), ("promote it", "f|4")):
+        typed(report.commands[command])
+        assert typed(psql + question) == answer
+        typed(stop)
 
 
-def test_immediate(past: Past) -> None:
-    assert past.rows("immediate", RecoveryTarget("immediate")) == []
+def test_immediate_and_started(past: Past) -> None:
+    target, port = RecoveryTarget("immediate"), free_port()
+    report = past.restore("immediate", target, start=True, port=port, socket_dir=past.base)
+    try:
+        assert asked(report, "look at it", "SELECT pg_is_in_recovery(), count(*) FROM orders") == "f|0"
+        # Beside it, over what a killed restore left; the port is taken.
+        left = past.base / "beside.partial" / "base"
+        left.mkdir(parents=True)
+        (past.base / "beside.wal").mkdir()
+        with pytest.raises(RestoreError, match=r"could not be started[^$]*in use") as caught:
+            past.restore("beside", target, start=True, port=port, socket_dir=past.base)
+        assert str(past.base / "beside") in str(caught.value.hint)
+        assert (past.base / "beside" / "PG_VERSION").exists()
+        assert {path.name for path in past.base.glob("beside*")} == {"beside"}
+    finally:
+        typed(report.commands["stop it"])
 
 
-def test_latest_and_what_the_server_must_not_do(past: Past) -> None:
-    report = past.restore("latest", LATEST)
+@pytest.mark.parametrize("options", [{"action": "pause"}, {"action": "shutdown"}], ids=str)
+def test_latest_is_no_target_to_stay_at(past: Past, options: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="latest"):
+        past.restore("stays", LATEST, **options)
+    with pytest.raises(UsageError, match="ends as soon as"):
+        past.restore("stays", RecoveryTarget("immediate"), action="shutdown", start=True)
+
+
+def test_latest_from_the_second_tier_and_what_the_server_must_not_do(past: Past) -> None:
+    good = past.live.repository
+    down = Repository(FaultyStore(good.store, fail_at=1, stays_down=True), good.codec, "primary")
+    report = past.restore("latest", LATEST, down, Repository(good.store, good.codec, "secondary"))
+    assert report.tier == "secondary"
+    assert any("primary cannot be used" in note for note in report.notes)
     data_dir = report.data_dir
     with running(data_dir) as server:
         assert server.psql("SELECT max(id) FROM orders") == "5"
@@ -164,23 +235,12 @@ def test_the_preview_names_the_last_commit_before_the_target(past: Past) -> None
     assert not (past.base / "p").exists()
 
 
-def test_a_store_that_is_down_gives_way_to_the_next_and_is_named(past: Past, tmp_path: Path) -> None:
-    good = past.live.repository
-    down = Repository(FaultyStore(good.store, fail_at=1, stays_down=True), good.codec, "primary")
-    report = past.restore("second", LATEST, down, Repository(good.store, good.codec, "secondary"))
-    assert report.tier == "secondary"
-    assert any("primary cannot be used" in note for note in report.notes)
-    with pytest.raises(StoreUnavailable):
-        past.restore("none", LATEST, down)
-    assert not list(past.base.glob("none*"))
-
-
-def test_a_store_that_goes_down_at_any_later_call_promotes_nothing(past: Past) -> None:
+def test_a_store_that_goes_down_at_any_call_promotes_nothing(past: Past) -> None:
     good = past.live.repository
     counting = FaultyStore(good.store)
     past.restore("whole", LATEST, Repository(counting, good.codec, "primary"))
-    for share in (3, 2):
-        faulty = FaultyStore(good.store, fail_at=counting.calls * (share - 1) // share, stays_down=True)
+    for call in (1, counting.calls // 2, counting.calls * 2 // 3):
+        faulty = FaultyStore(good.store, fail_at=call, stays_down=True)
         with pytest.raises((RestoreError, StoreUnavailable)):
             past.restore("cut", LATEST, Repository(faulty, good.codec, "primary"))
         assert not list(past.base.glob("cut*"))
@@ -230,12 +290,3 @@ def test_programs_of_another_version_are_refused_before_anything_is_fetched(past
         with pytest.raises(RestoreError, match=said):
             restore(request, [past.live.repository], clock=SystemClock(), runner=Runner(), progress=Silent())
     assert not list(past.base.glob("wrong*"))
-
-
-def test_what_a_killed_restore_left_is_removed(past: Past) -> None:
-    left = past.base / "again.partial" / "base"
-    left.mkdir(parents=True)
-    (past.base / "again.wal").mkdir()
-    past.restore("again", RecoveryTarget("immediate"))
-    assert not left.exists()
-    assert {path.name for path in past.base.glob("again*")} == {"again"}
