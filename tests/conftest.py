@@ -65,9 +65,18 @@ def s3_server(tmp_path: Path) -> Iterator[EmbeddedS3]:
     server.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def shared_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    """`rclone serve s3` for tests that make buckets of their own and leave the server alone."""
+    server = EmbeddedS3(tmp_path_factory.mktemp("rclone") / "s3")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
 def moto_port() -> Iterator[int]:
-    """moto's S3 server: versioning, object lock and conditional writes, any credentials."""
+    """moto's S3 server: versioning, object lock and conditional writes, any credentials. Make a bucket of your own."""
     program = str(Path(sys.executable).with_name("moto_server"))
     port = _free_port()
     with _serving(Command([program, "-H", "127.0.0.1", "-p", str(port)]), port):

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from azure.core.exceptions import AzureError, HttpResponseError, IncompleteReadError, ServiceRequestError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
 
 from dr_pipelines.errors import (
     AccessDenied,
+    DrError,
     IntegrityError,
     ObjectExists,
-    ObjectLocked,
     ObjectNotFound,
     StoreError,
     StoreUnavailable,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
+from dr_pipelines.storage.refusals import refusal, unreachable
 
 _PIECE = 4 * 1024 * 1024
-_BLOCK = 64 * 1024 * 1024
+_BLOCK = 72 * 1024 * 1024
+"""A whole pack is one put: encryption can make it a little larger than 64 MiB."""
 
 
 def make_container_client(
@@ -39,7 +41,8 @@ def make_container_client(
     read_timeout: float = 120,
 ) -> ContainerClient:
     """`credential` is an account key, a SAS token or one of Azure's credential objects; without it Azure's default
-    chain of credentials is used. `block_size` in bytes: what is larger is put in blocks; timeouts in seconds."""
+    chain of credentials is used. `block_size` in bytes: what is larger is put in blocks; timeouts in seconds. The SDK
+    copies what it sends in one piece: a put holds its body twice, or one block of at most 4 MiB more."""
     if credential is None:
         from azure.identity import DefaultAzureCredential  # slow to import, seldom needed
 
@@ -50,7 +53,7 @@ def make_container_client(
         credential,
         retry_total=0,
         max_single_put_size=block_size,
-        max_block_size=block_size,
+        max_block_size=min(block_size, _PIECE),
         connection_timeout=connect_timeout,
         read_timeout=read_timeout,
         **versioned,
@@ -60,34 +63,33 @@ def make_container_client(
 
 class AzureStore:
     """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service checks; a
-    larger one is read back."""
+    larger one is read back. The blocks of an upload that fails are no object: no listing shows them, and the service
+    drops them after a week."""
 
-    def __init__(self, container: ContainerClient, name: str | None = None, *, block_size: int = _BLOCK) -> None:
-        self._block_size = block_size
+    def __init__(
+        self, container: ContainerClient, name: str | None = None, *, block_size: int = _BLOCK, page_size: int = 5000
+    ) -> None:
+        self._block_size, self._page_size = block_size, page_size
         self._container = container
         self.name = name or str(container.container_name)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(conditional_put=True, confirms_digest=True)
+        return Capabilities(conditional_put=True, confirms_digest=True, largest_put=self._block_size)
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
         if retain_until is not None:
-            raise StoreError(f"{self.name} was not opened for locking objects")
+            raise self._no_lock()
+        checked(key)
+        if not body.matches():  # the service checks MD5, which the SDK takes from the bytes it sends
+            raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
         try:
             with self._told(key):
-                self._container.upload_blob(
-                    checked(key),
-                    BodyReader(body),
-                    length=body.size,
-                    overwrite=not if_absent,
-                    validate_content=True,
-                    content_settings=ContentSettings(content_type="application/octet-stream"),
-                )
+                self._send(key, body, if_absent=if_absent)
         except ObjectExists:
-            if self._digest(key) != body.sha256:
+            if sha256_of(self.open(key)) != body.sha256:
                 raise
-        if body.size > self._block_size and self._digest(key) != body.sha256:
+        if body.size > self._block_size and sha256_of(self.open(key)) != body.sha256:
             self.delete(key)
             raise IntegrityError(f"{self.name} does not hold under {key} what was sent; it was removed")
         return self.stat(key)
@@ -104,7 +106,8 @@ class AzureStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         with self._told(prefix):
-            for blob in self._container.list_blobs(name_starts_with=prefix or None):
+            blobs = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=self._page_size)
+            for blob in blobs:
                 yield ObjectInfo(blob.name, int(blob.size), blob.last_modified)
 
     def delete(self, key: str) -> None:
@@ -115,7 +118,20 @@ class AzureStore:
             return
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
-        raise StoreError(f"{self.name} was not opened for locking objects")
+        raise self._no_lock()
+
+    def _no_lock(self) -> StoreError:
+        return StoreError(f"{self.name} was not opened for locking objects", hint="keep locked copies on another tier.")
+
+    def _send(self, key: str, body: Body, *, if_absent: bool) -> None:
+        self._container.upload_blob(
+            key,
+            BodyReader(body),
+            length=body.size,
+            overwrite=not if_absent,
+            validate_content=True,
+            content_settings=ContentSettings(content_type="application/octet-stream"),
+        )
 
     def _pieces(self, key: str, offset: int, count: int) -> Iterator[bytes]:
         position, end = offset, offset + count
@@ -125,46 +141,34 @@ class AzureStore:
                     key, offset=position, length=min(_PIECE, end - position)
                 ).readall()
                 if not piece:
-                    raise StoreUnavailable(f"{self.name}: {key} ended after {position} bytes")
+                    raise StoreUnavailable(
+                        f"{self.name}: {key} ended after {position} bytes", hint="run the command again."
+                    )
                 position += len(piece)
                 yield piece
-
-    def _digest(self, key: str) -> str:
-        digest = hashlib.sha256()
-        for piece in self.open(key):
-            digest.update(piece)
-        return digest.hexdigest()
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         try:
             yield
+        except ClientAuthenticationError as error:
+            raise AccessDenied(f"{self.name}: {_plain(error)}", hint="check the keys of this store.") from error
         except HttpResponseError as error:
-            raise self._error(error, key) from error
-        except (ServiceRequestError, IncompleteReadError, OSError) as error:
-            raise StoreUnavailable(f"{self.name} does not answer: {error}", hint="is the account URL right?") from error
-        except AzureError as error:
-            raise StoreUnavailable(f"{self.name}: {error}") from error
+            raise self._refusal(error, key) from error
+        except (AzureError, OSError) as error:
+            raise unreachable(self.name, self._endpoint, _plain(error)) from error
 
-    def _error(self, error: HttpResponseError, key: str) -> StoreError:
-        status, told = error.status_code or 0, getattr(error, "error_code", None) or ""
+    @property
+    def _endpoint(self) -> str:
+        return f"{self._container.scheme}://{self._container.primary_hostname}"
+
+    def _refusal(self, error: HttpResponseError, key: str) -> DrError:
+        told = getattr(error, "error_code", None) or ""
         code = str(getattr(told, "value", told))  # the SDK gives an enum for the codes that it knows
-        if code == "ContainerNotFound":
-            return StoreError(f"{self.name}: there is no such container", hint="create it, or mend the plan.")
-        if code == "BlobArchived":
-            return StoreError(f"{self.name}: {key} is in the archive tier", hint="rehydrate it, then try again.")
-        if code.startswith("Lease") or code in ("BlobBeingRehydrated", "ContainerBeingDeleted"):
-            return StoreUnavailable(f"{self.name}: {key} is held for now: {code}", hint="end the lease, or wait.")
-        if "Immutab" in code:
-            return ObjectLocked(f"{self.name}: {key} is locked")
-        if status == 404:
-            return ObjectNotFound(f"{self.name}: there is no {key}")
-        if status in (401, 403):
-            return AccessDenied(
-                f"{self.name}: access to {key} denied", hint="check the keys of this store in the plan."
-            )
-        if code in ("BlobAlreadyExists", "ConditionNotMet") or status == 412:
-            return ObjectExists(f"{self.name}: {key} is there already")
-        if status in (408, 429) or status >= 500:
-            return StoreUnavailable(f"{self.name}: {key}: {code or status}")
-        return StoreError(f"{self.name}: {key}: {code or status}")
+        where = f"{self._endpoint}/{self._container.container_name}"
+        return refusal(self.name, where, key, status=error.status_code or 0, code=code)
+
+
+def _plain(error: BaseException) -> str:
+    """The error's words without the queries of URLs: one may hold a SAS token."""
+    return re.sub(r"\?\S*", "", str(error))

@@ -7,7 +7,7 @@ read-only, a prefix) is a wrapper in `wrappers.py`. Nothing here knows what a ba
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,14 +22,14 @@ class Capabilities:
     `confirms_digest`: the store itself refuses a body that does not match the digest that it was sent with; without it
     `put` reads the object back before it returns.
     `object_lock`: `put(retain_until=…)` makes the object immutable. `versioning`: old versions survive.
-    `max_object`: the largest single object in bytes.
+    `largest_put`: what is larger, in bytes, is sent in parts; None where every object is one piece.
     """
 
     conditional_put: bool = False
     confirms_digest: bool = False
     object_lock: bool = False
     versioning: bool = False
-    max_object: int = 5 * 1024**4
+    largest_put: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Body:
     @classmethod
     def of(cls, data: bytes) -> Body:
         return cls([data], sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    def matches(self) -> bool:
+        """Are the bytes those of the digest? For stores that do not see the digest themselves."""
+        return sha256_of(self.chunks) == self.sha256
 
 
 class ObjectStore(Protocol):
@@ -98,6 +102,14 @@ class ObjectStore(Protocol):
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         """Lengthen an object's immutability; raises `StoreError` where the store cannot lock."""
         ...
+
+
+def sha256_of(pieces: Iterable[bytes | bytearray | memoryview]) -> str:
+    """In hex."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def read_all(store: ObjectStore, key: str) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 from dr_pipelines.clock import Clock, SystemClock
-from dr_pipelines.errors import ObjectExists, ObjectLocked, ObjectNotFound
+from dr_pipelines.errors import IntegrityError, ObjectExists, ObjectLocked, ObjectNotFound
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
 from dr_pipelines.storage.keys import checked
 
@@ -28,12 +29,14 @@ class MemoryStore:
         return Capabilities(conditional_put=True, confirms_digest=True, object_lock=True)
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+        if not body.matches():
+            raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
         data = b"".join(body.chunks)
         info = ObjectInfo(checked(key), len(data), self._clock.now(), retain_until)
         with self._lock:
             held = self._objects.get(key)
             if held is not None and held[0] == data:
-                return held[1]
+                return self._retained(key, retain_until)
             if held is not None and if_absent:
                 raise ObjectExists(f"{self.name}: {key} is there with other content")
             self._refuse_if_locked(key)
@@ -59,11 +62,19 @@ class MemoryStore:
             self._objects.pop(key, None)
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
-        data, info = self._held(key)
+        info = self._held(key)[1]
         if info.retain_until is not None and retain_until < info.retain_until:
             raise ObjectLocked(f"{self.name}: the lock of {key} cannot be shortened")
         with self._lock:
-            self._objects[key] = (data, ObjectInfo(key, info.size, info.modified, retain_until))
+            self._retained(key, retain_until)
+
+    def _retained(self, key: str, until: datetime | None) -> ObjectInfo:
+        """The object, locked until then at least."""
+        data, info = self._objects[key]
+        if until is not None and (info.retain_until is None or info.retain_until < until):
+            info = replace(info, retain_until=until)
+            self._objects[key] = (data, info)
+        return info
 
     def _held(self, key: str) -> tuple[bytes, ObjectInfo]:
         with self._lock:

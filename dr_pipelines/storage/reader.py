@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 from dr_pipelines.storage.base import Body
 
 
 class BodyReader(io.RawIOBase):
-    """A body as a file that can be read again from the start, without joining its chunks."""
+    """A body, or `size` bytes of it from `offset` on, as a file that can be read again from its start; nothing is
+    copied before it is asked for."""
 
-    def __init__(self, body: Body) -> None:
-        self._chunks = [memoryview(chunk) for chunk in body.chunks]
-        self._size = body.size
+    def __init__(self, body: Body, offset: int = 0, size: int | None = None) -> None:
+        self._size = min(body.size - offset, body.size if size is None else size)
+        self._chunks = [*_window(body, offset, self._size)]
         self.seek(0)
 
     def readable(self) -> bool:
@@ -45,3 +47,14 @@ class BodyReader(io.RawIOBase):
                 self._index, self._within = self._index + 1, 0
         self._position += filled
         return filled
+
+
+def _window(body: Body, offset: int, size: int) -> Iterator[memoryview]:
+    """Views of the bytes from `offset` to `offset + size`."""
+    start, end = offset, offset + size
+    for chunk in body.chunks:
+        view = memoryview(chunk)
+        piece = view[max(start, 0) : max(end, 0)]
+        if len(piece):
+            yield piece
+        start, end = start - len(view), end - len(view)

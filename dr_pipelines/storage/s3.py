@@ -1,25 +1,27 @@
 """S3-compatible endpoints through boto3: AWS, Supabase Storage, and whatever else speaks the protocol.
 
-The only module that imports boto3. Errors are told apart by HTTP status, because some endpoints send no codes.
-Retries are the wrapper's; botocore's own are off. Source of the quirks: measured against real servers.
+The only module that imports boto3. Retries are the wrapper's; botocore's own are off. Source of the quirks: measured
+against real servers.
 """
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
 
 from dr_pipelines.errors import (
     AccessDenied,
+    DrError,
     IntegrityError,
     ObjectExists,
     ObjectLocked,
@@ -27,16 +29,18 @@ from dr_pipelines.errors import (
     StoreError,
     StoreUnavailable,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
+from dr_pipelines.storage.refusals import refusal, unreachable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Profile = Literal["aws", "supabase", "generic"]
 _PIECE = 4 * 1024 * 1024
-_PART = 64 * 1024 * 1024
+_PART = 72 * 1024 * 1024
+"""A whole pack is one put: encryption can make it a little larger than 64 MiB."""
 # What boto3 raises while it reads a body that ends early or a connection that breaks.
 _BROKEN = (HTTPClientError, OSError, EOFError)
 
@@ -70,8 +74,12 @@ def make_client(
 
 
 class S3Store:
-    """One bucket. Profile `aws` trusts the service's check of SHA-256 and its conditional puts; the others are read
-    back after a put, and looked at before one."""
+    """One bucket. Profile `aws` trusts conditional puts; with the others a key is looked at before a put. An object is
+    read back after a put unless the service itself says that it checked the SHA-256.
+
+    What is larger than `part_size` bytes is put in parts, straight from the body's chunks. An upload that fails is
+    aborted; where even that fails, because the network is gone, its parts stay until the bucket's rule for incomplete
+    uploads removes them."""
 
     def __init__(
         self,
@@ -81,59 +89,57 @@ class S3Store:
         *,
         profile: Profile = "generic",
         part_size: int = _PART,
+        page_size: int = 1000,
     ) -> None:
         self._client = client
         self._bucket = bucket
         self._profile = profile
-        self._part_size = part_size
+        self._part_size, self._page_size = part_size, page_size
         self.name = name or bucket
 
     @property
     def capabilities(self) -> Capabilities:
-        aws = self._profile == "aws"
         return Capabilities(
-            conditional_put=aws,
-            confirms_digest=aws,
-            object_lock=aws and self._locks,
-            versioning=aws and self._versions,
+            conditional_put=self._aws,
+            confirms_digest=self._aws,
+            object_lock=self._aws and _may_be_asked(lambda: self._locks),
+            versioning=self._aws and _may_be_asked(lambda: self._versions),
+            largest_put=self._part_size,
         )
+
+    @property
+    def _aws(self) -> bool:
+        return self._profile == "aws"
 
     @cached_property
     def _locks(self) -> bool:
-        """The bucket is asked: a promise of immutability must not rest on the profile's name."""
-        try:
-            with self._told(self._bucket):
-                found = self._client.get_object_lock_configuration(Bucket=self._bucket)
-        except (ObjectNotFound, AccessDenied):  # without a configuration the answer is 404
-            return False
-        return found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled"
+        """The bucket is asked: a promise of immutability must not rest on the profile's name. Raises `AccessDenied`."""
+        found = self._asked(self._client.get_object_lock_configuration)
+        return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
     @cached_property
     def _versions(self) -> bool:
+        """Raises `AccessDenied`."""
+        return bool(self._asked(self._client.get_bucket_versioning).get("Status") == "Enabled")
+
+    def _asked(self, question: Callable[..., Any]) -> Any:
+        """The bucket's answer; none where it has no such setting or the endpoint does not know the question."""
         try:
             with self._told(self._bucket):
-                return self._client.get_bucket_versioning(Bucket=self._bucket).get("Status") == "Enabled"
-        except AccessDenied:
-            return False
+                return question(Bucket=self._bucket)
+        except ObjectNotFound:
+            return {}
+        except StoreError as error:
+            if _status(error.__cause__) in (405, 501) or _code(error.__cause__) == "NotImplemented":
+                return {}
+            raise
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        if retain_until is not None and not self.capabilities.object_lock:
-            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
-        if if_absent and not self.capabilities.conditional_put and (there := self._there(checked(key), body)):
-            return there
-        try:
-            with self._told(key):
-                self._send(checked(key), body, if_absent=if_absent, lock=_lock(retain_until))
-        except ObjectExists:
-            if there := self._there(key, body):
-                return there
-            raise
-        if not self.capabilities.confirms_digest or body.size > self._part_size:
-            self._confirm(key, body)
-        info = self.stat(key)
-        if retain_until is not None and (info.retain_until is None or info.retain_until < retain_until):
-            raise StoreError(f"{self.name} took {key} without the lock it was put with")
-        return info
+        until = None if retain_until is None else _whole_second(retain_until)
+        if until is not None:
+            self._require_lock()
+        info = self._put(checked(key), body, if_absent=if_absent, until=until)
+        return info if until is None else self._locked(info, until)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         if length == 0:
@@ -150,61 +156,94 @@ class S3Store:
         return self._pieces(key, answer)
 
     def stat(self, key: str) -> ObjectInfo:
-        with self._told(key):
-            head = self._client.head_object(Bucket=self._bucket, Key=checked(key))
-        until = head.get("ObjectLockRetainUntilDate")
-        return ObjectInfo(key, head["ContentLength"], head["LastModified"], until)
+        head = self._head(key)
+        return ObjectInfo(key, head["ContentLength"], head["LastModified"], head.get("ObjectLockRetainUntilDate"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         with self._told(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": self._page_size}
+            )
             for page in pages:
                 for entry in page.get("Contents", []):
                     yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"])
 
     def delete(self, key: str) -> None:
         try:
+            if self._aws and _is_held(self._head(key)):  # with versions, S3 would hide even what is locked
+                raise ObjectLocked(f"{self.name}: {key} is locked", hint="wait until its retention ends.")
             with self._told(key):
                 self._client.delete_object(Bucket=self._bucket, Key=checked(key))
         except ObjectNotFound:
             return
-        except AccessDenied as error:
-            if self.capabilities.object_lock and self.stat(key).retain_until is not None:
-                raise ObjectLocked(f"{self.name}: {key} is locked") from error
-            raise
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
-        if not self.capabilities.object_lock:
-            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+        self._require_lock()
+        retention: Any = {"Mode": "COMPLIANCE", "RetainUntilDate": _whole_second(retain_until)}
         with self._told(key):
-            self._client.put_object_retention(
-                Bucket=self._bucket, Key=checked(key), Retention={"Mode": "COMPLIANCE", "RetainUntilDate": retain_until}
-            )
+            self._client.put_object_retention(Bucket=self._bucket, Key=checked(key), Retention=retention)
 
-    def _send(self, key: str, body: Body, *, if_absent: bool, lock: dict[str, Any]) -> None:
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent and self.capabilities.conditional_put else {}
-        if body.size > self._part_size:
-            self._send_parts(key, body, condition, lock)
-            return
-        digests: dict[str, Any] = {"ContentMD5": _md5(body)}
-        if self._profile == "aws":
-            digests["ChecksumSHA256"] = b64encode(bytes.fromhex(body.sha256)).decode()
-        reader: Any = BodyReader(body)
-        self._client.put_object(
-            Bucket=self._bucket, Key=key, Body=reader, ContentLength=body.size, **digests, **condition, **lock
-        )
-
-    def _send_parts(self, key: str, body: Body, condition: dict[str, Any], lock: dict[str, Any]) -> None:
-        upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key, **lock)["UploadId"]
+    def _require_lock(self) -> None:
         try:
-            parts: list[Any] = []
-            reader = BodyReader(body)
-            while piece := reader.read(self._part_size):
-                number = len(parts) + 1
-                sent = self._client.upload_part(
-                    Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=piece
-                )
-                parts.append({"ETag": sent["ETag"], "PartNumber": number})
+            able = self._aws and self._locks
+        except AccessDenied as error:
+            raise AccessDenied(
+                f"{self.name}: may not ask whether {self._bucket} can lock objects",
+                hint="give this key the right s3:GetBucketObjectLockConfiguration.",
+            ) from error
+        if not able:
+            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+
+    def _put(self, key: str, body: Body, *, if_absent: bool, until: datetime | None) -> ObjectInfo:
+        if if_absent and not self._aws and (there := self._there(key, body)):
+            return there
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent and self._aws else {}
+        checked_there = False
+        try:
+            with self._told(key):
+                if body.size > self._part_size:
+                    self._send_parts(key, body, condition)
+                else:
+                    checked_there = self._send(key, body, condition, until)
+        except ObjectExists:
+            if there := self._there(key, body):
+                return there
+            raise
+        if not checked_there:
+            self._confirm(key, body)
+        return self.stat(key)
+
+    def _locked(self, info: ObjectInfo, until: datetime) -> ObjectInfo:
+        """The object once it is locked so long. Parts are locked here, after they were found to be right, and so is
+        what was there before."""
+        if _is_locked(info, until):
+            return info
+        self.extend_lock(info.key, until)
+        info = self.stat(info.key)
+        if not _is_locked(info, until):
+            raise StoreError(
+                f"{self.name} took {info.key} without the lock it was put with",
+                hint="give this key the rights s3:PutObjectRetention and s3:GetObjectRetention.",
+            )
+        return info
+
+    def _send(self, key: str, body: Body, condition: dict[str, Any], until: datetime | None) -> bool:
+        """True when the service says that it compared the SHA-256: some take the header and do not look."""
+        sha256 = b64encode(bytes.fromhex(body.sha256)).decode()
+        extra: dict[str, Any] = {"ContentMD5": _md5(body), **condition}
+        if self._aws:
+            extra["ChecksumSHA256"] = sha256
+        if until is not None:
+            extra |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
+        reader: Any = BodyReader(body)
+        sent = self._client.put_object(Bucket=self._bucket, Key=key, Body=reader, ContentLength=body.size, **extra)
+        return sent.get("ChecksumSHA256") == sha256
+
+    def _send_parts(self, key: str, body: Body, condition: dict[str, Any]) -> None:
+        upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+        try:
+            starts = enumerate(range(0, body.size, self._part_size), 1)
+            parts: Any = [self._send_part(key, upload, number, body, start) for number, start in starts]
             self._client.complete_multipart_upload(
                 Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
@@ -213,30 +252,38 @@ class S3Store:
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
             raise
 
+    def _send_part(self, key: str, upload: str, number: int, body: Body, start: int) -> dict[str, Any]:
+        reader: Any = BodyReader(body, start, self._part_size)
+        sent = self._client.upload_part(Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=reader)
+        return {"ETag": sent["ETag"], "PartNumber": number}
+
     def _there(self, key: str, body: Body) -> ObjectInfo | None:
         """What is under the key already, when it has the same content. Raises `ObjectExists` when it has not."""
         try:
             info = self.stat(key)
         except ObjectNotFound:
             return None
-        if info.size == body.size and self._digest(key) == body.sha256:
+        if info.size == body.size and sha256_of(self.open(key)) == body.sha256:
             return info
         raise ObjectExists(f"{self.name}: {key} is there with other content")
 
     def _confirm(self, key: str, body: Body) -> None:
-        found = self._digest(key)
-        if found != body.sha256:
+        found = sha256_of(self.open(key))
+        if found == body.sha256:
+            return
+        try:
             self.delete(key)
-            raise IntegrityError(
-                f"{self.name} holds {key} with SHA-256 {found} after {body.sha256} was sent; it was removed",
-                hint="run `dr store check` on this tier.",
-            )
+            end = "it was removed"
+        except ObjectLocked:
+            end = f"it is locked until {self.stat(key).retain_until} and stays"
+        raise IntegrityError(
+            f"{self.name} holds {key} with SHA-256 {found} after {body.sha256} was sent; {end}",
+            hint=f"run `dr store check {self.name}`.",
+        )
 
-    def _digest(self, key: str) -> str:
-        digest = hashlib.sha256()
-        for piece in self.open(key):
-            digest.update(piece)
-        return digest.hexdigest()
+    def _head(self, key: str) -> Any:
+        with self._told(key):
+            return self._client.head_object(Bucket=self._bucket, Key=checked(key))
 
     def _pieces(self, key: str, answer: Any) -> Iterator[bytes]:
         expected, seen = answer.get("ContentLength"), 0
@@ -245,53 +292,44 @@ class S3Store:
                 seen += len(piece)
                 yield piece
         if expected is not None and seen != expected:
-            raise StoreUnavailable(f"{self.name}: {key} ended after {seen} of {expected} bytes")
+            raise StoreUnavailable(
+                f"{self.name}: {key} ended after {seen} of {expected} bytes", hint="run the command again."
+            )
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
-            raise self._error(error, key) from error
-        except _BROKEN as error:
-            raise StoreUnavailable(
-                f"{self.name} does not answer: {error}", hint="is the endpoint right and up?"
-            ) from error
-        except BotoCoreError as error:
-            if "Credentials" in type(error).__name__:
+            raise self._refusal(error, key) from error
+        except ParamValidationError as error:
+            raise StoreError(f"{self.name}: {error}", hint="mend the store in the plan.") from error
+        except (BotoCoreError, *_BROKEN) as error:
+            if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:
                 raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
-            raise StoreUnavailable(f"{self.name}: {error}", hint="is the endpoint right and up?") from error
+            raise unreachable(self.name, self._endpoint, str(error)) from error
+
+    @property
+    def _endpoint(self) -> str:
+        return str(self._client.meta.endpoint_url)
 
     def _bucket_is_there(self) -> bool:
         try:
             self._client.head_bucket(Bucket=self._bucket)
         except ClientError as error:
-            return bool(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404)
+            return _status(error) != 404
         except (BotoCoreError, *_BROKEN):
             return False
         return True
 
-    def _error(self, error: ClientError, key: str) -> StoreError:
-        status = _status(error)
-        details = error.response.get("Error", {})
-        code, message = details.get("Code", ""), details.get("Message", "")
-        if code == "NoSuchBucket":
-            return StoreError(f"{self.name}: there is no bucket {self._bucket}", hint="create it, or mend the plan.")
+    def _refusal(self, error: ClientError, key: str) -> DrError:
+        status, code = _status(error), _code(error)
         if status == 404 and not self._bucket_is_there():
             # A HEAD has no body, and some endpoints send no codes: a missing bucket must not pass for proven absence.
-            return StoreError(f"{self.name}: there is no bucket {self._bucket}", hint="create it, or mend the plan.")
-        if status == 404:
-            return ObjectNotFound(f"{self.name}: there is no {key}")
-        if status in (401, 403):
-            return AccessDenied(
-                f"{self.name}: access to {key} denied: {message or code or status}",
-                hint="check the keys of this store in the plan.",
-            )
-        if status == 412:
-            return ObjectExists(f"{self.name}: {key} is there already")
-        if status in (408, 409, 429) or status >= 500:
-            return StoreUnavailable(f"{self.name}: {key}: {message or code or status}")
-        return StoreError(f"{self.name}: {key}: {message or code or status}")
+            code = "NoSuchBucket"
+        message = error.response.get("Error", {}).get("Message", "")
+        where = f"{self._endpoint}/{self._bucket}"
+        return refusal(self.name, where, key, status=status, code=code, message=message)
 
 
 def _status(error: BaseException | None) -> int:
@@ -300,14 +338,36 @@ def _status(error: BaseException | None) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def _code(error: BaseException | None) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _may_be_asked(question: Callable[[], bool]) -> bool:
+    """What may not be asked is not promised; nor is it remembered, for rights are given later."""
+    try:
+        return question()
+    except AccessDenied:
+        return False
+
+
+def _is_locked(info: ObjectInfo, until: datetime) -> bool:
+    return info.retain_until is not None and info.retain_until >= until
+
+
+def _is_held(head: Any) -> bool:
+    """By the clock of the service, which is the one that counts."""
+    until = head.get("ObjectLockRetainUntilDate")
+    now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return head.get("ObjectLockLegalHoldStatus") == "ON" or (until is not None and until > now)
+
+
+def _whole_second(until: datetime) -> datetime:
+    """S3 keeps whole seconds; a lock is never shorter than asked for."""
+    return (until + timedelta(seconds=1, microseconds=-1)).astimezone(UTC).replace(microsecond=0)
+
+
 def _md5(body: Body) -> str:
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in body.chunks:
         digest.update(chunk)
     return b64encode(digest.digest()).decode()
-
-
-def _lock(until: datetime | None) -> dict[str, Any]:
-    if until is None:
-        return {}
-    return {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until.astimezone(UTC)}

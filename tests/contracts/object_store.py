@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dr_pipelines.errors import ObjectExists, ObjectNotFound, UsageError
+from dr_pipelines.errors import IntegrityError, ObjectExists, ObjectNotFound, UsageError
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.check import check_store
+from tests.support.stores import MIB
 
 
 class ObjectStoreContract:
@@ -93,6 +95,27 @@ class ObjectStoreContract:
         chunks = [memoryview(data)[n : n + 70_001] for n in range(0, len(data), 70_001)]
         store.put("chunks", Body(chunks, sha256=Body.of(data).sha256, size=len(data)))
         assert read_all(store, "chunks") == data
+
+    def test_bytes_that_do_not_match_their_digest_are_refused(self, store: ObjectStore) -> None:
+        with pytest.raises(IntegrityError):
+            store.put("wrong", Body([b"damaged"], sha256=Body.of(b"right").sha256, size=7))
+        assert [*store.list("wrong")] == []
+        store.put("wrong", Body.of(b"right"))
+
+    def test_a_body_of_several_parts(self, store: ObjectStore) -> None:
+        size = 2 * (store.capabilities.largest_put or MIB) + 1000
+        data = (bytes(range(251)) * (size // 251 + 1))[:size]
+        chunks = [memoryview(data)[n : n + 700_001] for n in range(0, size, 700_001)]
+        wrong, right = (Body(chunks, sha256=Body.of(told).sha256, size=size) for told in (b"other", data))
+        with pytest.raises(IntegrityError):
+            store.put("parts", wrong)
+        assert [*store.list("parts")] == []
+        assert store.put("parts", right).size == size
+        assert read_all(store, "parts") == data
+
+    def test_the_check_for_operators_passes_and_cleans_up(self, store: ObjectStore) -> None:
+        assert [result for result in check_store(store) if not result.passed] == []
+        assert [info.key for info in store.list()] == ["dr-repository.json"]
 
     def test_eight_threads(self, store: ObjectStore) -> None:
         def both(number: int) -> bool:

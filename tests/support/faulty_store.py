@@ -1,10 +1,11 @@
-"""A store that fails on order: at the nth call, in the middle of a stream, or with a flipped bit."""
+"""A store that fails on order: at the nth call, in the middle of a stream, with a flipped bit, or with a lie."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import islice
 
 from dr_pipelines.errors import StoreUnavailable
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, ObjectStore
@@ -12,7 +13,9 @@ from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, ObjectStor
 
 class FaultyStore:
     """`fail_at` is the number (from 1) of the call that raises `StoreUnavailable`, as does every later one with
-    `stays_down`; `cut_after` ends every stream after so many bytes; `flip_at` flips a bit of the byte there."""
+    `stays_down`; `cut_after` ends every stream after so many bytes; `flip_at` flips a bit of the byte there. It lies
+    with `loses_puts` (what was put is not there), `replaces` (other content is taken under any key), `keeps_deleted`
+    (a deletion does nothing), `takes_damage` (no digest is looked at) and `lists_at_most` so many objects."""
 
     def __init__(
         self,
@@ -22,10 +25,17 @@ class FaultyStore:
         stays_down: bool = False,
         cut_after: int | None = None,
         flip_at: int | None = None,
+        loses_puts: bool = False,
+        replaces: bool = False,
+        keeps_deleted: bool = False,
+        takes_damage: bool = False,
+        lists_at_most: int | None = None,
     ) -> None:
         self._inner = inner
         self.fail_at, self.stays_down = fail_at, stays_down
         self.cut_after, self.flip_at = cut_after, flip_at
+        self._loses_puts, self._replaces, self._keeps_deleted = loses_puts, replaces, keeps_deleted
+        self._takes_damage, self._lists_at_most = takes_damage, lists_at_most
         self.calls = 0
         self._lock = threading.Lock()
         self.name = inner.name
@@ -36,7 +46,11 @@ class FaultyStore:
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
         self._count()
-        return self._inner.put(key, body, if_absent=if_absent, retain_until=retain_until)
+        if self._loses_puts:
+            return ObjectInfo(key, body.size, datetime.now(UTC), retain_until)
+        if self._takes_damage:
+            body = Body.of(b"".join(body.chunks))
+        return self._inner.put(key, body, if_absent=if_absent and not self._replaces, retain_until=retain_until)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         self._count()
@@ -48,11 +62,12 @@ class FaultyStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._count()
-        return self._inner.list(prefix)
+        return islice(self._inner.list(prefix), self._lists_at_most)
 
     def delete(self, key: str) -> None:
         self._count()
-        self._inner.delete(key)
+        if not self._keeps_deleted:
+            self._inner.delete(key)
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         self._count()

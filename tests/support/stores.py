@@ -1,0 +1,56 @@
+"""Clients of the tests' own servers, and buckets that no other test has."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from azure.storage.blob import ContainerClient
+
+from dr_pipelines.embedded.stores import EmbeddedS3
+from dr_pipelines.storage.azure import make_container_client
+from dr_pipelines.storage.s3 import make_client
+
+MIB = 1024 * 1024
+PART = 5 * MIB
+"""The smallest part that S3 takes."""
+
+AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The well-known key of the emulator, the same everywhere."""
+
+
+def some_name(what: str) -> str:
+    return f"{what}-{secrets.token_hex(6)}"
+
+
+def rclone_bucket(server: EmbeddedS3) -> tuple[Any, str]:
+    """A client and the name of a new bucket."""
+    bucket, access = some_name("bucket"), server.access
+    client = make_client(
+        endpoint=access.endpoint,
+        region="us-east-1",
+        access_key_id=access.access_key_id,
+        secret_access_key=access.secret_access_key,
+    )
+    client.create_bucket(Bucket=bucket)
+    return client, bucket
+
+
+def moto_client(port: int) -> Any:
+    return make_client(
+        endpoint=f"http://127.0.0.1:{port}", region="us-east-1", access_key_id="test", secret_access_key="testtest"
+    )
+
+
+def moto_bucket(port: int, **settings: Any) -> tuple[Any, str]:
+    """A client and the name of a new bucket."""
+    client, bucket = moto_client(port), some_name("bucket")
+    client.create_bucket(Bucket=bucket, **settings)
+    return client, bucket
+
+
+def azurite_container(port: int, *, block_size: int = MIB) -> ContainerClient:
+    url = f"http://127.0.0.1:{port}/devstoreaccount1"
+    container = make_container_client(url, some_name("box"), credential=AZURITE_KEY, block_size=block_size)
+    container.create_container()
+    return container
