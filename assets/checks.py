@@ -28,7 +28,7 @@ def looked(name: str, look: Look, resource: SiteResource) -> CheckResult:
     try:
         return look(resource.site())
     except DrError as error:
-        return not_proven(name, f"could not be checked: {error}", error=type(error).__name__)
+        return not_proven(name, f"could not be checked: {error.message}", error=type(error).__name__, hint=error.hint)
 
 
 # --- the looks ----------------------------------------------------------------------------------------------
