@@ -53,27 +53,28 @@ def contents_match_backup_manifest(repository: Repository, manifest: BackupManif
     try:
         stored = fetch_verified(repository.store, manifest.backup_manifest)
         told = backup_manifest.parse(repository.codec.decode(stored))
-        seen, wrong = 0, []
+        missing, wrong = set(told.files), []
         for path, right in _files(repository, manifest, told, progress):
-            seen += 1
-            if not right:
+            if not right or path not in missing:
                 wrong.append(path)
+            missing.discard(path)
     except KeyUnusable as error:
         return not_proven(CONTENTS_MATCH, f"the contents cannot be read here: {error.message}")
     except IntegrityError as error:
         return failed(CONTENTS_MATCH, error.message)
     except DrError as error:
         return not_proven(CONTENTS_MATCH, f"the contents could not be read: {error.message}")
-    if wrong or seen != len(told.files):
-        summary = f"{len(wrong)} files differ and {len(told.files) - seen} are missing of {len(told.files)}"
-        return failed(CONTENTS_MATCH, summary, wrong=wrong[:10])
-    return passed(CONTENTS_MATCH, f"all {seen} files match", files=seen, bytes=manifest.archive.size)
+    count = len(told.files)
+    if wrong or missing:
+        summary = f"{len(wrong)} files differ and {len(missing)} are missing of {count}"
+        return failed(CONTENTS_MATCH, summary, wrong=sorted(wrong)[:10], missing=sorted(missing)[:10])
+    return passed(CONTENTS_MATCH, f"all {count} files match", files=count, bytes=manifest.archive.size)
 
 
 def _files(
     repository: Repository, manifest: BackupManifest, told: ServerManifest, progress: Progress
 ) -> Iterator[tuple[str, bool]]:
-    """Each file of the archive that the server named, with whether its size and checksum are right."""
+    """Each file or link of the archive, with whether it is one that the server named, of its size and checksum."""
     walk, checksum = TarWalk(), backup_manifest.new_checksum("NONE")
     for pack in repository.open_archive(manifest).packs():
         for event in walk.feed(pack):
@@ -81,14 +82,15 @@ def _files(
                 member = event.member
                 named = told.files.get(member.name)
                 checksum = backup_manifest.new_checksum(named.algorithm if named else "NONE")
-                ended = member.kind == "file" and member.size == 0
+                ended = member.kind != "directory" and member.size == 0
             elif isinstance(event, Content):
                 checksum.update(event.data)
                 member = event.member
                 ended = event.offset + len(event.data) == member.size
             else:
                 continue
-            if ended and (named := told.files.get(member.name)) is not None:
-                yield member.name, member.size == named.size and checksum.hexdigest() == named.checksum
+            if ended:
+                named, seen = told.files.get(member.name), (member.kind, member.size, checksum.hexdigest())
+                yield member.name, named is not None and seen == ("file", named.size, named.checksum)
         progress.advance(len(pack))
     walk.finish()
