@@ -160,6 +160,36 @@ class PostgresTools:
         return f"{self._bin}/pg_basebackup {address} -D - -Ft -X none -c fast --no-sync {options}"
 
 
+class ClientZstd:
+    """pg_basebackup that compresses by itself; fulls only. The embedded one is built without zstd."""
+
+    name = "client-zstd"
+
+    def __init__(self, program: str, server: EmbeddedPostgres, base: Path) -> None:
+        self._program, self._server, self._folder = program, server, base / "client-zstd"
+
+    @staticmethod
+    def refusal(program: str, server: EmbeddedPostgres, base: Path) -> str | None:
+        """Why it cannot take part; None when it can."""
+        trial = base / "trial"
+        trial.mkdir()
+        try:
+            ClientZstd(program, server, trial).full()
+        except CommandFailed as error:
+            return f"it says {error}"
+        finally:
+            shutil.rmtree(trial)
+        return None
+
+    def full(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        address = f"-h 127.0.0.1 -p {self._server.port} -U postgres"
+        _run(f"{self._program} {address} -D {self._folder} -Ft -X none -c fast -Z client-zstd:level=1,workers=2")
+
+    def stored(self) -> int:
+        return _size(self._folder)
+
+
 class PgBackRest:
     """Level 1 zstd, two processes, block incremental and bundling; AES where it is to be encrypted."""
 

@@ -23,21 +23,26 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from benchmarks.contenders import Ours, PgBackRest, PostgresTools
+from benchmarks.contenders import ClientZstd, Ours, PgBackRest, PostgresTools
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.repository.encryption import generate_identity
 
 INCREMENTALS = 6
 
 
-class Contender(Protocol):
-    """A way to back up and restore. `stored` is the size in bytes of the newest backup."""
+class TakesFulls(Protocol):
+    """`stored` is the size in bytes of the newest backup."""
 
     name: str
 
     def full(self) -> None: ...
-    def incremental(self) -> None: ...
     def stored(self) -> int: ...
+
+
+class Contender(TakesFulls, Protocol):
+    """A way to back up and restore."""
+
+    def incremental(self) -> None: ...
     def restore(self, target: Path, *, incrementals: bool) -> None: ...
 
 
@@ -80,14 +85,21 @@ def change(server: EmbeddedPostgres, number: int) -> None:
     server.psql("CHECKPOINT")
 
 
-def measure(server: EmbeddedPostgres, contenders: list[Contender], base: Path, rounds: int, results: Results) -> None:
+def measure(
+    server: EmbeddedPostgres,
+    contenders: list[Contender],
+    fulls_only: list[TakesFulls],
+    base: Path,
+    rounds: int,
+    results: Results,
+) -> None:
     number = 0
     for turn in range(rounds):
         order = contenders[turn % len(contenders) :] + contenders[: turn % len(contenders)]
         server.psql("CHECKPOINT")
-        for one in order:
-            results.time("full", one.name, one.full)
-            results.stored["full", one.name] = one.stored()
+        for taker in (*order, *fulls_only):
+            results.time("full", taker.name, taker.full)
+            results.stored["full", taker.name] = taker.stored()
         for _ in range(INCREMENTALS):
             number += 1
             change(server, number)
@@ -116,11 +128,32 @@ def table(results: Results, ours: str, others: list[str], title: str) -> Table:
     return shown
 
 
+def debians(major: int) -> str | None:
+    program = Path(f"/usr/lib/postgresql/{major}/bin/pg_basebackup")
+    return str(program) if program.exists() else None
+
+
+def takes_part(
+    name: str,
+    refusal: Callable[[str, EmbeddedPostgres, Path], str | None],
+    program: str | None,
+    server: EmbeddedPostgres,
+    base: Path,
+    console: Console,
+) -> bool:
+    """Whether it does; why not is said."""
+    why = refusal(program, server, base) if program else "it is not installed"
+    if why:
+        console.print(f"{name} is left out: {why}")
+    return not why
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1500, help="size of the database, about")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pgbackrest", default=shutil.which("pgbackrest"), help="the program, when not on the PATH")
+    parser.add_argument("--pg-basebackup", default=debians(18), help="one of version 18 with zstd")
     asked = parser.parse_args()
     base = open_folder("dr-bench-")
     console = Console(width=150)
@@ -133,13 +166,16 @@ def main() -> None:
             secret = "encrypted" if identity else "plain"
             ours, tools = Ours(server, base / secret, identity), PostgresTools(server, base / secret, identity)
             contenders: list[Contender] = [ours, tools]
-            if asked.pgbackrest and (why := PgBackRest.refusal(asked.pgbackrest, server, base)) is None:
+            fulls_only: list[TakesFulls] = []
+            if takes_part("pgBackRest", PgBackRest.refusal, asked.pgbackrest, server, base, console):
                 contenders.append(PgBackRest(asked.pgbackrest, server, base / secret, encrypted=identity is not None))
-            else:
-                console.print(f"pgBackRest is left out: {why if asked.pgbackrest else 'it is not installed'}")
+            if not identity and takes_part(
+                "client-zstd", ClientZstd.refusal, asked.pg_basebackup, server, base, console
+            ):
+                fulls_only.append(ClientZstd(asked.pg_basebackup, server, base / secret))
             results = Results()
-            measure(server, contenders, base, asked.rounds, results)
-            others = [one.name for one in contenders[1:]]
+            measure(server, contenders, fulls_only, base, asked.rounds, results)
+            others = [one.name for one in (*contenders[1:], *fulls_only)]
             console.print(table(results, ours.name, others, f"{size}, {secret}, medians of {asked.rounds}"))
             console.print(ours.overhead(tools.client_cpu()))
             shutil.rmtree(base / secret)
