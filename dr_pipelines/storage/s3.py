@@ -179,9 +179,10 @@ class S3Store:
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         self._require_lock()
-        retention: Any = {"Mode": "COMPLIANCE", "RetainUntilDate": _whole_second(retain_until)}
-        with self._told(key):
-            self._client.put_object_retention(Bucket=self._bucket, Key=checked(key), Retention=retention)
+        held = self.stat(key).retain_until
+        if held is not None and held > retain_until:  # some services shorten what they should not
+            raise ObjectLocked(f"{self.name}: {key} is locked until {held:%Y-%m-%d %H:%M} UTC: no lock is shortened")
+        self._retain(key, _whole_second(retain_until))
 
     def _require_lock(self) -> None:
         try:
@@ -218,7 +219,7 @@ class S3Store:
         what was there before."""
         if _is_locked(info, until):
             return info
-        self.extend_lock(info.key, until)
+        self._retain(info.key, until)
         info = self.stat(info.key)
         if not _is_locked(info, until):
             raise StoreError(
@@ -226,6 +227,12 @@ class S3Store:
                 hint="give this key the rights s3:PutObjectRetention and s3:GetObjectRetention.",
             )
         return info
+
+    def _retain(self, key: str, until: datetime) -> None:
+        with self._told(key):
+            self._client.put_object_retention(
+                Bucket=self._bucket, Key=checked(key), Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until}
+            )
 
     def _send(self, key: str, body: Body, condition: dict[str, Any], until: datetime | None) -> bool:
         """True when the service says that it compared the SHA-256: some take the header and do not look."""

@@ -53,7 +53,7 @@ class TestS3StoreAws(ObjectStoreContract):
 class TestAzureStore(ObjectStoreContract):
     @pytest.fixture
     def store(self, azurite_port: int) -> AzureStore:
-        self.container = azurite_container(azurite_port)
+        self.container = azurite_container(f"http://127.0.0.1:{azurite_port}")
         return AzureStore(self.container, block_size=MIB, page_size=_PAGE)
 
     def test_a_large_body_is_put_in_blocks(self, store: AzureStore) -> None:

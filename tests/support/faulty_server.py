@@ -1,4 +1,4 @@
-"""A server over a real socket that does one wrong thing, to every connection."""
+"""A server over a real socket that does one wrong thing, to every connection; a proxy that breaks one connection."""
 
 from __future__ import annotations
 
@@ -11,11 +11,39 @@ from contextlib import contextmanager, suppress
 @contextmanager
 def serving(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """The endpoint of a server that hands each connection, its request read, to `answer` and then closes it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=_accept, args=(listener, answer), daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
+
+    def serve(connection: socket.socket) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request and (more := connection.recv(65536)):
+            request += more
+        answer(connection)
+
+    with _listening(serve) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def cutting_once(port: int, *, after: int) -> Iterator[str]:
+    """The endpoint of a proxy before the server on `port`. Once, when clients have sent `after` bytes, it breaks the
+    connection that the last of them came by; everything later goes through."""
+    left, lock = [after], threading.Lock()
+
+    def is_cut(count: int) -> bool:
+        with lock:
+            before, left[0] = left[0], left[0] - count
+        return before > 0 >= left[0]
+
+    def relay(client: socket.socket) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as server:
+            threading.Thread(target=_copy, args=(server, client), daemon=True).start()
+            while (data := client.recv(65536)) and not is_cut(len(data)):
+                server.sendall(data)
+            for end in (server, client):
+                end.shutdown(socket.SHUT_RDWR)
+
+    with _listening(relay) as endpoint:
+        yield endpoint
+        assert left[0] <= 0, "nothing was cut: the test tries nothing"
 
 
 def replying(*answers: bytes) -> Callable[[socket.socket], None]:
@@ -35,16 +63,28 @@ def response(status: str, body: bytes = b"", *, size: int | None = None) -> byte
     return head.encode() + body
 
 
-def _accept(listener: socket.socket, answer: Callable[[socket.socket], None]) -> None:
+@contextmanager
+def _listening(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_accept, args=(listener, serve), daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     with suppress(OSError):
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=_serve, args=(connection, answer), daemon=True).start()
+            threading.Thread(target=_with, args=(connection, serve), daemon=True).start()
 
 
-def _serve(connection: socket.socket, answer: Callable[[socket.socket], None]) -> None:
+def _with(connection: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     with connection, suppress(OSError):
-        request = b""
-        while b"\r\n\r\n" not in request and (more := connection.recv(65536)):
-            request += more
-        answer(connection)
+        serve(connection)
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)

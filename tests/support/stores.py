@@ -23,34 +23,37 @@ def some_name(what: str) -> str:
     return f"{what}-{secrets.token_hex(6)}"
 
 
+def rclone_client(server: EmbeddedS3, *, endpoint: str | None = None, secret: str | None = None) -> Any:
+    return make_client(
+        endpoint=endpoint or server.access.endpoint,
+        region="us-east-1",
+        access_key_id=server.access.access_key_id,
+        secret_access_key=secret or server.access.secret_access_key,
+    )
+
+
 def rclone_bucket(server: EmbeddedS3) -> tuple[Any, str]:
     """A client and the name of a new bucket."""
-    bucket, access = some_name("bucket"), server.access
-    client = make_client(
-        endpoint=access.endpoint,
-        region="us-east-1",
-        access_key_id=access.access_key_id,
-        secret_access_key=access.secret_access_key,
-    )
+    client, bucket = rclone_client(server), some_name("bucket")
     client.create_bucket(Bucket=bucket)
     return client, bucket
 
 
-def moto_client(port: int) -> Any:
-    return make_client(
-        endpoint=f"http://127.0.0.1:{port}", region="us-east-1", access_key_id="test", secret_access_key="testtest"
-    )
+def moto_client(endpoint: str) -> Any:
+    return make_client(endpoint=endpoint, region="us-east-1", access_key_id="test", secret_access_key="testtest")
 
 
 def moto_bucket(port: int, **settings: Any) -> tuple[Any, str]:
     """A client and the name of a new bucket."""
-    client, bucket = moto_client(port), some_name("bucket")
+    client, bucket = moto_client(f"http://127.0.0.1:{port}"), some_name("bucket")
     client.create_bucket(Bucket=bucket, **settings)
     return client, bucket
 
 
-def azurite_container(port: int, *, block_size: int = MIB) -> ContainerClient:
-    url = f"http://127.0.0.1:{port}/devstoreaccount1"
-    container = make_container_client(url, some_name("box"), credential=AZURITE_KEY, block_size=block_size)
-    container.create_container()
+def azurite_container(endpoint: str, *, name: str | None = None, block_size: int = MIB) -> ContainerClient:
+    """A client of a new container, or of the one with this name."""
+    url = f"{endpoint}/devstoreaccount1"
+    container = make_container_client(url, name or some_name("box"), credential=AZURITE_KEY, block_size=block_size)
+    if name is None:
+        container.create_container()
     return container
