@@ -7,6 +7,7 @@ tier.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ from dr_pipelines.postgres.restore_target import (
     refuse_used,
     release_tablespace,
 )
+from dr_pipelines.postgres.tablespaces import default_folder, new_locations
 from dr_pipelines.postgres.unpack import PG_CONTROL, Link, sync_tree, unpack_chain
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
@@ -153,6 +155,8 @@ class _Restoring:
             shutil.rmtree(self._partial, ignore_errors=True)
             for space in spaces:
                 clear_tablespace(space)
+            with contextlib.suppress(OSError):  # it may be a person's, or hold what is not ours
+                default_folder(self._request.target_dir).rmdir()
             raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -210,11 +214,9 @@ class _Restoring:
 
     def _prepare_tablespaces(self, backup: BackupManifest, made: list[Path]) -> None:
         """Each tablespace's new directory, added to `made`, and the link to it through which its files are written."""
-        for space in backup.tablespaces:
-            folder = self._request.target_dir.with_name(f"{self._request.target_dir.name}_tablespaces")
-            given = self._request.tablespaces.get(str(space.oid), self._request.tablespaces.get(space.location))
-            location = (given or folder / str(space.oid)).absolute()
-            claim_tablespace(location, self._request.target_dir)
+        asked, target_dir = self._request.tablespaces, self._request.target_dir
+        for space, location in new_locations(backup.tablespaces, asked, target_dir).items():
+            claim_tablespace(location, target_dir)
             made.append(location)
             own(location, self._request.os_user)
             link = self._partial / "pg_tblspc" / str(space.oid)

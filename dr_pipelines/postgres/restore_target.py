@@ -23,11 +23,11 @@ def beside(target_dir: Path, ending: str) -> Path:
     return target_dir.with_name(f"{target_dir.name}.{ending}")
 
 
-def refuse_used(path: Path) -> None:
+def refuse_used(path: Path, *, may_be_mount: bool = False) -> None:
     """Raises `TargetInUse` unless `path` is an empty directory or not there."""
     if path.exists() and not path.is_dir():
         raise TargetInUse(f"{path} is not a directory", hint="name a directory that does not exist yet.")
-    if path.is_mount():
+    if path.is_mount() and not may_be_mount:
         raise TargetInUse(f"{path} is a mount point", hint="name a directory below it that does not exist yet.")
     if path.exists() and any(path.iterdir()):
         running = " and a server may run in it" if (path / "postmaster.pid").exists() else ""
@@ -66,7 +66,7 @@ def claim_tablespace(location: Path, target_dir: Path) -> None:
     mark = location / _MARK
     if mark.is_file() and mark.read_text() == str(target_dir):
         clear_tablespace(location)
-    refuse_used(location)
+    refuse_used(location, may_be_mount=True)  # a tablespace is often a disk of its own, and nothing is renamed
     location.mkdir(parents=True, mode=0o700, exist_ok=True)
     mark.write_text(str(target_dir))
 
