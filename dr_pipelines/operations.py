@@ -43,7 +43,7 @@ _STREAM_SILENT_AFTER = 60.0
 
 @dataclass(frozen=True)
 class TierState:
-    """What one tier holds of a server; `error` says why that could not be seen."""
+    """What one tier holds of a server; `error` says why that could not be seen, `hint` what to do then."""
 
     tier: str
     newest_full: BackupManifest | None = None
@@ -51,6 +51,7 @@ class TierState:
     wal_end: Lsn | None = None
     problems: tuple[str, ...] = ()
     error: str | None = None
+    hint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,15 @@ def _tier_state(site: Site, server: str, tier: str) -> TierState:
         ends = [found.end for system in systems for found in repository.wal(server, system).ranges()]
         return TierState(tier, fulls[-1] if fulls else None, newest, max(ends, default=None), catalog.problems)
     except DrError as error:
-        return TierState(tier, error=error.message)
+        return TierState(tier, error=error.message, hint=error.hint)
 
 
 def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: StreamStatus | None) -> list[str]:
-    said = [f"{tier.tier} cannot be read: {tier.error}" for tier in tiers if tier.error]
+    said = [
+        f"{tier.tier} cannot be read: {tier.error}; {tier.hint or f'run `dr store check {tier.tier}`'}"
+        for tier in tiers
+        if tier.error
+    ]
     if tiers and tiers[0].error is None and tiers[0].newest_full is None:
         said.append(f"there is no full backup on {tiers[0].tier}: run `dr backup {server} --full`")
     said += _stream_warnings(site, server, stream, tiers[0].newest_full.started_at if tiers[0].newest_full else None)
@@ -215,7 +220,8 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     if site.plan_of(server).wal.synchronous and not (connected and stream.sync_state in ("sync", "quorum")):
         said.append(
             f"the plan wants synchronous WAL and the stream is {stream.sync_state if connected else 'not connected'}: "
-            f"commits wait, or can be lost where synchronous_standby_names does not name {site.slot(server)}"
+            f"commits wait, or can be lost where synchronous_standby_names does not name {site.slot(server)}: "
+            f"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 ({site.slot(server)})'; SELECT pg_reload_conf()"
         )
         said += _commits(site, server)
     return said

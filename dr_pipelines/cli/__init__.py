@@ -27,6 +27,7 @@ app = typer.Typer(
     help="Disaster recovery for PostgreSQL: backs up, proves, restores. Works with no Dagster at hand.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    suggest_commands=False,  # click suggests by itself
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -56,6 +57,9 @@ class _Stopped(SystemExit):
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
+    # What was in hand is undone now; a second signal must not cut that short.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     raise _Stopped(128 + number)
 
 

@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
+from rich import box
 from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.clock import SystemClock
@@ -70,9 +72,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """Narrow: labels and positions must stay whole on 80 columns, so that they can be copied."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold",
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True,
+    )  # fmt: skip
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True, overflow="fold")
     for row in rows:
         table.add_row(*(escape(str(cell)) if cell is not None else "-" for cell in row))
     out.print(table)
@@ -99,6 +105,11 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def minute(at: datetime) -> str:
+    """For a column whose head says that it is UTC."""
+    return f"{at:%Y-%m-%d %H:%M}"
+
+
 def print_error(error: DrError, *, as_json: bool) -> None:
     if as_json:
         document = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
@@ -111,6 +122,17 @@ def print_error(error: DrError, *, as_json: bool) -> None:
         err.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
 
 
+class _Amount(ProgressColumn):
+    """`75 MB of 327 MB, 45 MB/s`; nothing for a phase that counts no bytes."""
+
+    def render(self, task: Task) -> Text:
+        if not task.completed:
+            return Text("")
+        of = f" of {size(int(task.total))}" if task.total is not None and not task.finished else ""
+        speed = f", {size(int(task.finished_speed or task.speed or 0))}/s"
+        return Text(f"{size(int(task.completed))}{of}{speed}")
+
+
 class Bars:
     """Progress on standard error: bars on a terminal, a line for each phase otherwise. Use as a context manager."""
 
@@ -118,8 +140,7 @@ class Bars:
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
+            _Amount(),
             TimeElapsedColumn(),
             console=err,
             disable=not err.is_terminal,
@@ -156,4 +177,6 @@ class Bars:
         if self._phase is not None and not err.is_terminal:
             took = _clock.monotonic() - self._since
             err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s")
-        self._phase = None
+        if self._task is not None:  # its clock must not run on
+            self._bars.stop_task(self._task)
+        self._phase = self._task = None

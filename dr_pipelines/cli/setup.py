@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,18 +13,19 @@ from ruamel.yaml import YAML
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import Json, MaybeServer, TierOption, settings
-from dr_pipelines.cli.output import moment, out, print_checks, print_facts, print_json, print_table, size
+from dr_pipelines.cli.output import minute, moment, out, print_checks, print_facts, print_json, print_table, size
 from dr_pipelines.errors import CheckFailed, DrError, NotProven, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
 from dr_pipelines.plan.load import check_secrets
 from dr_pipelines.plan.model import plan_schema as json_schema
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.encryption import generate_identity
+from dr_pipelines.repository.manifest import BackupManifest
 
-plan_app = typer.Typer(help="Judge and show the DR plan.", no_args_is_help=True)
-key_app = typer.Typer(help="Make age keys.", no_args_is_help=True)
-repository_app = typer.Typer(help="The repositories on the tiers.", no_args_is_help=True)
-store_app = typer.Typer(help="The stores under the tiers.", no_args_is_help=True)
+plan_app = typer.Typer(suggest_commands=False, help="Judge and show the DR plan.", no_args_is_help=True)
+key_app = typer.Typer(suggest_commands=False, help="Make age keys.", no_args_is_help=True)
+repository_app = typer.Typer(suggest_commands=False, help="The repositories on the tiers.", no_args_is_help=True)
+store_app = typer.Typer(suggest_commands=False, help="The stores under the tiers.", no_args_is_help=True)
 
 
 @plan_app.command("check")
@@ -139,20 +141,40 @@ def repository_show(
         raise UsageError("`dr repository show` takes a server and a label, no more")
     server, label = words if len(words) == 2 else (None, words[0])
     manifest = operations.find_backup(settings.site(), label, tier or "primary", server)
-    document: dict[str, Any] = manifest.model_dump(mode="json")
     if as_json:
-        print_json(document)
-        return
-    document["archive"] = f"{len(manifest.archive.packs)} packs, {size(manifest.archive.size)}"
-    print_facts(document)
+        print_json(manifest)
+    else:
+        print_facts(_facts(manifest))
+
+
+def _facts(manifest: BackupManifest) -> dict[str, Any]:
+    """What a person asks of a backup; the whole manifest is for programs."""
+    recipients = manifest.encoding.recipients
+    facts = {
+        "label": manifest.label,
+        "server": f"{manifest.server}, PostgreSQL {manifest.postgres_version}, system {manifest.system_id}",
+        "kind": manifest.kind.value,
+        "because": manifest.kind_reason,
+        "provisional": manifest.provisional,
+        "parent": manifest.parent,
+        "started": moment(manifest.started_at),
+        "finished": moment(manifest.finished_at),
+        "LSN": f"{manifest.start_lsn} to {manifest.stop_lsn}, timeline {manifest.timeline.id}",
+        "checksums": "on" if manifest.data_checksums else "off",
+        "tablespaces": ", ".join(space.location for space in manifest.tablespaces) or None,
+        "archive": f"{len(manifest.archive.packs)} packs, {size(manifest.archive.size)}",
+        "stored": f"{len(manifest.objects)} objects, {size(manifest.stored_size)}",
+        "encrypted to": ", ".join(recipients) or "nobody: anyone who reads the store reads it",
+        "taken": f"on {manifest.taken_on} by dr {manifest.tool_version}",
+        "break glass": next((file.key for file in manifest.break_glass if file.key.endswith("README.md")), None),
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None}
 
 
 @store_app.command("check")
 def store_check(tier: str, as_json: Json = False) -> None:
     """Try what a backup needs on the real bucket, under a scratch prefix that is removed again."""
-    from dr_pipelines.storage.check import check_store
-
-    checks = check_store(settings.site().store_of(tier))
+    checks = operations.check_store(settings.site(), tier)
     if as_json:
         print_json(checks)
     else:
@@ -188,25 +210,26 @@ def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
 
 
 def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
-    rows = [
-        (
-            backup.label,
-            backup.kind.value,
-            backup.parent,
-            moment(backup.finished_at),
-            backup.stop_lsn,
-            size(backup.archive.size),
-            size(backup.stored_size),
-            "provisional" if backup.provisional else backup.kind_reason or "",
-        )
-        for backup in catalog.backups
-    ]
-    columns = ["label", "kind", "parent", "finished", "stop LSN", "size", "stored", "remark"]
-    print_table(f"{server} on {tier}", columns, rows)
+    if not catalog.backups:
+        out.print(f"there is no backup of {server} on {tier}")
+    else:
+        columns = ["label", "finished (UTC)", "stored", "stop LSN", "on top of"]
+        print_table(f"{server} on {tier}", columns, [_row(backup) for backup in catalog.backups])
+    for backup in catalog.backups:
+        if backup.kind_reason:
+            out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
+    provisional = Counter(backup.provisional for backup in catalog.backups if backup.provisional)
+    for reason, count in provisional.items():
+        out.print(f"{count} provisional: {reason}", soft_wrap=True)
     for label in catalog.unfinished:
-        out.print(f"{label} has no manifest: it is being taken, or is garbage of a crash")
+        out.print(f"{label} has no manifest: it is being taken, or is garbage of a crash", soft_wrap=True)
     for problem in catalog.problems:
-        out.print(f"problem: {problem}")
+        out.print(f"problem: {problem}", style="yellow", soft_wrap=True)
+
+
+def _row(backup: BackupManifest) -> tuple[Any, ...]:
+    parent = backup.parent.rpartition("-")[0] if backup.parent else None  # the kind is plain from the chain
+    return backup.label, minute(backup.finished_at), size(backup.stored_size), backup.stop_lsn, parent
 
 
 def judge(checks: list[Any]) -> None:

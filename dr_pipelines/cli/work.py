@@ -12,7 +12,18 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, err, moment, out, print_checks, print_facts, print_json, print_table, size
+from dr_pipelines.cli.output import (
+    Bars,
+    err,
+    minute,
+    moment,
+    out,
+    print_checks,
+    print_facts,
+    print_json,
+    print_table,
+    size,
+)
 from dr_pipelines.cli.setup import judge, show_backups
 from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
@@ -21,10 +32,11 @@ from dr_pipelines.postgres.restore import RestoreReport
 from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
 from dr_pipelines.postgres.restore_preview import RestorePreview
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
+from dr_pipelines.postgres.tablespaces import parse_mapping
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.repository.layout import BackupKind
 
-wal_app = typer.Typer(help="The write-ahead log.", no_args_is_help=True)
+wal_app = typer.Typer(suggest_commands=False, help="The write-ahead log.", no_args_is_help=True)
 
 
 def backup(
@@ -93,10 +105,10 @@ def _judge_states(states: list[operations.ServerState]) -> None:
     """Raises `NotProven` when a tier could not be seen, `CheckFailed` when what was seen is wrong."""
     unseen = [f"{state.server} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
     if unseen:
-        raise NotProven(f"{', '.join(unseen)} cannot be read", hint="run `dr store check` with the tier.")
+        raise NotProven(f"cannot be read: {', '.join(unseen)}", hint="each warning above names the reason.")
     wrong = [state.server for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
     if wrong:
-        raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning of `dr status` names what to do.")
+        raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning above names what to do.")
 
 
 def _show_states(states: list[operations.ServerState]) -> None:
@@ -104,22 +116,27 @@ def _show_states(states: list[operations.ServerState]) -> None:
         rows = [
             (
                 tier.tier,
-                moment(tier.newest_full.finished_at) if tier.newest_full else None,
-                moment(tier.newest_backup.finished_at) if tier.newest_backup else None,
+                minute(tier.newest_full.finished_at) if tier.newest_full else None,
+                minute(tier.newest_backup.finished_at) if tier.newest_backup else None,
                 tier.wal_end,
-                tier.error or "",
+                "cannot be read" if tier.error else "",
             )
             for tier in state.tiers
         ]
-        print_table(state.server, ["tier", "newest full", "newest backup", "WAL up to", "trouble"], rows)
+        columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
+        print_table(state.server, columns, rows)
         if (stream := state.stream) is not None:
             out.print(
                 f"stream: {stream.state}, received {stream.received_lsn}, {stream.sync_state or 'not connected'}, "
-                f"seen {moment(stream.updated_at)}"
+                f"seen {moment(stream.updated_at)}",
+                soft_wrap=True,
             )
             if stream.sync_state in ("sync", "quorum"):
-                out.print("a commit whose wait is cancelled returns with a warning only, and may be lost")
-        for warning in state.warnings:
+                out.print(
+                    "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True
+                )
+        problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
+        for warning in (*state.warnings, *problems):
             out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
@@ -136,7 +153,15 @@ def restore(
     label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
     tier: TierOption = None,
     use_incrementals: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",
-    tablespace: Annotated[list[str] | None, typer.Option(help="OLD=NEW; old location or oid. May repeat.")] = None,
+    tablespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-T",
+            "--tablespace-mapping",
+            metavar="OLD=NEW",
+            help="New directory of a tablespace, by old location or oid; else <to>_tablespaces/<oid>. May repeat.",
+        ),
+    ] = None,
     action: Annotated[
         str, typer.Option("--action", "--target-action", help="At the target: promote, pause (read-only) or shutdown.")
     ] = "promote",
@@ -164,7 +189,7 @@ def restore(
         start=start,
         port=port,
         socket_dir=socket_dir.absolute() if socket_dir else None,
-        tablespaces=_tablespaces(tablespace or []),
+        tablespaces=parse_mapping(tablespace or []),
     )
     site = settings.site(identity)
     if preview:
@@ -221,13 +246,6 @@ def _target(
     except ValueError as error:
         raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
     return RecoveryTarget("latest", None, True, on)
-
-
-def _tablespaces(given: list[str]) -> dict[str, Path]:
-    pairs = [text.partition("=") for text in given]
-    if any(not old or not new for old, _, new in pairs):
-        raise UsageError("--tablespace takes OLD=NEW")
-    return {old: Path(new) for old, _, new in pairs}
 
 
 def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:

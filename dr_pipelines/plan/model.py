@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from dr_pipelines.errors import SecretMissing
 from dr_pipelines.plan.references import Secret, is_reference
@@ -326,6 +326,10 @@ class Plan(Model):
         if value is None:
             raise ValueError("name recipients (`dr key new` makes a key), or write `encryption: none`")
         return None if value == "none" else value
+
+    @field_serializer("encryption")
+    def _none_is_written(self, value: EncryptionPlan | None) -> EncryptionPlan | Literal["none"]:
+        return "none" if value is None else value
 
 
 def plan_schema() -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,20 @@ def _answer(env: dict[str, str], *argv: str, code: int = 0) -> Any:
     done = subprocess.run([DR, *argv, "--json"], env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+def _on_a_terminal(env: dict[str, str], columns: int, *argv: str) -> list[str]:
+    """The lines that a person sees, without colours."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (40, columns))
+    with subprocess.Popen([DR, *argv], env={**env, "TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        said = b""
+        with suppress(OSError):  # the terminal closes with the program
+            while piece := os.read(ours, 65536):
+                said += piece
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode()).replace("\r", "\n").splitlines()
 
 
 @contextmanager
@@ -100,6 +117,11 @@ def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Pa
 
     listed = [backup["label"] for backup in _answer(env, "list", "shop")["backups"]]
     assert listed == [full["label"], incremental["label"]]
+    seen = _on_a_terminal(env, 80, "list", "shop")
+    rows = [line for line in seen if re.match(r"\d{8}T", line)]
+    assert [row.split()[0] for row in rows] == listed
+    assert all(len(row) <= 80 for row in rows)
+    assert any(re.match(r"contents .* MB, .*/s", line) for line in _on_a_terminal(env, 80, "verify", "shop"))
     assert {check["verdict"] for check in _answer(env, "verify", "shop", "latest")} == {"pass"}
 
     target = folder / "restored"

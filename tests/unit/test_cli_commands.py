@@ -261,8 +261,27 @@ def test_every_command_of_the_operators_guide_is_one() -> None:
         assert {word for word in words if word.startswith("--")} <= options
 
 
-def test_a_table_in_a_pipe_is_not_folded(dr: Dr) -> None:
-    assert "there is no repository on primary (disk)" in dr("status").stdout.split("warning:")[0]
+def test_a_plan_that_is_shown_is_a_plan(dr: Dr) -> None:
+    (dr.folder / "shown.yaml").write_text(dr("plan", "show").stdout)
+    assert dr("plan", "check", "--plan", "shown.yaml").returncode == 0
+
+
+def test_status_says_what_to_do_about_a_tier_that_is_no_repository(dr: Dr) -> None:
+    done = dr("status")
+    assert done.returncode == 40
+    assert re.search(r"warning: primary cannot be read: .*`dr repository init`", done.stdout)
+
+
+def test_status_shows_every_problem_that_makes_it_fail(dr: Dr) -> None:
+    dr("repository", "init")
+    backup = dr.folder / "disk" / "servers" / "shop" / "backups" / "20261124T020000Z-full"
+    backup.mkdir(parents=True)
+    (backup / "manifest.json").write_text("{}")
+    assert re.search(r"warning: .*20261124T020000Z-full.*on primary", dr("status").stdout)
+
+
+def test_a_suggestion_is_made_once(dr: Dr) -> None:
+    assert dr("lst").stderr.count("id you mean") == 1
 
 
 def test_a_group_without_a_command_shows_its_help_and_no_error(dr: Dr) -> None:
