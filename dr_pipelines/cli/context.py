@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dr_pipelines.errors import KeyUnusable
 from dr_pipelines.plan import Plan, default_plan_path, load_plan
 from dr_pipelines.site import Site
 
@@ -24,7 +25,17 @@ class Settings:
         return load_plan(self.plan_path or default_plan_path())
 
     def site(self, identity: Path | None = None) -> Site:
-        return Site(self.plan(), identity=identity.read_text() if identity else None)
+        return Site(self.plan(), identity=_key_in(identity) if identity else None)
+
+
+def _key_in(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise KeyUnusable(
+            f"the identity in {path} cannot be read: {reason}", hint="name a file that `dr key new --out` made."
+        ) from None
 
 
 settings = Settings()

@@ -146,6 +146,16 @@ def test_a_backup_is_shown_by_its_label_alone(dr: Dr) -> None:
     assert dr("repository", "show", "shop", "one", "two").returncode == 2
 
 
+def test_a_file_that_is_no_identity_is_a_matter_of_keys(dr: Dr) -> None:
+    dr("repository", "init")
+    for content in (b"\xff\x00", b"AGE-SECRET-KEY-1NONSENSE\n", b""):
+        (dr.folder / "identity.txt").write_bytes(content)
+        done = dr("verify", "shop", "--identity", "identity.txt")
+        assert done.returncode == 13
+        assert "dr key new" in done.stderr
+        assert "NONSENSE" not in done.stderr
+
+
 def test_an_empty_repository_lists_nothing(dr: Dr) -> None:
     dr("repository", "init")
     assert json.loads(dr("list", "shop", "--json").stdout)["backups"] == []
@@ -257,7 +267,7 @@ def test_every_command_of_the_operators_guide_is_one() -> None:
         while isinstance(command, click.Group) and words:
             assert words[0] in command.commands, words
             command = command.commands[words.pop(0)]
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words if word.startswith("--")} <= options
 
 
