@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 import signal
 import sys
 import sysconfig
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -16,11 +20,18 @@ from dr_pipelines.embedded.home import PROJECT, Home, home
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.errors import DrError
 
+_FONTS = re.compile(r"@font-face {.*?}\s*", re.DOTALL)
+"""Rich's pictures load fonts from a server; any monospaced one will do."""
+_PICTURE_WIDTH = 112
 
-def demo(place: Home, console: Console) -> int:
+
+def demo(place: Home, console: Console, picture: Path | None = None) -> int:
+    """`picture`: an SVG of what the terminal shows, up to the summary."""
     outcome = run_demo(place, console)
     console.print()
     console.print(summary(outcome))
+    if picture is not None:
+        picture.write_text(_FONTS.sub("", console.export_svg(title="make demo", clear=False)))
     if not outcome.good:
         console.print("[red]The demo failed: something acknowledged is lost.[/]")
         return 1
@@ -53,29 +64,38 @@ def ui(place: Home, console: Console) -> int:
 
 
 def clean(place: Home, console: Console) -> int:
-    place.clean()
+    place.remove()
     console.print(f"removed {place.path}", soft_wrap=True)
     return 0
 
 
 def main(arguments: list[str]) -> int:
-    commands = {"demo": demo, "ui": ui, "clean": clean}
-    console = Console(soft_wrap=True)
-    if len(arguments) != 1 or arguments[0] not in commands:
-        console.print("usage: python -m dr_pipelines.embedded demo|ui|clean", markup=False)
-        return 2
+    asked = _parser().parse_args(arguments)
+    commands: dict[str, Callable[[Home, Console], int]] = {
+        "demo": partial(demo, picture=asked.svg),
+        "ui": ui,
+        "clean": clean,
+    }
+    console = Console(soft_wrap=True, record=asked.svg is not None, width=_PICTURE_WIDTH if asked.svg else None)
     for number in (signal.SIGTERM, signal.SIGINT):  # both end as Ctrl-C does: everything is stopped
         signal.signal(number, signal.default_int_handler)
     try:
         place = home()
         with place.locked():
-            return commands[arguments[0]](place, console)
+            return commands[asked.command](place, console)
     except DrError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
         console.print("\ninterrupted; everything is stopped")
         return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m dr_pipelines.embedded")
+    parser.add_argument("command", choices=("demo", "ui", "clean"))
+    parser.add_argument("--svg", type=Path, help="write the demo's ending as a picture, too")
+    return parser
 
 
 if __name__ == "__main__":

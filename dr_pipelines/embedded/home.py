@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,10 @@ class Home:
         return self.path / "logs"
 
     @property
+    def _lock_file(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.lock")
+
+    @property
     def _env_file(self) -> Path:
         return self.path / "env.json"
 
@@ -90,14 +95,24 @@ class Home:
     def locked(self) -> Iterator[None]:
         """One process at a time. Raises `UsageError` when there is another."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.with_name(f"{self.path.name}.lock").open("w") as file:
+        with self._lock_file.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # `remove` may have unlinked the file between the two: a lock on it would keep nobody out.
+                if not self._lock_file.exists() or not os.path.samestat(
+                    os.fstat(file.fileno()), self._lock_file.stat()
+                ):
+                    raise BlockingIOError
             except BlockingIOError:
                 raise UsageError(
                     f"another demo or UI works in {self.path}", hint="End it with Ctrl-C, then try again."
                 ) from None
             yield
+
+    def remove(self) -> None:
+        """Clean, and leave no trace: the lock's file goes too, while it is still held."""
+        self.clean()
+        self._lock_file.unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove the home, and end what a demo that was killed left running in it. Only under the lock."""
@@ -109,8 +124,13 @@ class Home:
         left = [process for process in psutil.process_iter() if process.pid != os.getpid() and self._names(process)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
+                # An immediate shutdown: unlike a killed server, it gives its shared memory back.
+                process.send_signal(signal.SIGQUIT if process.name() == "postgres" else signal.SIGKILL)
+        _, deaf = psutil.wait_procs(left, timeout=10)
+        for process in deaf:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(left, timeout=10)
+        psutil.wait_procs(deaf, timeout=10)
 
     def _names(self, process: psutil.Process) -> bool:
         inside = f"{self.path}{os.sep}"
