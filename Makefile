@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint ui bench lock setup clean help docs/pictures/demo.svg
+.PHONY: demo picture test lint ui bench lock setup clean help
 
 help: ## the targets
-	@grep -hE '^[a-z./-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 setup: $(READY) ## virtual environment with everything that requirements.lock pins
 
@@ -22,8 +22,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## back up, lose and recover a PostgreSQL server, through Dagster, in under 3 minutes
 	$(BIN)/python -m dr_pipelines.embedded demo
 
-docs/pictures/demo.svg: $(READY) ## the demo's ending as the README's picture
-	$(BIN)/python -m dr_pipelines.embedded demo --svg $@
+picture: $(READY) ## run the demo, and its ending becomes the README's picture
+	$(BIN)/python -m dr_pipelines.embedded demo --svg docs/pictures/demo.svg
 
 ui: $(READY) ## Dagster's UI on what the demo left
 	$(BIN)/python -m dr_pipelines.embedded ui
