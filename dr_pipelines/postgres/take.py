@@ -21,7 +21,7 @@ from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import backup_manifest
 from dr_pipelines.postgres.base_backup import StreamedBackup, stream_base_backup
 from dr_pipelines.postgres.server import Server, ServerFacts
-from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, renamed
+from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, Zeros, renamed
 from dr_pipelines.postgres.trust import FIRST_WITH_INCREMENTALS, reason_for_doubt, reason_for_full
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.layout import BackupKind
@@ -252,7 +252,7 @@ class _Sink:
         self._prefix = ""
 
     def begin(self, tablespace: int | None) -> None:
-        """The server leaves out the zeros that end a tar, so archives follow each other without a seam."""
+        """What came before is whole; its end is left out, so archives follow each other without a seam."""
         self._walk.finish()
         self._walk = TarWalk()
         self._prefix = "" if tablespace is None else f"{_TABLESPACES}/{tablespace}/"
@@ -264,7 +264,7 @@ class _Sink:
         for event in self._walk.feed(piece):
             if isinstance(event, Header):
                 self._header(event)
-            else:
+            elif not isinstance(event, Zeros):  # tar programs would stop there, before the next archive
                 self._archive.write(event.data)
 
     def finish(self) -> None:

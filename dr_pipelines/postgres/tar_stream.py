@@ -49,12 +49,17 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """Bytes between members, and zeros after the last."""
+    """Bytes that fill a member's last block."""
 
     data: memoryview
 
 
-Event = Header | Content | Padding
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """A block of zeros where a header may be: the end of a tar, for those who stop there. The walk goes on."""
+
+
+Event = Header | Content | Padding | Zeros
 
 _KINDS = {b"0": "file", b"\0": "file", b"5": "directory", b"2": "link"}
 
@@ -104,10 +109,10 @@ class TarWalk:
         if self._member is not None or self._padding or self._head:
             raise IntegrityError("the tar of a backup is cut short")
 
-    def _begin(self) -> Header | Padding:
+    def _begin(self) -> Header | Zeros:
         raw, self._head = self._head, b""
         if not any(raw):
-            return Padding(memoryview(raw))
+            return Zeros()
         member = parse_header(raw, self._start())
         if member.size:
             self._member, self._done = member, 0

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from dr_pipelines.commands import Command, Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, give
+from dr_pipelines.embedded.postgres import bin_dir, give
+from dr_pipelines.errors import CommandFailed
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
-from tests.integration.test_recovery import streaming, take, until_synchronous
+from tests.conftest import MakePostgres
+from tests.support.live import Live, running
 
 GUIDE = Path(__file__).parents[2] / "docs" / "break-glass.md"
 
@@ -24,45 +26,57 @@ def _commands() -> str:
 
 @pytest.mark.skipif(shutil.which("age") is None, reason="the age program is not installed")
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd program is not installed")
-@pytest.mark.parametrize("kind", [BackupKind.FULL, BackupKind.INCREMENTAL])
 def test_the_guide_restores(
-    kind: BackupKind,
-    postgres18: EmbeddedPostgres,
-    local_repository: Repository,
-    identity: tuple[str, str],
-    folder: Path,
+    make_postgres: MakePostgres, local_repository: Repository, identity: tuple[str, str], folder: Path
 ) -> None:
-    server = postgres18
-    server.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 1000) g")
-    with streaming(server, local_repository, folder / "state" / "shop"):
-        until_synchronous(server)
-        taken = take(server, local_repository, BackupKind.FULL, folder / "state")
-        if kind is BackupKind.INCREMENTAL:
-            server.psql("INSERT INTO orders VALUES (1001)")
-            taken = take(server, local_repository, BackupKind.INCREMENTAL, folder / "state")
+    """A full, and a chain that `pg_combinebackup` merges; with a tablespace, and WAL to the last commit."""
+    server = make_postgres(18, summarize_wal="on")
+    (folder / "space").mkdir()
+    give(folder / "space")
+    server.psql(f"CREATE TABLESPACE space LOCATION '{folder / 'space'}'")
+    server.psql("CREATE TABLE orders (id int PRIMARY KEY) TABLESPACE space")
+    server.psql("INSERT INTO orders SELECT g FROM generate_series(1, 1000) g")
+    live = Live(server, local_repository, folder / "state")
+    with live.streaming():
+        full = live.take(BackupKind.FULL)
+        server.psql("INSERT INTO orders VALUES (1001)")
+        incremental = live.take(BackupKind.INCREMENTAL)
+        assert incremental.parent == full.label, incremental.kind_reason
         server.psql("INSERT INTO orders VALUES (1002)")
-        expected = server.psql("SELECT count(*) FROM orders")
         server.destroy()
+    shutil.rmtree(folder / "space")
 
     root = Path(local_repository.store.root) / "servers" / "shop"  # type: ignore[attr-defined]
     (folder / "identity.txt").write_text(identity[0] + "\n")
-    target = folder / "restored"
     variables = {
         "IDENTITY": str(folder / "identity.txt"),
         "BACKUPS": str(root / "backups"),
         "WAL": str(next((root / "wal").iterdir())),
-        "TARGET": str(target),
-        "LABEL": taken.label,
         "PATH": f"{bin_dir(18)}:/usr/local/bin:/usr/bin:/bin",
     }
-    Runner().run(Command(["sh", "-euc", _commands()], env=variables, timeout=120))
 
-    give(target)
-    give(Path(f"{target}.wal"))
-    recovered = EmbeddedPostgres(target)
-    recovered.start()
-    try:
-        assert recovered.psql("SELECT count(*) FROM orders") == expected
-        assert recovered.psql("SHOW archive_mode") == "off"
-    finally:
-        recovered.kill()
+    def follow_the_guide(label: str) -> Path:
+        target = folder / f"restored-{label}"
+        command = Command(["sh", "-euc", _commands()], env=variables | {"TARGET": str(target), "LABEL": label})
+        Runner().run(command)
+        return target
+
+    for backup in (full, incremental):
+        target = follow_the_guide(backup.label)
+        places = [Path(f"{target}.{ending}") for ending in ("wal", "tablespaces")]
+        for path in (target, *places):
+            give(path)
+        with running(target) as recovered:
+            assert recovered.psql("SELECT count(*) FROM orders") == "1002"
+            assert recovered.psql("SHOW archive_mode") == "off"
+            location = recovered.psql("SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = 'space'")
+            assert Path(location).parent == places[1]
+            assert list(Path(location).iterdir())
+        for path in (target, *places):
+            shutil.rmtree(path)
+
+    pack = Path(local_repository.store.root) / incremental.archive.packs[0].key  # type: ignore[attr-defined]
+    pack.write_bytes(pack.read_bytes()[:-1])
+    with pytest.raises(CommandFailed, match="damaged or not complete"):
+        follow_the_guide(incremental.label)
+    assert not (folder / f"restored-{incremental.label}").exists()
