@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,18 @@ from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import bin_dir, give
 from dr_pipelines.errors import CommandFailed
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from tests.conftest import MakePostgres
+from tests.support.archives import tree
 from tests.support.live import Live, running
 
 GUIDE = Path(__file__).parents[2] / "docs" / "break-glass.md"
 
 
-def _commands() -> str:
-    """The guide's `sh` blocks."""
-    return "\n".join(re.findall(r"```sh\n(.*?)```", GUIDE.read_text(), re.DOTALL))
+def _commands(guide: Path) -> list[str]:
+    """A guide's `sh` blocks."""
+    return re.findall(r"```sh\n(.*?)```", guide.read_text(), re.DOTALL)
 
 
 @pytest.mark.skipif(shutil.which("age") is None, reason="the age program is not installed")
@@ -55,14 +58,14 @@ def test_the_guide_restores(
         "PATH": f"{bin_dir(18)}:/usr/local/bin:/usr/bin:/bin",
     }
 
-    def follow_the_guide(label: str) -> Path:
-        target = folder / f"restored-{label}"
-        command = Command(["sh", "-euc", _commands()], env=variables | {"TARGET": str(target), "LABEL": label})
-        Runner().run(command)
+    def follow(commands: list[str], label: str, target: Path) -> Path:
+        script = "\n".join(commands)
+        Runner().run(Command(["sh", "-euc", script], env=variables | {"TARGET": str(target), "LABEL": label}))
         return target
 
     for backup in (full, incremental):
-        target = follow_the_guide(backup.label)
+        target = follow(_commands(GUIDE), backup.label, folder / f"restored-{backup.label}")
+        _assert_by_hand_it_is_the_same(backup, target, root, follow)
         places = [Path(f"{target}.{ending}") for ending in ("wal", "tablespaces")]
         for path in (target, *places):
             give(path)
@@ -78,5 +81,19 @@ def test_the_guide_restores(
     pack = Path(local_repository.store.root) / incremental.archive.packs[0].key  # type: ignore[attr-defined]
     pack.write_bytes(pack.read_bytes()[:-1])
     with pytest.raises(CommandFailed, match="damaged or not complete"):
-        follow_the_guide(incremental.label)
-    assert not (folder / f"restored-{incremental.label}").exists()
+        follow(_commands(GUIDE), incremental.label, folder / "damaged")
+    assert not (folder / "damaged").exists()
+
+
+def _assert_by_hand_it_is_the_same(
+    backup: BackupManifest, target: Path, root: Path, follow: Callable[[list[str], str, Path], Path]
+) -> None:
+    """The README beside the backup writes out what restore.sh does; only the settings for recovery come after."""
+    by_hand = target.with_name(f"by-hand-{backup.label}")
+    readme = root / "backups" / backup.label / "break-glass" / "README.md"
+    _, _, script, tablespaces, _ = _commands(readme)
+    follow([script, tablespaces], backup.label, by_hand)
+    settings = ["postgresql.auto.conf", "recovery.signal", "backup_manifest"]
+    for ending in ("", ".tablespaces"):
+        assert tree(Path(f"{by_hand}{ending}"), settings) == tree(Path(f"{target}{ending}"), settings)
+    assert [path.is_symlink() for path in (by_hand / "pg_tblspc").iterdir()] == [True]
