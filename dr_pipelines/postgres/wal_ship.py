@@ -1,6 +1,6 @@
 """Brings the spool's files to one tier. Each tier has its own shipper and thread: an outage of one delays no other.
 
-What does not belong here: which files may be freed (`WalStream` asks every required tier) and the receiver.
+What does not belong here: which files may be freed (`wal_shippers` asks every required tier) and the receiver.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Shipper:
         return sum(max(0, file.end - held.get(file.name, file.segment.start)) for file in files)
 
     def hurry(self) -> None:
-        """Ship the open segment with the next look: the receiver stopped, so it may be the last that is seen of it."""
+        """Ship the open segment with the next look."""
         self._hurry.set()
 
     def run(self, stop: threading.Event) -> None:

@@ -61,6 +61,10 @@ class Spool:
             return []
         return [self.system(path.name) for path in sorted(self.root.iterdir()) if path.name.isdigit()]
 
+    def files(self) -> list[SpoolFile]:
+        """Every file with WAL of every system, each system's in the order in which it has to be shipped."""
+        return [file for system in self.systems() for file in system.files()]
+
     def room_on_disk(self) -> tuple[int, int]:
         """Bytes that are free, and bytes that the receiver needs: the next segment and a copy of an open one."""
         sizes = [size for system in self.systems() if (size := system.segment_size()) is not None]

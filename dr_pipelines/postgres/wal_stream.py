@@ -24,16 +24,16 @@ from dr_pipelines.errors import DrError, ServerMisconfigured, StoreUnavailable, 
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.wal_receiver import end_orphans, ending
 from dr_pipelines.postgres.wal_resume import Position
-from dr_pipelines.postgres.wal_ship import Shipper, Tier
+from dr_pipelines.postgres.wal_ship import Tier
+from dr_pipelines.postgres.wal_shippers import Shippers
 from dr_pipelines.postgres.wal_slots import PatientServer, StreamedServer, ensure_slots, held_slot
-from dr_pipelines.postgres.wal_spool import Spool, SpoolFile, SystemSpool
+from dr_pipelines.postgres.wal_spool import Spool, SystemSpool
 from dr_pipelines.postgres.wal_start import arrange_start, require_not_behind
 from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, read_status, write_status
 
 _POLL = 0.1
 _LONGEST_BACKOFF = 5.0  # commits may be waiting for us
 _LONG_ENOUGH = 10.0  # seconds after which a receiver counts as having run well
-_LAST_SHIPPING = 60.0  # seconds that a tier gets at the end
 
 
 @dataclass
@@ -48,7 +48,7 @@ class _Now:
     last_error: str | None = None
     gap: Gap | None = None
     pinned: str | None = None  # the system id of the server that this stream belongs to
-    known: Position | None = None  # what every tier that has shipped had before our start
+    known: Position | None = None  # what the tiers had before our start
 
 
 class WalStream:
@@ -77,7 +77,7 @@ class WalStream:
         self._directory, self._clock, self._runner = directory, clock, runner
         self.spool = Spool(directory / "spool")
         self.status_path = directory / "stream.json"
-        self._shippers = [Shipper(tier, self.spool, clock=clock, open_every=ship_open_every) for tier in tiers]
+        self._shippers = Shippers(tiers, self.spool, clock=clock, open_every=ship_open_every)
         self._now = _Now()
         self._held_at: Lsn | None = None
 
@@ -90,15 +90,14 @@ class WalStream:
         self._directory.mkdir(parents=True, exist_ok=True)
         with self._alone():
             self._remember_last_time()
-            with self._shipping():
+            with self._shippers.running():
                 backoff = _POLL
                 while not stop.is_set():
                     ran = self._receive(stop)
                     backoff = _POLL if ran > _LONG_ENOUGH else min(_LONGEST_BACKOFF, backoff * 2)
                     self._wait(backoff, stop)
             self._now.state = "stopped"
-            self._free()
-            self._write_status()
+            self._free_and_write_status()
             self._require_shipped()
 
     @contextmanager
@@ -119,39 +118,16 @@ class WalStream:
         if last is None:
             return
         self._now.gap, self._now.pinned = last.gap, last.system_id
-        for shipper in self._shippers:
-            if (tier := last.tiers.get(shipper.tier.name)) is not None:
-                shipper.remember(last.system_id, tier)
-        shipped = [shipper.shipped for shipper in self._required()]
-        reached = [(at.timeline, at.lsn) for at in shipped if at.timeline is not None and at.lsn is not None]
-        self._now.known = min(reached, default=None)
+        self._shippers.remember(last)
+        self._now.known = self._shippers.reached()
 
     def _require_shipped(self) -> None:
-        files = self._files()
-        late = {shipper.tier.name: lag for shipper in self._required() if (lag := shipper.lag_bytes(files))}
-        if late:
+        if late := self._shippers.late():
             said = ", ".join(f"{lag} bytes not on {tier}" for tier, lag in late.items())
             raise StoreUnavailable(
                 f"stopped with WAL that is not shipped: {said}",
                 hint=f"it lies in {self.spool.root}; see `dr status`, then run `dr wal stream {self._name}` again.",
             )
-
-    @contextmanager
-    def _shipping(self) -> Iterator[None]:
-        """Shippers run until the receiver is done, then ship once more."""
-        done = threading.Event()
-        threads = [
-            threading.Thread(target=shipper.run, args=(done,), name=f"ship-{shipper.tier.name}", daemon=True)
-            for shipper in self._shippers
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            for thread in threads:
-                thread.join(_LAST_SHIPPING)
 
     # --- one life of the receiver ------------------------------------------------------------------------------
 
@@ -170,8 +146,7 @@ class WalStream:
         self._now.receiver_pid = process.pid
         self._stay(process, stop)
         self._now.receiver_pid, self._now.sync_state = None, None
-        for shipper in self._shippers:
-            shipper.hurry()
+        self._shippers.hurry()
         if not stop.is_set():
             self._ended(system, process, log.read_text(errors="replace"))
         return self._clock.monotonic() - started
@@ -233,15 +208,13 @@ class WalStream:
             self._start_anew(system, end.reason)
 
     def _start_anew(self, system: SystemSpool, reason: str) -> None:
-        """The server has not what comes next: put the spool aside, go on from what it has, and say so."""
+        """The server has not what comes next: put the spool aside, go on from what it has, and say so. With a new slot:
+        the old one may ask for what is gone, as a receiver's first report moves it back to where that started."""
         try:
-            main, received = self._server.slot(self._slot), system.received()
-            if main is not None and received is not None and (main.restart_lsn or received[1]) <= received[1]:
-                # The slot itself asks for what is gone: only a new one keeps what comes from now on.
+            if self._server.slot(self._slot) is not None:
                 self._server.drop_slot(self._slot)
-                main = self._server.create_slot(self._slot)
-            if main is not None and main.restart_lsn is not None:
-                self._lose(system, Gap(reason=reason, end=main.restart_lsn, at=self._clock.now()))
+            made = self._server.create_slot(self._slot)
+            self._lose(system, Gap(reason=reason, end=made.restart_lsn, at=self._clock.now()))
         except DrError as error:
             self._now.last_error = error.message
 
@@ -258,8 +231,7 @@ class WalStream:
     # --- every second --------------------------------------------------------------------------------------------
 
     def _wait(self, seconds: float, stop: threading.Event) -> None:
-        self._free()
-        self._write_status()
+        self._free_and_write_status()
         self._clock.wait(seconds, stop)
 
     def _tick(self) -> None:
@@ -272,44 +244,27 @@ class WalStream:
             self._advance_held()
         except DrError as error:
             self._now.sync_state, self._now.last_error = None, _sentence(error)
-        self._free()
-        self._write_status()
+        self._free_and_write_status()
 
     def _advance_held(self) -> None:
         """Tell the server that the required tiers hold everything up to here."""
         system, received = self._now.system, self._received()
         if system is None or received is None:
             return
-        ends = [
-            shipper.shipped.lsn
-            for shipper in self._required()
-            if shipper.shipped.system_id == system.system_id and shipper.shipped.timeline == received[0]
-        ]
-        held = [lsn for lsn in ends if lsn is not None]
-        if not held or len(held) < len(self._required()) or min(held) == self._held_at:
-            return
-        self._server.advance_slot(held_slot(self._slot), min(held))
-        self._held_at = min(held)
+        held = self._shippers.held(system.system_id, received[0])
+        if held is not None and held != self._held_at:
+            self._server.advance_slot(held_slot(self._slot), held)
+            self._held_at = held
 
-    def _free(self) -> None:
-        required = self._required()
-        if not required:
-            return
-        for system in self.spool.systems():
-            files = system.files()
-            system.free({file.name for file in files if all(shipper.holds(file) for shipper in required)})
-
-    def _required(self) -> list[Shipper]:
-        return [shipper for shipper in self._shippers if shipper.tier.required]
+    def _free_and_write_status(self) -> None:
+        self._shippers.free()
+        self._write_status()
 
     def _received(self) -> Position | None:
         return self._now.system.received() if self._now.system is not None else None
 
-    def _files(self) -> list[SpoolFile]:
-        return [file for system in self.spool.systems() for file in system.files()]
-
     def _write_status(self) -> None:
-        now, received, files = self._now, self._received(), self._files()
+        now, received = self._now, self._received()
         status = StreamStatus(
             server=self._name,
             pid=os.getpid(),
@@ -322,7 +277,7 @@ class WalStream:
             last_error=now.last_error,
             gap=now.gap,
             updated_at=self._clock.now(),
-            tiers={shipper.tier.name: shipper.status(files) for shipper in self._shippers},
+            tiers=self._shippers.status(),
         )
         # With a full disk it stays as it was, and `dr status` looks at the disk; shipping is what makes room.
         with contextlib.suppress(OSError):
