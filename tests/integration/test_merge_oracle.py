@@ -20,6 +20,8 @@ _BEFORE = (
     "INSERT INTO updated SELECT g, repeat('u', 300) FROM generate_series(1, 5000) g",
     "CREATE TABLE shrinks AS SELECT g AS id, repeat('d', 300) AS note FROM generate_series(1, 5000) g",
     "CREATE TABLE regrown AS SELECT g AS id, repeat('r', 300) AS note FROM generate_series(1, 5000) g",
+    "CREATE TABLESPACE space LOCATION '{space}'",
+    "CREATE TABLE elsewhere TABLESPACE space AS SELECT g AS id FROM generate_series(1, 9000) g",
     "CREATE TABLE dropped AS SELECT g AS id FROM generate_series(1, 5000) g",
     "CREATE UNLOGGED TABLE unlogged AS SELECT g AS id FROM generate_series(1, 5000) g",
     "CREATE TABLE file AS SELECT g AS id, repeat('f', 300) AS note FROM generate_series(1, 6000) g",
@@ -53,6 +55,7 @@ _BETWEEN = (
     ),
     (  # only a few pages, of what the earlier ones left
         "UPDATE shrinks SET note = 'last' WHERE id % 40 = 0",
+        "DELETE FROM elsewhere WHERE id % 4000 = 0",
         "CREATE TABLE of_log AS SELECT g AS id FROM generate_series(1, 500) g",
         "DROP TABLE created",
         "DROP DATABASE by_copy",
@@ -65,6 +68,8 @@ def test_a_merged_chain_is_what_pg_combinebackup_makes(
 ) -> None:
     server = make_postgres(18, summarize_wal="on", fsync="off")
     live = Live(server, local_repository, folder / "state")
+    (folder / "space").mkdir()
+    give(folder / "space")
     _run(server, _BEFORE, folder)
     chain = [live.take(BackupKind.FULL)]
     for statements in _BETWEEN:
@@ -95,7 +100,7 @@ def test_a_merged_chain_is_what_pg_combinebackup_makes(
 
 def _run(server: EmbeddedPostgres, statements: tuple[str, ...], folder: Path) -> None:
     for statement in statements:
-        server.psql(statement.format(copy=folder / "rows.copy"))
+        server.psql(statement.format(copy=folder / "rows.copy", space=folder / "space"))
 
 
 def _assert_the_chain_is_a_trial(inputs: list[Path]) -> None:
