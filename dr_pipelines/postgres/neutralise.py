@@ -56,7 +56,7 @@ def quiet_settings(libraries: list[str], version_num: int) -> dict[str, str]:
         "cron.launch_active_jobs": "off",
         "listen_addresses": "localhost",
         "unix_socket_directories": "/tmp",
-        "external_pid_file": "",
+        "external_pid_file": "external.pid",  # in the data directory
         "log_directory": "log",
         "shared_preload_libraries": ", ".join(kept),
         "max_logical_replication_workers": "0",
@@ -112,12 +112,28 @@ def staying_settings(target: RecoveryTarget, *, timeline: Timeline, action: Reco
     }
 
 
+def minimal_files(recorded: Mapping[str, str], *, account: str, superuser: str) -> dict[str, list[str]]:
+    """The configuration of a server whose own was not in its backup, file by file: `recorded` is what its control file
+    knows of it. The `account` that it runs as may be its `superuser`; everybody else needs a password."""
+    return {
+        "postgresql.conf": ["# The server's own file is not in the backup. From its control file:", *written(recorded)],
+        "pg_hba.conf": [
+            "# The server's own file is not in the backup.",
+            f'local all "{superuser}" peer map=dr',
+            "local all all scram-sha-256",
+            "host all all 127.0.0.1/32 scram-sha-256",
+            "host all all ::1/128 scram-sha-256",
+        ],
+        "pg_ident.conf": [f'dr "{account}" "{superuser}"'],
+    }
+
+
 def write_settings(
-    data_dir: Path, quiet: Mapping[str, str], recovery: Mapping[str, str], recorded: Mapping[str, str]
+    data_dir: Path, quiet: Mapping[str, str], recovery: Mapping[str, str], minimal: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Writes both blocks, recovery.signal, and what a server needs when its configuration lay outside of the data
-    directory: `recorded` is what its control file knows of it. Returns notes for the report."""
-    notes = [*_complete_configuration(data_dir, recorded), *_detach(data_dir)]
+    """Writes both blocks, recovery.signal, and of the `minimal_files` what is missing because it lay outside of the
+    data directory. Returns notes for the report."""
+    notes = [*_add_missing(data_dir, minimal), *_detach(data_dir)]
     (data_dir / "standby.signal").unlink(missing_ok=True)
     _write_blocks(data_dir, [BEGIN, *written(quiet), END, RECOVERY, *written(recovery), END])
     (data_dir / "recovery.signal").touch()
@@ -220,19 +236,8 @@ def _without_blocks(lines: Sequence[str]) -> list[str]:
     return kept
 
 
-def _complete_configuration(data_dir: Path, recorded: Mapping[str, str]) -> list[str]:
-    notes = []
-    minimal = {
-        "postgresql.conf": [
-            "# The server's own file was outside of its data directory and is not in the backup. What its control",
-            "# file knows of it:",
-            *written(recorded),
-        ],
-        "pg_hba.conf": ["# The server's own file is not in the backup: only local connections.", "local all all trust"],
-        "pg_ident.conf": [],
-    }
-    for name, lines in minimal.items():
-        if not (data_dir / name).exists():
-            (data_dir / name).write_text("\n".join([*lines, ""]))
-            notes.append(f"{name} was not in the backup; a minimal one was written")
-    return notes
+def _add_missing(data_dir: Path, minimal: Mapping[str, Sequence[str]]) -> list[str]:
+    missing = [name for name in minimal if not (data_dir / name).exists()]
+    for name in missing:
+        (data_dir / name).write_text("\n".join([*minimal[name], ""]))
+    return [f"{name} was not in the backup; a minimal one was written" for name in missing]

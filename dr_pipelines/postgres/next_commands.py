@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from dr_pipelines.commands import Command
@@ -51,10 +50,9 @@ class ServerCommands:
         return tools.as_typed(tools.pg_ctl(data_dir, verb, bin_dir=self._bin_dir, user=user))
 
     def _psql(self) -> str:
-        """Over the socket, where the server's own pg_hba.conf lets its superuser in as a rule."""
+        """Over the socket, as the server's account: pg_hba.conf lets that one in as a rule."""
         found = configuration.read(self._request.target_dir)
         socket = found.get("unix_socket_directories", "/tmp").split(",")[0].strip()
-        where = ["-h", socket, "-p", found.get("port", "5432")]
-        return shlex.join(
-            [tools.program("psql", self._bin_dir), *where, "-U", self._request.superuser, "-d", "postgres"]
-        )
+        where = ["-h", socket, "-p", found.get("port", "5432"), "-U", self._request.superuser, "-d", "postgres"]
+        argv = [tools.program("psql", self._bin_dir), *where]
+        return tools.as_typed(Command(argv, user=self._request.os_user))

@@ -75,7 +75,7 @@ def recover(
         )
         if version_num >= 17_00_00:
             settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
-        notes += neutralise.write_settings(data_dir, quiet, settings, _recorded(data_dir, host))
+        notes += neutralise.write_settings(data_dir, quiet, settings, _minimal_files(data_dir, host))
         own(data_dir, host.os_user)
         recovered = _replay(data_dir, request, fetcher, host, private, timeline)
     notes += recovered.notes
@@ -108,9 +108,10 @@ def _quieted(data_dir: Path, request: RestoreRequest, host: Host, version_num: i
     return quiet, [f"{name} of shared_preload_libraries is not installed here" for name in missing]
 
 
-def _recorded(data_dir: Path, host: Host) -> dict[str, str]:
-    said = host.runner.run(tools.pg_controldata(data_dir, bin_dir=host.bin_dir)).stdout
-    return tools.recorded_settings(said)
+def _minimal_files(data_dir: Path, host: Host) -> dict[str, list[str]]:
+    recorded = tools.recorded_settings(host.runner.run(tools.pg_controldata(data_dir, bin_dir=host.bin_dir)).stdout)
+    account = host.os_user or pwd.getpwuid(os.geteuid()).pw_name
+    return neutralise.minimal_files(recorded, account=account, superuser=host.superuser)
 
 
 def _replay(

@@ -46,10 +46,15 @@ def has_whole_record(data: bytes | memoryview, start: int, *, page_size: int = P
     if at + 4 > len(view):
         return False
     (total,) = struct.unpack_from("<I", view, at)
-    headers = -(-total // (page_size - _LONG_HEADER)) * _LONG_HEADER  # at most
-    return bool(total >= _RECORD_HEADER and at + total + headers <= len(view)) or (
-        _record_end(view, start, len(view), page_size) is not None
-    )
+    if total < _RECORD_HEADER:
+        return False
+    while total:
+        if at % page_size == 0 and at + _SHORT_HEADER > len(view):
+            return False  # the page's header itself is cut off
+        at = _skip_page_header(view, at, len(view), page_size)
+        take = min(total, page_size - at % page_size)
+        total, at = total - take, at + take
+    return at <= len(view)
 
 
 def count_filled_pages(magic: Callable[[int], bytes], count: int) -> int:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from dr_pipelines.lsn import Timeline
-from dr_pipelines.postgres import neutralise
+from dr_pipelines.postgres import configuration, neutralise
 from dr_pipelines.postgres.restore_plan import LATEST
-
-RECORDED = {"max_connections": "50"}
 
 
 def _written(data_dir: Path) -> list[str]:
     recovery = neutralise.recovery_settings(
         LATEST, timeline=Timeline(1), action="promote", restore_command="x", socket_dir=Path("/s"), port=1
     )
-    return neutralise.write_settings(data_dir, neutralise.quiet_settings([], 18_00_00), recovery, RECORDED)
+    minimal = neutralise.minimal_files({"max_connections": "50"}, account="postgres", superuser="admin")
+    return neutralise.write_settings(data_dir, neutralise.quiet_settings([], 18_00_00), recovery, minimal)
 
 
 def test_libraries_are_found_in_included_files_and_comments_are_not_values(tmp_path: Path) -> None:
@@ -42,6 +41,17 @@ def test_without_any_configuration_a_minimal_one_is_written(tmp_path: Path) -> N
         *("postgresql.conf", "pg_hba.conf", "pg_ident.conf", "postgresql.auto.conf", "recovery.signal")
     }
     assert "max_connections = '50'" in (tmp_path / "postgresql.conf").read_text()
+    assert (tmp_path / "pg_ident.conf").read_text() == 'dr "postgres" "admin"\n'
+
+
+def test_a_line_that_leads_to_the_live_server_is_taken_out_of_an_included_file_too(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "postgresql.conf").write_text("include_dir 'conf.d'\n")
+    (tmp_path / "conf.d" / "10.conf").write_text("data_directory = '/live'\nwork_mem = '4MB'\n")
+    assert any("/live" in note for note in _written(tmp_path))
+    assert configuration.read(tmp_path)["work_mem"] == "4MB"
+    assert "data_directory" not in configuration.read(tmp_path)
+    assert (tmp_path / "postgresql.conf").read_text() == "include_dir 'conf.d'\n"
 
 
 def test_a_library_counts_as_missing_only_where_libraries_are_known_to_lie(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import struct
 import google_crc32c
 import pytest
 
-from dr_pipelines.postgres.wal_pages import PAGE_SIZE, end_of_wal
+from dr_pipelines.postgres.wal_pages import PAGE_SIZE, end_of_wal, has_whole_record
 
 
 def record(body: bytes) -> bytes:
@@ -70,3 +70,16 @@ def test_a_record_whose_zeros_are_not_there_yet_is_still_valid_when_its_sum_is()
     data, end = wal([record(b"x" + bytes(2_000))])
     assert len(data.rstrip(b"\0")) < end - 1_900
     assert end_of_wal(data) == end
+
+
+@pytest.mark.parametrize("length", [10, 5_000, 30_000], ids=["short", "long", "over pages"])
+def test_a_record_is_whole_up_to_its_last_byte_valid_or_damaged(length: int) -> None:
+    first, second = record(b"x" * 50), record(b"y" * length)
+    _, start = wal([first])
+    data, _ = wal([first, second])
+    end = len(data.rstrip(b"\0"))  # before the padding
+    damaged = data[: end - 5] + bytes(5)
+    for view in (data[:end], damaged):
+        assert has_whole_record(view, start)
+        assert not has_whole_record(view[: end - 1], start)
+    assert not has_whole_record(data, (end + 7) & ~7)  # nothing comes after it
