@@ -28,6 +28,7 @@ from dr_pipelines.storage.refusals import refusal, unreachable
 _PIECE = 4 * 1024 * 1024
 _BLOCK = 72 * 1024 * 1024
 """A whole pack is one put: encryption can make it a little larger than 64 MiB."""
+_MEND = "mend this store's account URL or credential in the plan."
 
 
 def make_container_client(
@@ -42,23 +43,27 @@ def make_container_client(
 ) -> ContainerClient:
     """`credential` is an account key, a SAS token or one of Azure's credential objects; without it Azure's default
     chain of credentials is used. `block_size` in bytes: what is larger is put in blocks; timeouts in seconds. The SDK
-    copies what it sends in one piece: a put holds its body twice, or one block of at most 4 MiB more."""
+    copies what it sends in one piece: a put holds its body twice, or one block of at most 4 MiB more. Raises
+    `StoreError` for an account URL that is none."""
     if credential is None:
         from azure.identity import DefaultAzureCredential  # slow to import, seldom needed
 
         credential = DefaultAzureCredential()
     versioned: dict[str, Any] = {"api_version": api_version} if api_version else {}
-    service = BlobServiceClient(
-        account_url,
-        credential,
-        retry_total=0,
-        max_single_put_size=block_size,
-        max_block_size=min(block_size, _PIECE),
-        connection_timeout=connect_timeout,
-        read_timeout=read_timeout,
-        **versioned,
-    )
-    return service.get_container_client(container)
+    try:
+        service = BlobServiceClient(
+            account_url,
+            credential,
+            retry_total=0,
+            max_single_put_size=block_size,
+            max_block_size=min(block_size, _PIECE),
+            connection_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            **versioned,
+        )
+        return service.get_container_client(container)
+    except ValueError as error:
+        raise StoreError(f"{_plain(error)}: {account_url.partition('?')[0]}", hint=_MEND) from error
 
 
 class AzureStore:
@@ -152,7 +157,7 @@ class AzureStore:
         try:
             yield
         except ClientAuthenticationError as error:
-            raise AccessDenied(f"{self.name}: {_plain(error)}", hint="check the keys of this store.") from error
+            raise AccessDenied(f"{self.name}: {_plain(error)}", hint=_MEND) from error
         except HttpResponseError as error:
             raise self._refusal(error, key) from error
         except (AzureError, OSError) as error:

@@ -54,23 +54,28 @@ def make_client(
     connect_timeout: float = 10,
     read_timeout: float = 120,
 ) -> S3Client:
-    """A client with the settings that every S3-compatible endpoint understands. Timeouts in seconds."""
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name=region,
-        aws_access_key_id=access_key_id,
-        aws_secret_access_key=secret_access_key,
-        config=Config(
-            s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            retries={"total_max_attempts": 1},
-            max_pool_connections=16,
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-        ),
+    """A client with the settings that every S3-compatible endpoint understands. Timeouts in seconds. Raises
+    `StoreError` for an endpoint or region that is none."""
+    config = Config(
+        s3={"addressing_style": "path" if endpoint else "auto", "payload_signing_enabled": True},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"total_max_attempts": 1},
+        max_pool_connections=16,
+        connect_timeout=connect_timeout,
+        read_timeout=read_timeout,
     )
+    try:
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name=region,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret_access_key,
+            config=config,
+        )
+    except (ValueError, BotoCoreError) as error:
+        raise StoreError(f"no S3 store: {error}", hint="mend this store's endpoint or region in the plan.") from error
 
 
 class S3Store:

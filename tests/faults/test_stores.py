@@ -11,17 +11,23 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.errors import AccessDenied, StoreError, StoreUnavailable
+from dr_pipelines.embedded.stores import EmbeddedS3
+from dr_pipelines.errors import AccessDenied, IntegrityError, StoreError, StoreUnavailable
+from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.storage.azure import AzureStore, make_container_client
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.s3 import S3Store, make_client
 from dr_pipelines.storage.wrappers import Retrying
-from tests.support.faulty_server import replying, response, serving
+from tests.support.faulty_server import cutting_once, replying, response, serving
+from tests.support.faulty_store import FaultyStore
+from tests.support.stores import azurite_container, moto_bucket, moto_client, rclone_bucket, rclone_client
 
 _DATA = bytes(range(250)) * 40
 
@@ -59,16 +65,55 @@ def test_a_store_that_is_down_is_unavailable(opened: Callable[[str], ObjectStore
 def test_a_store_that_hangs_is_given_up(opened: Callable[[str], ObjectStore]) -> None:
     over = threading.Event()
     with serving(lambda _: (over.wait(30), None)[1]) as endpoint:
-        with pytest.raises(StoreUnavailable, match="tier"):
+        with pytest.raises(StoreUnavailable) as caught:
             opened(endpoint).stat("a")
         over.set()
+    _assert_names(caught.value, endpoint)
 
 
 @both
 @pytest.mark.parametrize("status", ["500 Oops", "503 SlowDown", "429 Too Many"])
 def test_a_busy_store_is_transient(opened: Callable[[str], ObjectStore], status: str) -> None:
-    with serving(replying(response(status))) as endpoint, pytest.raises(StoreUnavailable):
+    with serving(replying(response(status))) as endpoint, pytest.raises(StoreUnavailable) as caught:
         opened(endpoint).stat("a")
+    _assert_names(caught.value, endpoint)
+
+
+@both
+def test_an_unknown_host_is_unavailable(opened: Callable[[str], ObjectStore]) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        opened("http://account.blob.core.nothing.invalid").stat("a")
+    _assert_names(caught.value, "http://account.blob.core.nothing.invalid")
+
+
+@both
+@pytest.mark.parametrize("endpoint", ["nothing", "http://", "http://[", "https://a b"])
+def test_an_endpoint_that_is_none_is_told(opened: Callable[[str], ObjectStore], endpoint: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        opened(endpoint).stat("a")
+    assert caught.value.hint
+
+
+def test_a_key_of_azure_that_is_none_is_told() -> None:
+    container = make_container_client("http://127.0.0.1:1/account", "box", credential="no-key!")
+    with pytest.raises(AccessDenied, match="tier") as caught:
+        AzureStore(container, "tier").stat("a")
+    assert caught.value.hint and "no-key!" not in str(caught.value)
+
+
+def test_no_message_of_azure_shows_the_token() -> None:
+    token = "sv=2024-01-01&sig=c2VjcmV0"
+    container = make_container_client("http://nothing.invalid/account", "box", credential=token, connect_timeout=1)
+    with pytest.raises(StoreUnavailable) as caught:
+        AzureStore(container, "tier").stat("a")
+    assert "c2VjcmV0" not in str(caught.value)
+    _assert_names(caught.value, "http://nothing.invalid")
+
+
+def _assert_names(error: StoreError, endpoint: str) -> None:
+    assert error.message.startswith("tier: ")
+    assert endpoint in error.message
+    assert "dr store check tier" in (error.hint or "")
 
 
 @both
@@ -94,6 +139,98 @@ def test_a_cut_stream_of_s3_is_never_taken_for_whole() -> None:
     cut = response("200 OK", _DATA[:4000], size=len(_DATA))
     with serving(replying(cut)) as endpoint, pytest.raises(StoreUnavailable):
         read_all(_s3(endpoint), "a")
+
+
+class _Served(NamedTuple):
+    """A real server, and what opens a store at an endpoint that leads to it."""
+
+    port: int
+    opened: Callable[[str], ObjectStore]
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.opened(f"http://127.0.0.1:{self.port}")
+
+
+@pytest.fixture(params=["rclone", "moto", "azurite"])
+def served(request: pytest.FixtureRequest) -> _Served:
+    """Each with a bucket or container of its own."""
+    if request.param == "azurite":
+        port = request.getfixturevalue("azurite_port")
+        name = azurite_container(f"http://127.0.0.1:{port}").container_name
+        return _Served(port, lambda endpoint: AzureStore(azurite_container(endpoint, name=name), "tier"))
+    if request.param == "moto":
+        port = request.getfixturevalue("moto_port")
+        bucket = moto_bucket(port)[1]
+        return _Served(port, lambda endpoint: S3Store(moto_client(endpoint), bucket, "tier", profile="aws"))
+    server: EmbeddedS3 = request.getfixturevalue("shared_s3")
+    bucket = rclone_bucket(server)[1]
+    return _Served(server.port, lambda endpoint: S3Store(rclone_client(server, endpoint=endpoint), bucket, "tier"))
+
+
+def test_a_cut_stream_is_resumed(served: _Served) -> None:
+    data = os.urandom(9_000_000)
+    served.store.put("a", Body.of(data))
+    with cutting_once(served.port, after=6_000_000, answers=True) as endpoint:
+        assert read_all(Retrying(served.opened(endpoint), SystemClock(), longest_wait=0.01), "a") == data
+
+
+def test_a_cut_stream_is_never_taken_for_whole(served: _Served) -> None:
+    data = os.urandom(9_000_000)
+    served.store.put("a", Body.of(data))
+    with cutting_once(served.port, after=6_000_000, answers=True) as endpoint:
+        try:
+            assert read_all(served.opened(endpoint), "a") == data  # Azure's SDK goes on by itself
+        except StoreUnavailable as error:
+            assert error.hint
+
+
+def _missing(request: pytest.FixtureRequest, kind: str) -> ObjectStore:
+    if kind == "azurite":
+        port = request.getfixturevalue("azurite_port")
+        return AzureStore(azurite_container(f"http://127.0.0.1:{port}", name="no-such-box"), "tier")
+    if kind == "moto":
+        client = moto_client(f"http://127.0.0.1:{request.getfixturevalue('moto_port')}")
+        return S3Store(client, "no-such-bucket", "tier", profile="aws")
+    return S3Store(rclone_client(request.getfixturevalue("shared_s3")), "no-such-bucket", "tier")
+
+
+_VERBS: list[Callable[[ObjectStore], object]] = [
+    lambda store: store.stat("a"),
+    lambda store: read_all(store, "a"),
+    lambda store: [*store.list("a")],
+    lambda store: store.put("a", Body.of(b"x")),
+    lambda store: store.delete("a"),
+]
+
+
+@pytest.mark.parametrize("kind", ["rclone", "moto", "azurite"])
+@pytest.mark.parametrize("verb", _VERBS, ids=["stat", "open", "list", "put", "delete"])
+def test_a_missing_bucket_is_no_absent_object(
+    request: pytest.FixtureRequest, kind: str, verb: Callable[[ObjectStore], object]
+) -> None:
+    with pytest.raises(StoreError, match=r"tier: there is no such bucket at http://.*/no-such-b") as caught:
+        verb(_missing(request, kind))
+    assert type(caught.value) is StoreError
+    assert "mend its name in the plan" in (caught.value.hint or "")
+
+
+def test_a_wrong_secret_is_denied_and_not_shown(shared_s3: EmbeddedS3) -> None:
+    store = S3Store(rclone_client(shared_s3, secret="not-the-secret"), rclone_bucket(shared_s3)[1], "tier")
+    for verb in _VERBS:
+        with pytest.raises(AccessDenied, match="tier") as caught:
+            verb(store)
+        assert "keys" in (caught.value.hint or "")
+        assert "not-the-secret" not in str(caught.value)
+
+
+def test_wrong_bytes_are_refused_by_the_reader(served: _Served) -> None:
+    data = os.urandom(100_000)
+    served.store.put("a", Body.of(data))
+    stored = StoredObject(key="a", size=len(data), sha256=Body.of(data).sha256)
+    assert fetch_verified(served.store, stored) == data
+    with pytest.raises(IntegrityError, match="a on tier"):
+        fetch_verified(FaultyStore(served.store, flip_at=50_000), stored)
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:

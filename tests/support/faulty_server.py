@@ -23,9 +23,10 @@ def serving(answer: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 @contextmanager
-def cutting_once(port: int, *, after: int) -> Iterator[str]:
-    """The endpoint of a proxy before the server on `port`. Once, when clients have sent `after` bytes, it breaks the
-    connection that the last of them came by; everything later goes through."""
+def cutting_once(port: int, *, after: int, answers: bool = False) -> Iterator[str]:
+    """The endpoint of a proxy before the server on `port`. Once, when clients have sent `after` bytes (or, with
+    `answers`, were sent them), it breaks the connection that the last of them came by; everything later goes through.
+    """
     left, lock = [after], threading.Lock()
 
     def is_cut(count: int) -> bool:
@@ -33,13 +34,20 @@ def cutting_once(port: int, *, after: int) -> Iterator[str]:
             before, left[0] = left[0], left[0] - count
         return before > 0 >= left[0]
 
+    def copy(source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with suppress(OSError):
+            while (data := source.recv(65536)) and not (counted and is_cut(len(data))):
+                target.sendall(data)
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def relay(client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", port)) as server:
-            threading.Thread(target=_copy, args=(server, client), daemon=True).start()
-            while (data := client.recv(65536)) and not is_cut(len(data)):
-                server.sendall(data)
-            for end in (server, client):
-                end.shutdown(socket.SHUT_RDWR)
+            back = threading.Thread(target=copy, args=(server, client, answers), daemon=True)
+            back.start()
+            copy(client, server, not answers)
+            back.join()
 
     with _listening(relay) as endpoint:
         yield endpoint
@@ -82,9 +90,3 @@ def _accept(listener: socket.socket, serve: Callable[[socket.socket], None]) -> 
 def _with(connection: socket.socket, serve: Callable[[socket.socket], None]) -> None:
     with connection, suppress(OSError):
         serve(connection)
-
-
-def _copy(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
