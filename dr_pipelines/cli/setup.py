@@ -80,6 +80,8 @@ def key_new(
         raise UsageError(
             f"{out_file} is there already", hint="a key is never overwritten: name another file."
         ) from None
+    except OSError as error:
+        raise UsageError(f"cannot write {out_file}: {error.strerror}", hint="name another file with --out.") from None
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     if as_json:

@@ -78,7 +78,10 @@ def verify(
     identity: IdentityFile = None,
     as_json: Json = False,
 ) -> None:
-    """Read a backup whole: each object's SHA-256, with an identity each file's checksum; and look for WAL gaps."""
+    """Read a backup whole and compare it; look for gaps in the WAL.
+
+    Each object is compared with its SHA-256 and, with an identity, each file with PostgreSQL's own checksum.
+    """
     site, where = settings.site(identity), tier or "primary"
     with Bars() as bars:
         checks = operations.verify_backup(site, server, label, where, bars)
@@ -91,8 +94,10 @@ def verify(
 
 
 def status(as_json: Json = False) -> None:
-    """What each tier holds of each server, and the state of its WAL stream. Exits 41 when something is wrong,
-    40 when a tier cannot be read."""
+    """What each tier holds of each server, and its WAL stream.
+
+    Exits 41 when something is wrong, 40 when a tier cannot be read.
+    """
     states = operations.status(settings.site())
     if as_json:
         print_json(states)
@@ -233,8 +238,7 @@ def _target(
     try:
         match chosen:
             case ["time"]:
-                at = datetime.fromisoformat(str(time))
-                return RecoveryTarget("time", at, inclusive, on)
+                return RecoveryTarget("time", _instant(str(time)), inclusive, on)
             case ["lsn"]:
                 return RecoveryTarget("lsn", Lsn.parse(str(lsn)), inclusive, on)
             case ["xid"]:
@@ -246,6 +250,13 @@ def _target(
     except ValueError as error:
         raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
     return RecoveryTarget("latest", None, True, on)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no instant: write it as 2026-11-23T10:00:00Z") from None
 
 
 def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
