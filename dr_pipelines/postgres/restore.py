@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,13 @@ from dr_pipelines.postgres.restore_target import (
     clear_tablespace,
     refuse_used,
     release_tablespace,
+    require_room,
 )
-from dr_pipelines.postgres.tablespaces import default_folder, new_locations
+from dr_pipelines.postgres.tablespaces import bytes_by_place, default_folder, new_locations
 from dr_pipelines.postgres.unpack import PG_CONTROL, Link, sync_tree, unpack_chain
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.manifest import BackupManifest, Tablespace
 from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.repository.repository import Repository
 
@@ -165,9 +166,10 @@ class _Restoring:
     def _unpack(self, repository: Repository, candidate: Candidate, spaces: list[Path]) -> bytes:
         """Everything but pg_control, which is returned; `spaces` collects the tablespaces' directories."""
         links = [_link(repository, backup) for backup in candidate.chain]
-        self._require_room(links)
+        locations = new_locations(candidate.chain[-1].tablespaces, self._request.tablespaces, self._request.target_dir)
+        self._require_room(links, locations)
         self._partial.mkdir(parents=True, mode=0o700)
-        self._prepare_tablespaces(candidate.chain[-1], spaces)
+        self._prepare_tablespaces(locations, spaces)
         return unpack_chain(links, self._partial, advance=self._progress.advance)
 
     def _sync(self, control: bytes) -> None:
@@ -202,21 +204,14 @@ class _Restoring:
             )
         return recovered, fetcher.bytes
 
-    def _require_room(self, links: Sequence[Link]) -> None:
-        needed = sum(file.size for link in links for file in link.told.files.values())
-        self._partial.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._partial.parent).free
-        if needed > free:
-            raise RestoreError(
-                f"{self._partial.parent} has {free >> 20} MiB free, and the restore needs {needed >> 20} MiB",
-                hint="make room, or restore to another disk.",
-            )
+    def _require_room(self, links: Sequence[Link], locations: Mapping[Tablespace, Path]) -> None:
+        files = (file for link in links for file in link.told.files.values())
+        require_room(bytes_by_place(files, locations, self._partial.parent))
 
-    def _prepare_tablespaces(self, backup: BackupManifest, made: list[Path]) -> None:
+    def _prepare_tablespaces(self, locations: Mapping[Tablespace, Path], made: list[Path]) -> None:
         """Each tablespace's new directory, added to `made`, and the link to it through which its files are written."""
-        asked, target_dir = self._request.tablespaces, self._request.target_dir
-        for space, location in new_locations(backup.tablespaces, asked, target_dir).items():
-            claim_tablespace(location, target_dir)
+        for space, location in locations.items():
+            claim_tablespace(location, self._request.target_dir)
             made.append(location)
             own(location, self._request.os_user)
             link = self._partial / "pg_tblspc" / str(space.oid)

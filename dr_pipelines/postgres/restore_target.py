@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +34,23 @@ def refuse_used(path: Path, *, may_be_mount: bool = False) -> None:
         raise TargetInUse(
             f"{path} is not empty{running}", hint="name a directory that does not exist yet; nothing was touched."
         )
+
+
+def require_room(needed: Mapping[Path, int]) -> None:
+    """Raises `RestoreError` when a disk has less free than the bytes `needed` in the directories on it, which need
+    not be there yet."""
+    by_disk: dict[int, tuple[Path, int]] = {}
+    for place, size in needed.items():
+        there = next(folder for folder in (place, *place.parents) if folder.exists())
+        disk = there.stat().st_dev
+        by_disk[disk] = there, size + by_disk.get(disk, (there, 0))[1]
+    for there, size in by_disk.values():
+        free = shutil.disk_usage(there).free
+        if size > free:
+            raise RestoreError(
+                f"{there} has {free >> 20} MiB free, and the restore needs {size >> 20} MiB",
+                hint="make room, or restore to another disk.",
+            )
 
 
 @contextmanager

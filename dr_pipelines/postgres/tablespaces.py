@@ -1,12 +1,14 @@
-"""Where a restore puts tablespaces. Pure; the old locations are never looked at: a live server may use them."""
+"""Where a restore puts tablespaces, and how much. Pure: the old locations, which a live server may use, stay unseen."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dr_pipelines.errors import UsageError
+from dr_pipelines.postgres.backup_manifest import ManifestFile
 from dr_pipelines.repository.manifest import Tablespace
 
 _MAPPING = re.compile(r"\A((?:[^=\\]|\\.)+)=((?:[^=\\]|\\.)+)\Z", re.DOTALL)
@@ -56,3 +58,16 @@ def new_locations(
                     hint="give the data directory and each tablespace a directory of its own.",
                 )
     return found
+
+
+def bytes_by_place(
+    files: Iterable[ManifestFile], locations: Mapping[Tablespace, Path], base_dir: Path
+) -> dict[Path, int]:
+    """How many bytes of `files` go to each tablespace's new directory, and to `base_dir`."""
+    places = {str(space.oid): location for space, location in locations.items()}
+    found: Counter[Path] = Counter()
+    for file in files:
+        top, _, rest = file.path.partition("/")
+        place = places.get(rest.partition("/")[0]) if top == "pg_tblspc" else None
+        found[place or base_dir] += file.size
+    return dict(found)

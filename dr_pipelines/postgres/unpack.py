@@ -54,12 +54,11 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
 
 
 def sync_tree(target: Path) -> None:
-    """Everything below `target` is on disk when this returns; tablespaces behind links too."""
+    """Everything below `target` is on disk when this returns; tablespaces behind links too. Raises `RestoreError`."""
     files: list[Path] = []
-    for here, folders, names in os.walk(target, followlinks=True):
+    for here, _, names in os.walk(target, followlinks=True):
         files += [Path(here), *(Path(here, name) for name in names)]
-        folders.sort()
-    with ThreadPoolExecutor(8, thread_name_prefix="fsync") as pool:
+    with _told(target), ThreadPoolExecutor(8, thread_name_prefix="fsync") as pool:
         for _ in pool.map(_sync, files):
             pass
 
