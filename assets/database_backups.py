@@ -64,10 +64,12 @@ def backup_asset(
             from dr_pipelines import operations
 
             live = site.site()
+            # Before, not after: trouble with the store must not make a good backup's run fail and be tried again.
+            earlier = live.repository(server, TIER).backups(server)
             taken = operations.take_backup(live, server, kind, LoggedProgress(context.log))
             metadata = backup_metadata(taken, TIER)
             if isinstance(taken, BackupManifest):
-                metadata |= exposure_metadata(exposure(live.repository(server, TIER).backups(server), taken))
+                metadata |= exposure_metadata(exposure(earlier, taken))
             return dg.MaterializeResult(metadata=metadata)
 
     return _backup
