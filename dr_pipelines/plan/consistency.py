@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from dr_pipelines.plan.mistake import Mistake
-from dr_pipelines.plan.model import Plan, S3StorePlan, ServerPlan
+from dr_pipelines.plan.model import BucketSource, Plan, S3StorePlan, ServerPlan
 from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.values import format_duration
 
@@ -79,14 +79,12 @@ def _servers(plan: Plan) -> Iterator[Mistake]:
     for name, server in plan.databases.items():
         path = f"databases.{name}"
         used = dict(server.storage.items())
-        for tier, store in used.items():
-            if store not in plan.storage:
-                yield _unknown(f"{path}.storage.{tier}", store, "storage", plan.storage)
-        if len(set(used.values())) < len(used):
-            yield Mistake(f"{path}.storage", "two tiers name one store", "every tier needs a store of its own")
+        yield from _tiers(plan, f"{path}.storage", used)
         for position, tier in enumerate(server.wal.tiers):
             if tier not in used:
                 yield Mistake(f"{path}.wal.tiers[{position}]", f"{tier} has no store", f"name tiers of {path}.storage")
+            if tier in server.wal.tiers[:position]:
+                yield Mistake(f"{path}.wal.tiers[{position}]", f"{tier} is there twice", "name every tier once")
         if not server.wal.tiers:
             yield Mistake(f"{path}.wal.tiers", "is empty", "WAL must go to at least one tier")
         yield from _backs_up_into_itself(plan, path, server)
@@ -146,9 +144,18 @@ def _kept_too_shortly(path: str, kept: timedelta, between: timedelta) -> Mistake
 
 def _files(plan: Plan) -> Iterator[Mistake]:
     for name, files in plan.file_storage.items():
-        for tier, store in files.storage.items() if files.storage else ():
-            if store not in plan.storage:
-                yield _unknown(f"file_storage.{name}.storage.{tier}", store, "storage", plan.storage)
+        path = f"file_storage.{name}"
+        yield from _tiers(plan, f"{path}.storage", dict(files.storage.items()) if files.storage else {})
+        if isinstance(files.source, BucketSource) and files.source.store not in plan.storage:
+            yield _unknown(f"{path}.source.store", files.source.store, "storage", plan.storage)
+
+
+def _tiers(plan: Plan, path: str, used: dict[str, str]) -> Iterator[Mistake]:
+    for tier, store in used.items():
+        if store not in plan.storage:
+            yield _unknown(f"{path}.{tier}", store, "storage", plan.storage)
+    if len(set(used.values())) < len(used):
+        yield Mistake(path, "two tiers name one store", "every tier needs a store of its own")
 
 
 def _systems(plan: Plan) -> Iterator[Mistake]:

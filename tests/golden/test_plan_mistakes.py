@@ -72,6 +72,13 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "two tiers on one store": ("secondary: there", "secondary: here"),
     "a tier on a store that is not there": ("secondary: there", "secondary: their"),
     "WAL to a tier without a store": ("wal: {synchronous: true}", "wal: {tiers: [primary, archive]}"),
+    "WAL twice to one tier": ("wal: {synchronous: true}", "wal: {tiers: [primary, primary]}"),
+    "files of a store that is not there": (
+        "retention: 30 days}", "retention: 30 days, source: {type: bucket, store: their}}"
+    ),
+    "two tiers of files on one store": (
+        "retention: 30 days}", "retention: 30 days, storage: {primary: here, secondary: here}}"
+    ),
     "WAL to no tier": ("wal: {synchronous: true}", "wal: {tiers: []}"),
     "a Supabase project backed up into itself": (
         "https://one.example\n    bucket: backups",
