@@ -128,8 +128,8 @@ def parse_header(raw: bytes, offset: int) -> Member:
     """Raises `IntegrityError` when the checksum or the kind is not right."""
     kind = _KINDS.get(raw[156:157])
     try:
-        right = int(_text(raw[_CHECKSUM]) or "0", 8) == checksum(raw)
         size, mode = _number(raw[_SIZE]), int(_text(raw[_MODE]) or "0", 8)
+        right = int(_text(raw[_CHECKSUM]) or "0", 8) == checksum(raw) and size >= 0
     except ValueError:
         right = False
     if kind is None or not right:
@@ -144,7 +144,7 @@ def renamed(raw: bytes, name: str) -> bytes:
     encoded = name.encode("utf-8", "surrogateescape")
     prefix = b""
     if len(encoded) > 100:
-        cut = encoded.rfind(b"/", 0, 155)
+        cut = encoded.rfind(b"/", 0, min(155, len(encoded) - 1))  # a slash that ends the name is none to cut at
         prefix, encoded = encoded[:cut], encoded[cut + 1 :]
         if cut <= 0 or len(encoded) > 100:
             raise ValueError(f"the name is too long for a tar: {name}")

@@ -74,7 +74,7 @@ rm -f "$target/standby.signal"
 
 if [ -n "$wal" ]; then
     mkdir "$target.wal"
-    find "$wal" -type f -name '*.zst*' | sort > "$work/wal"
+    find "$wal" -type f -name '*.zst*' | LC_ALL=C sort > "$work/wal"
     while read -r file; do
         name=${file##*/}
         plain=${name%.zst*}
@@ -172,7 +172,7 @@ PostgreSQL does not run as root: give `$TARGET`, `$TARGET.wal` and `$TARGET.tabl
 If `postgresql.conf` and `pg_hba.conf` lay outside of the data directory (Debian: `/etc/postgresql`), make them anew.
 
 ```sh
-chown -R postgres: "$TARGET"*
+chown -R postgres: "$TARGET" "$TARGET".*
 su postgres -c "pg_ctl -D '$TARGET' -w -t 86400 start"
 ```
 

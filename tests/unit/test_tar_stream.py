@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dr_pipelines.errors import IntegrityError
-from dr_pipelines.postgres.tar_stream import Content, Header, Padding, TarWalk, Zeros, parse_header, renamed
+from dr_pipelines.postgres.tar_stream import Content, Header, Padding, TarWalk, Zeros, checksum, parse_header, renamed
 
 
 def _tar(files: dict[str, bytes]) -> bytes:
@@ -56,10 +56,21 @@ def test_any_cut_gives_the_same_members(contents: list[bytes], piece: int) -> No
 def test_a_renamed_header_is_read_by_tarfile() -> None:
     tar = _tar({"PG_18/5/1": b"x" * 10})
     member = [event.member for event in TarWalk().feed(tar) if isinstance(event, Header)][-1]
-    for name in ("pg_tblspc/16384/PG_18/5/1", "a" * 90 + "/" + "b" * 90):
+    for name in ("pg_tblspc/16384/PG_18/5/1", "a" * 90 + "/" + "b" * 90, "a" * 90 + "/" + "b" * 20 + "/"):
         head = renamed(tar[member.offset : member.offset + 512], name)
         assert tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").name == name
-        assert parse_header(head, 0).name == name
+        assert parse_header(head, 0).name == name.rstrip("/")
+    for name in ("a" * 120, "a" * 160 + "/b", "a/" + "b" * 101):
+        with pytest.raises(ValueError, match="too long for a tar"):
+            renamed(tar[member.offset : member.offset + 512], name)
+
+
+def test_a_size_that_cannot_be_is_refused() -> None:
+    head = bytearray(_tar({"a": b"x"})[512:1024])
+    head[124:136] = b"-0000000001\0"
+    head[148:156] = b"%06o\0 " % checksum(head)
+    with pytest.raises(IntegrityError, match="no valid header"):
+        parse_header(bytes(head), 0)
 
 
 def test_damage_is_noticed() -> None:
