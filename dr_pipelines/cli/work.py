@@ -171,7 +171,7 @@ def restore(
         str, typer.Option("--action", "--target-action", help="At the target: promote, pause (read-only) or shutdown.")
     ] = "promote",
     start: Annotated[bool, typer.Option("--start", help="Leave the restored server running.")] = False,
-    port: Annotated[int | None, typer.Option(help="Where it listens; as before without it.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where it listens; as before without it.")] = None,
     socket_dir: Annotated[Path | None, typer.Option(help="Where its Unix socket is; /tmp without it.")] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
     identity: IdentityFile = None,

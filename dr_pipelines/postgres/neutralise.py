@@ -145,9 +145,10 @@ def settle(data_dir: Path, settings: Mapping[str, str]) -> None:
     _write_blocks(data_dir, [BEGIN, *written(settings), END])
 
 
-def write_notes(data_dir: Path, settings: Mapping[str, str], notes: Sequence[str]) -> None:
-    """For the operator: what was switched off, and the way back."""
-    (data_dir / NOTES_FILE).write_text(
+def write_notes(data_dir: Path, settings: Mapping[str, str], notes: Sequence[str]) -> Path:
+    """For the operator: what was switched off, and the way back. Returns the file."""
+    path = data_dir / NOTES_FILE
+    path.write_text(
         "\n".join(
             [
                 "This server was restored. So that it reaches nothing outside, these settings were put at the end of",
@@ -169,6 +170,7 @@ def write_notes(data_dir: Path, settings: Mapping[str, str], notes: Sequence[str
             ]
         )
     )
+    return path
 
 
 def missing_files(data_dir: Path, final_dir: Path) -> dict[str, str]:

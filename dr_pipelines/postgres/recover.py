@@ -6,6 +6,7 @@ The server listens on a private socket only, with an authentication file of its 
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import shutil
@@ -29,6 +30,7 @@ from dr_pipelines.postgres.wal_fetch import WalFetcher
 
 _PORT = 5432  # of a private socket
 _PATIENCE = 24 * 3600.0  # seconds
+_FULL = os.strerror(errno.ENOSPC)
 _UNREACHED = "recovery ended before configured recovery target was reached"
 
 
@@ -82,18 +84,19 @@ def recover(
     if action != "promote":
         quiet |= neutralise.staying_settings(target, timeline=timeline, action=action)
     neutralise.settle(data_dir, quiet)
-    neutralise.write_notes(data_dir, quiet, notes)
-    own(data_dir, host.os_user)
+    # Not the whole directory again: replay may have made links that lead out of it, to tablespaces of the live server.
+    own(neutralise.write_notes(data_dir, quiet, notes), host.os_user)
     names = ", ".join(sorted(quiet))
     notes.append(f"set until a person lets the server out: {names} (postgresql.auto.conf)")
     return Recovered(recovered.reached, recovered.timeline, recovered.stopped, tuple(notes))
 
 
 def own(path: Path, user: str | None) -> None:
-    """Let the server's account own everything below `path`; only root can and needs to."""
+    """Let the server's account own a file, or a directory and everything below it; only root can and needs to."""
     if user is None or os.geteuid() != 0:
         return
     account = pwd.getpwnam(user)
+    os.chown(path, account.pw_uid, account.pw_gid)
     for here, folders, files in os.walk(path, followlinks=True):
         for name in (".", *folders, *files):
             os.chown(Path(here, name), account.pw_uid, account.pw_gid, follow_symlinks=False)
@@ -177,7 +180,7 @@ def _wait(ended: Callable[[], bool], process: Process, log: Path, fetcher: WalFe
 
 def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
     text = log.read_text(errors="replace")
-    if "No space left on device" in text:
+    if any(_FULL in said for said in (text, *(error.message for error in fetcher.errors))):
         return RestoreError(
             "the disk became full during recovery",
             hint="make room or restore to another disk; nothing was left behind.",

@@ -59,10 +59,12 @@ class Lost:
         assert process.returncode == code, told + complained
         return json.loads(told)
 
-    def restore(self, target: Path, repository: Repository | None = None, **options: Any) -> None:
+    def restore(
+        self, target: Path, repository: Repository | None = None, progress: Silent | None = None, **options: Any
+    ) -> None:
         request = RestoreRequest("shop", target, bin_dir=bin_dir(), os_user=os_user(), **options)
         repositories = [repository or self.live.repository]
-        restore(request, repositories, clock=CLOCK, runner=Runner(), progress=Silent())
+        restore(request, repositories, clock=CLOCK, runner=Runner(), progress=progress or Silent())
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +250,17 @@ def test_somebody_elses_key_is_refused_before_anything_is_written(lost: Lost) ->
     assert not list(lost.base.glob("keyless*"))
 
 
+def test_actions_that_make_no_sense_are_wrong_usage(lost: Lost) -> None:
+    target = lost.base / "senseless"
+    for more in (
+        ["--action", "pause"],
+        ["--target-action", "stop"],
+        ["--immediate", "--action", "shutdown", "--start"],
+    ):
+        assert lost.answer(target, *more, code=2)["exit_code"] == 2
+    assert not list(lost.base.glob("senseless*"))
+
+
 @pytest.fixture
 def small_disk(lost: Lost) -> Iterator[Callable[[int], Path]]:
     """Mounts a tmpfs of so many MiB."""
@@ -268,13 +281,25 @@ def small_disk(lost: Lost) -> Iterator[Callable[[int], Path]]:
     folder.rmdir()
 
 
+class _Filling(Silent):
+    """Somebody else fills the disk when the tablespace's place is made known: after its room was looked at."""
+
+    def __init__(self, disk: Path) -> None:
+        self._theirs = disk / "theirs"
+
+    def note(self, text: str) -> None:
+        with contextlib.suppress(OSError), self._theirs.open("wb", buffering=0) as file:
+            while file.write(bytes(1 << 16)):
+                pass
+
+
 def test_a_disk_that_becomes_full_while_unpacking(lost: Lost, small_disk: Callable[[int], Path]) -> None:
-    disk, target = small_disk(2), lost.base / "full"
+    disk, target = small_disk(16), lost.base / "full"
     with pytest.raises(RestoreError, match="is full") as caught:
-        lost.restore(target, tablespaces={str(lost.base / "space"): disk / "space"})
+        lost.restore(target, progress=_Filling(disk), tablespaces={str(lost.base / "space"): disk / "space"})
     assert caught.value.hint
     assert _left(target) == []
-    assert list(disk.iterdir()) == []
+    assert [path.name for path in disk.iterdir()] == ["theirs"]
 
 
 def test_a_disk_that_becomes_full_during_replay(lost: Lost, small_disk: Callable[[int], Path]) -> None:
