@@ -27,7 +27,7 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
 
-# Only transient errors reach it: `failures` says so for every other.
+# Of transient errors, within the run.
 RETRIES = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
@@ -53,13 +53,12 @@ def backup_asset(
         tags={"dr/server": server},
         metadata=promises(plan, server, kind),
         pool=pool_of(server),
-        retry_policy=retries,
         description=f"{str(kind).capitalize()} base backups of {server}, in the repository on its primary tier. "
         "A partition is the time in which the backup is taken; only the one of now can be.",
     )
     def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
         guard(partitions, context.partition_key, site.now())
-        with failures(context.log, tries_left=context.retry_number < retries.max_retries):
+        with failures(context, retries):
             # Imported here: see resources.py.
             from dr_pipelines import operations
 

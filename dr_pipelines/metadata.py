@@ -180,28 +180,33 @@ def _plain(value: Any) -> Any:
 
 
 @contextmanager
-def failures(log: logging.Logger | dg.DagsterLogManager, *, tries_left: bool) -> Iterator[None]:
-    """Only what is transient is left to the retry policy; anything else fails the run at once, with its hint.
+def failures(context: dg.AssetExecutionContext, retries: dg.RetryPolicy) -> Iterator[None]:
+    """What is transient asks for another try; anything else fails the run at once, with its hint.
 
-    The last try is never left to the policy: Dagster would head its page with "Exceeded max_retries" and hide ours.
-    Where an error of ours was raised helps nobody who must act, so its stack trace goes to the log's debug level.
+    The policy is followed here and not given to Dagster, which would also try again what a person terminated, and head
+    the page of a last failed try with "Exceeded max_retries" in place of what happened. Where an error of ours was
+    raised helps nobody who must act, so its stack trace goes to the log's debug level.
     """
     try:
         yield
     except DrError as error:
-        log.debug(traceback.format_exc())
-        raise failure(error, tries_left=tries_left) from None
+        context.log.debug(traceback.format_exc())
+        told = failure(error)
+        if error.transient and context.retry_number < retries.max_retries:
+            delay = retries.calculate_delay(context.retry_number + 1)
+            raise dg.RetryRequested(retries.max_retries, delay) from told
+        raise told from None
     except dg.Failure:
         raise
     except Exception as error:
         raise dg.Failure(f"unexpected {type(error).__name__}: {error}", allow_retries=False) from error
 
 
-def failure(error: DrError, *, tries_left: bool = True) -> dg.Failure:
+def failure(error: DrError) -> dg.Failure:
     metadata: dict[str, Any] = {"error": type(error).__name__, "exit_code": error.exit_code}
     if error.hint is not None:
         metadata["hint"] = error.hint
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=error.transient and tries_left)
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
 
 
 class LoggedProgress(Progress):

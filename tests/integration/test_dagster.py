@@ -14,7 +14,7 @@ import yaml
 
 from assets.partitions import daily, hourly, partition_of
 from dr_pipelines.definitions import build_definitions
-from dr_pipelines.errors import AccessDenied, StoreUnavailable
+from dr_pipelines.errors import AccessDenied
 from dr_pipelines.metadata import asset_key, failure
 
 ROOT = Path(__file__).parents[2]
@@ -192,11 +192,9 @@ def test_nothing_is_scheduled_before_the_plan_asks_for_it(plan_path: Path, insta
         assert "since 2026-01-01" in (answer.skip_message or "")
 
 
-def test_only_what_can_succeed_is_tried_again() -> None:
-    assert failure(StoreUnavailable("the store does not answer")).allow_retries
+def test_an_error_keeps_its_hint_beside_it() -> None:
     refused = failure(AccessDenied("the store says no", hint="check the key with `dr store check`."))
-    assert not refused.allow_retries
-    assert not failure(StoreUnavailable("the store does not answer"), tries_left=False).allow_retries
+    assert (refused.description or "").startswith("the store says no")
     assert refused.metadata["hint"].value == "check the key with `dr store check`."
 
 
