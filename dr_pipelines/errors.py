@@ -10,6 +10,8 @@ the library is called.
 
 from __future__ import annotations
 
+import errno
+
 
 class DrError(Exception):
     """Base of all errors of this project."""
@@ -164,3 +166,8 @@ class CheckFailed(DrError):
     """A check looked and found the promise broken."""
 
     exit_code = 41
+
+
+def disk_is_full(error: OSError) -> bool:
+    """No room, no quota, or a file larger than it may be: what making room mends."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 
-from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectNotFound, StoreError
+from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectNotFound, StoreError, disk_is_full
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
 from dr_pipelines.storage.keys import checked
 
@@ -50,7 +50,7 @@ class LocalStore:
         return self.stat(key)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        self._require_root()
+        self.stat(key)
         with _told(self.name, key):
             file = self._path(key).open("rb")
         return self._pieces(file, key, offset, length)
@@ -58,7 +58,10 @@ class LocalStore:
     def stat(self, key: str) -> ObjectInfo:
         self._require_root()
         with _told(self.name, key):
-            return _info(key, self._path(key).stat())
+            found = self._path(key).stat()
+            if not S_ISREG(found.st_mode):
+                raise FileNotFoundError  # a folder of keys is no object
+            return _info(key, found)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         folder = self.root / prefix.rpartition("/")[0]
@@ -69,7 +72,7 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError):
+        with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
             _sync_directory(path.parent)  # a manifest is gone for good before what it names goes
 
@@ -185,11 +188,11 @@ def _told(store: str, key: str) -> Iterator[None]:
     """Errors of the file system in the words of a store."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ObjectNotFound(f"{store}: there is no {key}") from None
     except PermissionError as error:
         raise AccessDenied(f"{store}: no right to touch {key}", hint="check the owner of the directory.") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if disk_is_full(error):
             raise StoreError(f"{store}: the disk is full", hint="make room, then run the command again.") from error
         raise StoreError(f"{store}: {key}: {error.strerror or error}") from error

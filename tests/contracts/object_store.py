@@ -80,6 +80,15 @@ class ObjectStoreContract:
         with pytest.raises(ObjectNotFound):
             read_all(store, "missing")
 
+    def test_neither_a_folder_of_keys_nor_what_is_below_a_key_is_an_object(self, store: ObjectStore) -> None:
+        store.put("folder/a", Body.of(b"x"))
+        for key in ("folder", "folder/a/b"):
+            with pytest.raises(ObjectNotFound):
+                store.stat(key)
+            with pytest.raises(ObjectNotFound):
+                read_all(store, key)
+        assert [info.key for info in store.list("folder")] == ["folder/a"]
+
     def test_an_empty_body(self, store: ObjectStore) -> None:
         store.put("empty", Body.of(b""))
         assert store.stat("empty").size == 0
