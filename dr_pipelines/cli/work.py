@@ -279,8 +279,8 @@ def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
 
 
 def _state(report: RestoreReport) -> str:
-    at_target = {"promote": "", "pause": ", paused there and not promoted", "shutdown": ", stopped there, not promoted"}
-    return f"{at_target[report.action]}; the server {'runs' if report.running else 'is stopped'}"
+    stays = {"promote": "", "pause": ", pauses there until it is promoted", "shutdown": ", ends there until it is told"}
+    return f"{stays[report.action]}; the server {'runs' if report.running else 'is stopped'}"
 
 
 def _show_report(report: RestoreReport, *, as_json: bool) -> None:
