@@ -1,5 +1,8 @@
 """Backups in Dagster's runs on a real server; the checks and sensors really read the store."""
 
+import os
+import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -169,6 +172,30 @@ def test_a_server_that_comes_back_is_backed_up_in_the_same_run(postgres18: Embed
         helper.join()
         assert result.success
         assert len(place.repository.backups("shop")) == 1
+
+
+def test_a_backup_that_a_person_terminates_is_not_taken_again(tmp_path: Path) -> None:
+    """The server takes the connection and says nothing; then the run is interrupted, as the UI's button does it."""
+    run_id = str(uuid4())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        tempfile.TemporaryDirectory() as home,
+        dg.DagsterInstance.local_temp(home) as instance,
+    ):
+        silent.settimeout(60)
+        place = Place(tmp_path, silent.getsockname()[1], instance)
+        place.repository.initialise()
+
+        def interrupt() -> None:
+            silent.accept()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        helper = threading.Thread(target=interrupt)
+        helper.start()
+        result = place.backup(run_id)
+        helper.join()
+        assert not result.success
+        assert not instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY).records
 
 
 def test_a_tier_that_is_no_repository_is_not_tried_again(place: Place) -> None:
