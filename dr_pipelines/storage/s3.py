@@ -288,6 +288,8 @@ class S3Store:
             end = "it was removed"
         except ObjectLocked:
             end = f"it is locked until {self.stat(key).retain_until} and stays"
+        except StoreError as error:  # must not hide what is worse
+            end = f"it stays, for {error.message}"
         raise IntegrityError(
             f"{self.name} holds {key} with SHA-256 {found} after {body.sha256} was sent; {end}",
             hint=f"run `dr store check {self.name}`.",

@@ -96,7 +96,7 @@ class Retrying:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._store.capabilities
+        return self._again(lambda: self._store.capabilities)  # a bucket may have to be asked
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
         return self._again(lambda: self._store.put(key, body, if_absent=if_absent, retain_until=retain_until))

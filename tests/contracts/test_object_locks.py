@@ -3,16 +3,19 @@ had is said."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectLocked, StoreError
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.check import check_store
 from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.s3 import S3Store
+from dr_pipelines.storage.wrappers import Retrying
 from tests.support.faulty_server import replying, response, serving
 from tests.support.stores import PART, moto_bucket, moto_client
 
@@ -122,6 +125,20 @@ def test_a_key_that_may_not_ask_for_the_lock_is_told_which_right_it_needs() -> N
         assert "s3:GetBucketObjectLockConfiguration" in (caught.value.hint or "")
         assert not _may_lock(store)
         assert _may_lock(store)  # the right was given meanwhile
+
+
+def test_a_busy_bucket_is_asked_again() -> None:
+    with serving(replying(response("503 SlowDown"), response("200 OK", _ENABLED))) as endpoint:
+        assert Retrying(_store(endpoint), SystemClock(), longest_wait=0.01).capabilities.object_lock
+
+
+def test_wrong_bytes_that_may_not_be_removed_are_told_first(moto_port: int) -> None:
+    client, bucket = moto_bucket(moto_port)
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    wrong = Body([b"wrong"], sha256=Body.of(b"right").sha256, size=5)
+    with pytest.raises(IntegrityError, match="it stays, for"):
+        S3Store(client, bucket, "tier", profile="aws").put("damaged", wrong)
 
 
 def _may_lock(store: S3Store) -> bool:
