@@ -245,7 +245,8 @@ def _open_header(view: memoryview, identities: Sequence[Identity]) -> tuple[byte
         "no identity at hand decrypts this object"
         if identities
         else "this object is encrypted and no identity is given",
-        hint="give the identity of one of the recipients that `dr repository show LABEL` lists (encryption.identity in the plan, or --identity FILE).",
+        hint="give the identity of one of the recipients that `dr repository show LABEL` lists "
+        "(encryption.identity in the plan, or --identity FILE).",
     )
 
 
