@@ -55,19 +55,30 @@ def stream_base_backup(
     sink: Sink,
     *,
     parent_manifest: bytes | None = None,
+    begins: Callable[[int], None] = lambda size: None,
     progress: Callable[[int], None] | None = None,
 ) -> StreamedBackup:
-    """Take one base backup. Raises `ServerUnavailable`, `ServerMisconfigured`, `ChainBroken` (an incremental cannot be
+    """Take one base backup. `begins` is called with the bytes that a full has by the server's estimate, `progress` with
+    the bytes of each piece. Raises `ServerUnavailable`, `ServerMisconfigured`, `ChainBroken` (an incremental cannot be
     taken, a full can) or `BackupFailed`."""
     session = _Session(connection)
     try:
         if parent_manifest is not None:
             session.upload_manifest(parent_manifest)
-        options = ["MANIFEST 'yes'", "CHECKPOINT 'fast'", "WAL false", "WAIT false", "TABLESPACE_MAP false"]
+        options = [
+            "MANIFEST 'yes'",
+            "CHECKPOINT 'fast'",
+            "WAL false",
+            "WAIT false",
+            "TABLESPACE_MAP false",
+            "PROGRESS true",
+        ]
         options += [f"LABEL '{label}'", *(["INCREMENTAL"] if parent_manifest is not None else [])]
         session.send(f"BASE_BACKUP ({', '.join(options)})")
         start = _position(session.result("start"))
-        spaces = _tablespaces(session.result("tablespaces"))
+        listed = session.result("tablespaces")
+        spaces = _tablespaces(listed)
+        begins(_estimate(listed))
         session.result("stream", _COPY)
         manifest = _copy(session, sink, progress)
         stop = _position(session.result("end"))
@@ -213,6 +224,11 @@ def _tablespaces(result: pq.abc.PGresult) -> dict[int, str]:
         if oid is not None:
             found[int(oid)] = (location or b"").decode()
     return found
+
+
+def _estimate(result: pq.abc.PGresult) -> int:
+    """Bytes of all tablespaces; the server counts in kB."""
+    return 1024 * sum(int(result.get_value(row, 2) or 0) for row in range(result.ntuples))
 
 
 def _quoted(value: str) -> str:

@@ -181,12 +181,15 @@ class _Taking:
         try:
             archive = writer.archive()
             sink = _Sink(archive)
-            self._progress.phase(f"{wish.kind} backup {writer.label}")
+            phase = f"{wish.kind} backup {writer.label}"
+            self._progress.phase(f"checkpoint for {phase}")
             streamed = stream_base_backup(
                 self._server.connection,
                 writer.label,
                 sink,
                 parent_manifest=wish.parent_manifest,
+                # How much of it an incremental will be, nobody knows.
+                begins=lambda size: self._progress.phase(phase, None if wish.parent else size),
                 progress=self._progress.advance,
             )
             sink.finish()

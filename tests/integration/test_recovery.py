@@ -10,8 +10,8 @@ from dr_pipelines.commands import Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.errors import RestoreError, TargetInUse
 from dr_pipelines.lsn import Lsn
-from dr_pipelines.postgres.restore_preview import preview
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.restore_preview import preview
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
