@@ -189,6 +189,7 @@ class _Restoring:
             archives,
             self._folder,
             timeline=source.plan.timeline,
+            replayed_from=newest.start_lsn,
             segment_size=newest.segment_size,
             os_user=host.os_user,
             clock=self._clock,

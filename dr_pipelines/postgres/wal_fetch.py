@@ -20,8 +20,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, ObjectNotFound, RestoreError, WalGap
+from dr_pipelines.errors import DrError, ObjectNotFound, RestoreError, TargetInUse, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
+from dr_pipelines.postgres.wal_tablespaces import created_tablespaces
 from dr_pipelines.repository.wal import StoredPartial, WalArchive
 
 READ_AHEAD = 8
@@ -66,17 +67,19 @@ class WalFetcher:
         folder: Path,
         *,
         timeline: Timeline,
+        replayed_from: Lsn,
         segment_size: int,
         os_user: str | None,
         clock: Clock,
     ) -> None:
         self._archives, self._folder, self._clock = archives, folder, clock
-        self.segment_size, self._timeline = segment_size, timeline
+        self.segment_size, self._timeline, self._replayed_from = segment_size, timeline, replayed_from
         self._account = pwd.getpwnam(os_user) if os_user else None
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="wal")
         self._server = threading.Thread(target=self._serve, name="wal-serve", daemon=True)
         self._ahead: dict[str, Future[_Found | None]] = {}
+        self._handed_over: set[str] = set()
         self.errors: list[DrError] = []
         self.newest_end: Lsn | None = None
         """Where the WAL ends that was handed over so far."""
@@ -144,6 +147,7 @@ class WalFetcher:
             waiting = self._ahead.pop(name, None)
             found = (waiting.result() if waiting is not None else None) or self._find(name)
             if found is not None:
+                self._refuse_places_in_use(name, found)
                 self._hand_over(name, found)
         except DrError as error:
             self.errors.append(error)
@@ -158,11 +162,26 @@ class WalFetcher:
         elif is_segment_name(name):
             self._fetch_ahead(WalSegment.parse(name, self.segment_size))
 
+    def _refuse_places_in_use(self, name: str, found: _Found) -> None:
+        """Raises `TargetInUse` where replay would make a tablespace in a directory that holds somebody's files. Once a
+        segment was handed over, the files are those of replay."""
+        if not is_segment_name(name) or name in self._handed_over:
+            return
+        start = WalSegment.parse(name, self.segment_size).start
+        for offset, location in created_tablespaces(found.data):
+            if start + offset >= self._replayed_from and _holds_something(Path(location)):
+                raise TargetInUse(
+                    f"the WAL at {start + offset} creates a tablespace at {location}, which is not empty here: replay "
+                    "would write into it",
+                    hint="restore on another host, or from a backup that was taken after it was created.",
+                )
+
     def _hand_over(self, name: str, found: _Found) -> None:
         unfinished = self._folder / f"{name}.unfinished"
         unfinished.write_bytes(found.data)
         self._give(unfinished)
         unfinished.rename(self._folder / _Answer.READY / name)
+        self._handed_over.add(name)
         self.bytes += len(found.data)
         if found.end is not None:
             self.newest_end = max(found.end, self.newest_end or found.end)
@@ -255,3 +274,12 @@ class WalFetcher:
         if trouble is not None:
             raise trouble
         return None
+
+
+def _holds_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # what cannot be looked into is not known to be empty

@@ -13,7 +13,7 @@ import pytest
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, give, open_folder
-from dr_pipelines.errors import TargetInUse, UsageError
+from dr_pipelines.errors import RestoreError, TargetInUse, UsageError
 from dr_pipelines.postgres.restore import RestoreReport, restore
 from dr_pipelines.postgres.restore_plan import UseIncrementals
 from dr_pipelines.progress import Silent
@@ -133,3 +133,29 @@ def test_mappings_that_make_no_sense_are_refused(spread: Spread, folder: Path) -
             spread.restore(folder / "restored", asked)
         assert caught.value.hint
         assert not list(folder.iterdir())
+
+
+def test_a_tablespace_made_after_the_backup_is_never_replayed_into_the_live_one(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    """Replay makes it where CREATE TABLESPACE said: refused while that holds files, done when it is empty."""
+    server, live = postgres18, Live(postgres18, local_repository, folder / "state")
+    late = folder / "late"
+    late.mkdir()
+    give(late)
+    with live.streaming():
+        live.take(BackupKind.FULL)
+        server.psql(f"CREATE TABLESPACE late LOCATION '{late}'")
+        server.psql("CREATE TABLE orders TABLESPACE late AS SELECT generate_series(1, 100) AS id")
+        server.psql("CHECKPOINT")
+    before = _checksums(late)
+    with pytest.raises(RestoreError, match=f"creates a tablespace at {late}"):
+        live.restore(folder / "beside")
+    assert _checksums(late) == before
+    assert not (folder / "beside").exists()
+    server.destroy()
+    shutil.rmtree(late)
+    late.mkdir()
+    give(late)
+    with running(live.restore(folder / "alone").data_dir) as recovered:
+        assert recovered.psql("SELECT count(*) FROM orders") == "100"

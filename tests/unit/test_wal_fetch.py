@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Command, Runner
-from dr_pipelines.lsn import Timeline, WalSegment
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal import WalArchive
@@ -37,6 +37,7 @@ def test_each_answer_has_its_exit_code(local_repository: Repository, tmp_path: P
         [_archive(local_repository)],
         tmp_path / "wal",
         timeline=Timeline(1),
+        replayed_from=Lsn(0),
         segment_size=SIZE,
         os_user=None,
         clock=SystemClock(),
