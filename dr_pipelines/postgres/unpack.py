@@ -6,7 +6,6 @@ chain left, and every member is compared with PostgreSQL's own checksum on the w
 
 from __future__ import annotations
 
-import errno
 import functools
 import itertools
 import os
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dr_pipelines.errors import IntegrityError, RestoreError
+from dr_pipelines.errors import IntegrityError, RestoreError, disk_is_full
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
 from dr_pipelines.postgres.tar_stream import Content, Header, Member, TarWalk
@@ -325,7 +324,7 @@ def _told(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if disk_is_full(error):
             raise RestoreError(
                 f"the disk of {target} is full", hint="make room or restore to another disk; nothing was left behind."
             ) from error
