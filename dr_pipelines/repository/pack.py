@@ -27,7 +27,7 @@ from dr_pipelines.repository.manifest import Archive, StoredObject
 from dr_pipelines.storage.base import Body, ObjectStore
 
 PACK_SIZE = 64 * 1024 * 1024
-FRAME_SIZE = 8 * 1024 * 1024
+FRAME_SIZE = 4 * 1024 * 1024  # four are in memory, raw and compressed
 _PACK_BUFFERS = 3  # one fills while two are being put
 _READ_SIZE = 1024 * 1024
 PutPack = Callable[[int, Body], StoredObject]
