@@ -16,6 +16,7 @@ from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
 from dr_pipelines.storage.keys import checked
 
 _PIECE = 4 * 1024 * 1024
+_WRITE_SIZE = 1024 * 1024  # larger ones take longer: the page cache looks for long runs of free pages
 _UNFINISHED = ".unfinished-"
 _STALE = 24 * 3600.0
 
@@ -172,7 +173,7 @@ def _info(key: str, stat: os.stat_result) -> ObjectInfo:
 def _write_all(descriptor: int, view: memoryview) -> None:
     view = view.cast("B")
     while len(view):
-        view = view[os.write(descriptor, view) :]
+        view = view[os.write(descriptor, view[:_WRITE_SIZE]) :]
 
 
 def _sync_directory(path: Path) -> None:
