@@ -38,8 +38,8 @@ from dr_pipelines.postgres.tablespaces import bytes_by_place, default_folder, ne
 from dr_pipelines.postgres.unpack import PG_CONTROL, Link, sync_tree, unpack_chain
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import BackupManifest, Tablespace
-from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]

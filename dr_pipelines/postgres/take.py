@@ -24,9 +24,9 @@ from dr_pipelines.postgres.server import Server, ServerFacts
 from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, Zeros, renamed
 from dr_pipelines.postgres.trust import FIRST_WITH_INCREMENTALS, reason_for_doubt, reason_for_full
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest, Tablespace, WalRange
-from dr_pipelines.repository.pack import ArchiveWriter
 from dr_pipelines.repository.repository import BackupWriter, Repository
 
 _TABLESPACES = "pg_tblspc"

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dr_pipelines.disk import start_writeback
 from dr_pipelines.errors import IntegrityError, RestoreError, disk_is_full
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
 from dr_pipelines.postgres.tar_stream import Content, Header, Member, TarWalk
+from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.pack import ArchiveReader
 
 PG_CONTROL = "global/pg_control"
 BACKUP_LABEL = "backup_label"
@@ -46,9 +47,9 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
     for number, link in enumerate(chain):
         newest = number == len(chain) - 1
         with _told(target), _Unpacker(link, target, needed[number], newest=newest) as unpacker:
-            for pack in link.archive.packs():
-                unpacker.feed(pack)
-                advance(len(pack))
+            for piece in link.archive.pieces():
+                unpacker.feed(piece)
+                advance(len(piece))
             control = unpacker.finish()
     return control
 
@@ -109,9 +110,9 @@ class _Unpacker:
         for file in self._unfinished:
             file.close()
 
-    def feed(self, pack: memoryview) -> None:
-        """All of `pack` is written when this returns, so its memory may be used again."""
-        for event in self._walk.feed(pack):
+    def feed(self, piece: memoryview) -> None:
+        """All of `piece` is written when this returns, so its memory may be used again."""
+        for event in self._walk.feed(piece):
             if isinstance(event, Header):
                 self._begin(event.member)
             elif isinstance(event, Content):
@@ -307,9 +308,12 @@ def _inside(name: str) -> str:
 
 
 def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
+    start, end = offset, offset + len(data)
     while len(data):
         written = os.pwrite(descriptor, data[:_WRITE_SIZE], offset)
         data, offset = data[written:], offset + written
+    if end - start > _SMALL:
+        start_writeback(descriptor, start, end - start)  # the disk works while we decode; `sync_tree` finds little left
 
 
 def _sync(path: Path) -> None:

@@ -11,8 +11,8 @@ from dr_pipelines.postgres.backup_manifest import ServerManifest
 from dr_pipelines.postgres.tar_stream import Content, Header, TarWalk
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.completeness import manifest_is_complete
+from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.repository.repository import Repository
 
 OBJECTS_MATCH = "objects_match_sha256"
@@ -76,8 +76,8 @@ def _files(
 ) -> Iterator[tuple[str, bool]]:
     """Each file or link of the archive, with whether it is one that the server named, of its size and checksum."""
     walk, checksum = TarWalk(), backup_manifest.new_checksum("NONE")
-    for pack in repository.open_archive(manifest).packs():
-        for event in walk.feed(pack):
+    for piece in repository.open_archive(manifest).pieces():
+        for event in walk.feed(piece):
             if isinstance(event, Header):
                 member = event.member
                 named = told.files.get(member.name)
@@ -92,5 +92,5 @@ def _files(
             if ended:
                 named, seen = told.files.get(member.name), (member.kind, member.size, checksum.hexdigest())
                 yield member.name, named is not None and seen == ("file", named.size, named.checksum)
-        progress.advance(len(pack))
+        progress.advance(len(piece))
     walk.finish()

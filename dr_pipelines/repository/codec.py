@@ -1,6 +1,6 @@
 """How objects are encoded: zstd, then age where there are recipients. Encoded bytes say themselves what they are.
 
-Packs are encoded in `pack.py`, in pieces; here is what fits in memory whole.
+Packs are encoded by `archive_writer`, in pieces; here is what fits in memory whole.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from typing import Literal
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ObjectExists, ObjectLocked, ObjectNotFound, RepositoryError
 from dr_pipelines.repository import layout
+from dr_pipelines.repository.archive_reader import ArchiveReader
+from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import Catalog, chain_of, read_catalog, read_manifest
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject
-from dr_pipelines.repository.pack import ArchiveReader, ArchiveWriter
 from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -84,8 +85,8 @@ class Repository:
             parent = links[-1].parent
         return chain_of(manifest, links)
 
-    def open_archive(self, manifest: BackupManifest, *, workers: int = 2, read_ahead: int = 2) -> ArchiveReader:
-        return ArchiveReader(self.store, manifest.archive, self.codec, workers=workers, read_ahead=read_ahead)
+    def open_archive(self, manifest: BackupManifest, *, workers: int = 3) -> ArchiveReader:
+        return ArchiveReader(self.store, manifest.archive, self.codec, workers=workers)
 
     def begin(self, server: str, kind: BackupKind, *, clock: Clock) -> BackupWriter:
         """A writer under a label that no other writer has. Waits a second or more when two begin at once."""

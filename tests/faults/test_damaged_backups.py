@@ -22,11 +22,11 @@ from dr_pipelines.postgres.restore import RestoreReport, restore
 from dr_pipelines.postgres.tar_stream import END
 from dr_pipelines.postgres.verify import CONTENTS_MATCH, verify
 from dr_pipelines.progress import Silent
+from dr_pipelines.repository.archive_writer import PACK_SIZE
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import encrypt, generate_identity
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import Archive, BackupManifest
-from dr_pipelines.repository.pack import PACK_SIZE
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from tests.support.live import Live, running
@@ -181,7 +181,7 @@ def no_tar(stored: Stored) -> str:
 
 
 def a_file_that_the_server_did_not_send(stored: Stored) -> str:
-    whole = b"".join(bytes(pack) for pack in stored.repository.open_archive(stored.second).packs())
+    whole = b"".join(bytes(pack) for pack in stored.repository.open_archive(stored.second).pieces())
     more = io.BytesIO()
     with tarfile.open(fileobj=more, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("pg_hba.conf.d"))

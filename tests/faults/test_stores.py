@@ -18,8 +18,8 @@ import pytest
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import AccessDenied, IntegrityError, StoreError, StoreUnavailable
+from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.pack import fetch_verified
 from dr_pipelines.storage.azure import AzureStore, make_container_client
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore

@@ -15,10 +15,11 @@ from dr_pipelines.postgres import backup_manifest
 from dr_pipelines.postgres.backup_manifest import ManifestFile, ServerManifest
 from dr_pipelines.postgres.merge import MAGIC
 from dr_pipelines.postgres.unpack import Link
+from dr_pipelines.repository.archive_reader import ArchiveReader
+from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
-from dr_pipelines.repository.pack import ArchiveReader, ArchiveWriter
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Body, read_all
 from dr_pipelines.storage.memory import MemoryStore
@@ -97,7 +98,7 @@ def stored_link(repository: Repository, backup: BackupManifest) -> Link:
 def extract(repository: Repository, backup: BackupManifest, folder: Path) -> None:
     """A backup in plain format, as the break-glass guide makes it for PostgreSQL's own programs."""
     folder.mkdir(mode=0o700)
-    whole = b"".join(bytes(pack) for pack in repository.open_archive(backup).packs())
+    whole = b"".join(bytes(pack) for pack in repository.open_archive(backup).pieces())
     with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
         tar.extractall(folder)
     told = repository.codec.decode(read_all(repository.store, backup.backup_manifest.key))

@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dr_pipelines.errors import DrError, IntegrityError, KeyUnusable, RepositoryError, StoreUnavailable
+from dr_pipelines.repository.archive_reader import ArchiveReader
+from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import Buffer, generate_identity
 from dr_pipelines.repository.manifest import Archive, StoredObject
-from dr_pipelines.repository.pack import ArchiveReader, ArchiveWriter
 from dr_pipelines.storage.base import Body, ObjectStore
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
@@ -54,29 +55,23 @@ CODECS = list(_codecs())
 
 @pytest.mark.parametrize("codec", CODECS, ids=["plain", "encrypted"])
 @settings(deadline=None, max_examples=40)
-@example(sizes=[FRAME], workers=1, read_ahead=1, compressible=True)
-@example(sizes=[PACK, FRAME], workers=2, read_ahead=2, compressible=False)
+@example(sizes=[FRAME], workers=1, compressible=True)
+@example(sizes=[PACK, FRAME], workers=2, compressible=False)
 @given(
     sizes=st.lists(
         st.sampled_from([0, 1, 511, FRAME - 1, FRAME, FRAME + 1, PACK - 1, PACK, PACK + 1, 3 * PACK]), max_size=6
     ),
     workers=st.integers(1, 4),
-    read_ahead=st.integers(1, 4),
     compressible=st.booleans(),
 )
-def test_what_was_written_is_read(
-    codec: Codec, sizes: list[int], workers: int, read_ahead: int, compressible: bool
-) -> None:
+def test_what_was_written_is_read(codec: Codec, sizes: list[int], workers: int, compressible: bool) -> None:
     pieces = [b"a" * size if compressible else _noise(size) for size in sizes]
     data, store = b"".join(pieces), MemoryStore()
     archive = written(store, codec, pieces)
     assert archive.size == len(data)
     assert [pack.key for pack in archive.packs] == sorted(info.key for info in store.list())
-    reader = ArchiveReader(store, archive, codec, workers=workers, read_ahead=read_ahead)
-    assert b"".join(bytes(pack) for pack in reader.packs()) == data
-    assert all(reader.pack(number) for number in range(len(archive.packs)))
-    middle = len(data) // 2
-    assert reader.read(middle, len(data) - middle) == data[middle:]
+    reader = ArchiveReader(store, archive, codec, workers=workers)
+    assert b"".join(bytes(piece) for piece in reader.pieces()) == data
 
 
 @pytest.mark.parametrize("codec", CODECS, ids=["plain", "encrypted"])
@@ -86,17 +81,29 @@ def test_a_damaged_pack_is_named_and_not_handed_out(codec: Codec) -> None:
     for damage in ({"flip_at": 1000}, {"cut_after": 1000}):
         reader = ArchiveReader(FaultyStore(store, **damage), archive, codec)  # type: ignore[arg-type]
         with pytest.raises(DrError):
-            list(reader.packs())
+            list(reader.pieces())
     second = archive.packs[1]
     store.delete(second.key)
     store.put(second.key, Body.of(b"x" * second.size))
     got: list[bytes] = []
     with pytest.raises(IntegrityError, match=second.key):
-        for pack in ArchiveReader(store, archive, codec).packs():
-            got.append(bytes(pack))
+        for piece in ArchiveReader(store, archive, codec).pieces():
+            got.append(bytes(piece))
     assert b"".join(got) == _noise(3 * PACK)[:PACK]
     with pytest.raises(RepositoryError, match="packs"):
         ArchiveReader(store, archive.model_copy(update={"packs": archive.packs[:2]}), codec)
+
+
+def test_a_slow_reader_is_waited_for_and_one_that_leaves_ends_the_threads() -> None:
+    store = MemoryStore()
+    archive = written(store, CODECS[1], [_noise(40 * PACK)])
+    before, counting = threading.active_count(), FaultyStore(store)
+    pieces = ArchiveReader(counting, archive, CODECS[1], workers=2).pieces()
+    assert bytes(next(pieces)) == _noise(40 * PACK)[:PACK]
+    threading.Event().wait(0.3)  # time enough to read all of it
+    assert counting.calls <= 10, "packs are read far ahead of a reader that takes none"  # two workers, four pieces each
+    pieces.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
 
 
 def test_another_key_reads_nothing() -> None:
@@ -104,7 +111,7 @@ def test_another_key_reads_nothing() -> None:
     archive = written(store, Codec(1, [str(mine.recipient)]), [b"secret" * 1000])
     for identities in ([], [other.reveal()]):
         with pytest.raises(KeyUnusable):
-            list(ArchiveReader(store, archive, Codec(1, [], identities)).packs())
+            list(ArchiveReader(store, archive, Codec(1, [], identities)).pieces())
 
 
 @pytest.mark.parametrize("at", [1, 3])
@@ -162,7 +169,7 @@ from pathlib import Path
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.pack import ArchiveWriter
+from dr_pipelines.repository.archive_writer import ArchiveWriter
 
 def put(number, body):
     return StoredObject(key=str(number), size=sum(len(piece) for piece in body.chunks), sha256=body.sha256)
@@ -189,4 +196,4 @@ def test_buffers_of_any_kind_are_taken() -> None:
     writer = _writer(store, CODECS[0])
     for piece in pieces:
         writer.write(piece)
-    assert b"".join(ArchiveReader(store, writer.close(), CODECS[0]).packs()) == b"onetwothree"
+    assert b"".join(ArchiveReader(store, writer.close(), CODECS[0]).pieces()) == b"onetwothree"
