@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -33,6 +36,21 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
+class PeakMemory:
+    """The most memory that this process has held while something was done. Source: Linux manual, proc_pid_status(5)."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        Path("/proc/self/clear_refs").write_text("5")  # what came before does not count
+        yield
+        kilobytes = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert kilobytes is not None
+        self.bytes = max(self.bytes, int(kilobytes[1]) * 1024)
+
+
 class Ours:
     name = "dr"
 
@@ -44,6 +62,7 @@ class Ours:
         self._chain: list[BackupManifest] = []
         self._ours = self._main = self._servers = 0.0
         self._fulls = 0
+        self.taking, self.restoring = PeakMemory(), PeakMemory()
 
     def full(self) -> None:
         ours, main, servers = time.process_time(), time.thread_time(), self._server_cpu()
@@ -62,12 +81,10 @@ class Ours:
     def restore(self, target: Path, *, incrementals: bool) -> None:
         """Checked, merged and on disk, as a restore does it; a server is not started."""
         target.mkdir()
-        unpack_chain(
-            [self._link(taken) for taken in (self._chain if incrementals else self._chain[:1])],
-            target,
-            advance=lambda count: None,
-        )
-        sync_tree(target)
+        chain = self._chain if incrementals else self._chain[:1]
+        with self.restoring.measured():
+            unpack_chain([self._link(taken) for taken in chain], target, advance=lambda count: None)
+            sync_tree(target)
 
     def overhead(self, client: float) -> str:
         """Python runs for long only in the thread that reads the server's stream; the others wait in C. What it takes
@@ -82,7 +99,10 @@ class Ours:
     def _take(self, kind: BackupKind) -> BackupManifest:
         state, clock = self._base / "state", SystemClock()
         server = self._server.server
-        taken = take_backup(server, self._repository, "bench", kind, state_dir=state, clock=clock, progress=Silent())
+        with self.taking.measured():
+            taken = take_backup(
+                server, self._repository, "bench", kind, state_dir=state, clock=clock, progress=Silent()
+            )
         assert isinstance(taken, BackupManifest) and taken.kind is kind, taken
         return taken
 

@@ -8,7 +8,6 @@ the server's version.
 from __future__ import annotations
 
 import argparse
-import resource
 import shutil
 import statistics
 import time
@@ -18,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import psutil
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
@@ -178,14 +176,12 @@ def main() -> None:
             others = [one.name for one in (*contenders[1:], *fulls_only)]
             console.print(table(results, ours.name, others, f"{size}, {secret}, medians of {asked.rounds}"))
             console.print(ours.overhead(tools.client_cpu()))
+            taking, restoring = (decimal(peak.bytes) for peak in (ours.taking, ours.restoring))
+            console.print(f"peak memory of the process: {taking} taking, {restoring} restoring")
             shutil.rmtree(base / secret)
     finally:
         server.destroy()
         shutil.rmtree(base, ignore_errors=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    console.print(
-        f"peak memory of this process, taking and restoring: {decimal(peak)} of {decimal(psutil.virtual_memory().total)}"
-    )
 
 
 if __name__ == "__main__":
