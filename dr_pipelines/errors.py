@@ -152,6 +152,10 @@ class TargetUnreachable(RestoreError):
     """The recovery target lies before the oldest backup, after the newest WAL, or in a gap."""
 
 
+class BeforeConsistency(TargetUnreachable):
+    """The target lies before the point where this backup becomes consistent. An earlier backup may serve."""
+
+
 class WalGap(RestoreError):
     """WAL that is needed is missing between two segments that are there."""
 

@@ -130,8 +130,15 @@ def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: st
     )
 
 
-def preview_restore(site: Site, request: RestoreRequest, *, tier: str | None = None) -> RestorePreview:
-    return _preview(_located(site, request), site.readable_repositories(request.server, tier), runner=site.runner)
+def preview_restore(
+    site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None
+) -> RestorePreview:
+    return _preview(
+        _located(site, request),
+        site.readable_repositories(request.server, tier),
+        runner=site.runner,
+        progress=progress,
+    )
 
 
 def stream_wal(site: Site, server: str, stop: threading.Event) -> None:

@@ -198,7 +198,9 @@ def restore(
     )
     site = settings.site(identity)
     if preview:
-        _show_preview(operations.preview_restore(site, request, tier=tier), as_json=as_json)
+        with Bars() as bars:
+            seen = operations.preview_restore(site, request, bars, tier=tier)
+        _show_preview(seen, as_json=as_json)
         return
     with Bars() as bars:
         report = operations.restore(site, request, bars, tier=tier)

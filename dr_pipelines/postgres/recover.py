@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Process, Runner
-from dr_pipelines.errors import RestoreError, ServerError, TargetUnreachable
+from dr_pipelines.errors import BeforeConsistency, RestoreError, ServerError, TargetUnreachable
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import neutralise, tools
 from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
@@ -31,6 +31,7 @@ from dr_pipelines.postgres.wal_fetch import WalFetcher
 _PORT = 5432  # of a private socket
 _PATIENCE = 24 * 3600.0  # seconds
 _FULL = os.strerror(errno.ENOSPC)
+_TOO_EARLY = "requested recovery stop point is before consistent recovery point"
 _UNREACHED = "recovery ended before configured recovery target was reached"
 
 
@@ -190,6 +191,11 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
         said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
         said.exit_code = error.exit_code
         return said
+    if _TOO_EARLY in text:
+        return BeforeConsistency(
+            "the recovery target lies before the point where the backup becomes consistent",
+            hint="ask for a later target; times of backups are those of the backup host's clock.",
+        )
     if _UNREACHED in text:
         return TargetUnreachable(
             f"the WAL ended before the recovery target was reached (at {fetcher.newest_end or 'the backup itself'})",

@@ -57,7 +57,7 @@ def assert_nothing_left(reached: Lsn, fetcher: WalFetcher, timeline: Timeline, s
 
 
 def _stored(segment: WalSegment, fetcher: WalFetcher, stored_end: Lsn) -> bytes:
-    data = fetcher.segment_data(segment)
-    if data is None:
+    found = fetcher.stored(segment)
+    if found is None or found.end < min(segment.end, stored_end):
         raise TargetUnreachable(f"the WAL was stored until {stored_end}, and {segment} is gone since", hint=_DAMAGED)
-    return data
+    return found.data

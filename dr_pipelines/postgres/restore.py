@@ -8,23 +8,31 @@ tier.
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.commands import Command, Runner
-from dr_pipelines.errors import CommandFailed, DrError, IntegrityError, RepositoryError, RestoreError, StoreError
+from dr_pipelines.commands import Runner
+from dr_pipelines.errors import (
+    BeforeConsistency,
+    CommandFailed,
+    DrError,
+    IntegrityError,
+    RepositoryError,
+    RestoreError,
+    StoreError,
+)
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import backup_manifest, tools
 from dr_pipelines.postgres.next_commands import ServerCommands
+from dr_pipelines.postgres.programs import require_programs
 from dr_pipelines.postgres.recover import Host, Recovered, own, recover
 from dr_pipelines.postgres.restore_plan import Candidate
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
-from dr_pipelines.postgres.restore_source import Source, find_sources
+from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
 from dr_pipelines.postgres.restore_target import (
     alone,
     beside,
@@ -44,7 +52,7 @@ from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]
 
-_GIVES_WAY = (IntegrityError, StoreError, RepositoryError)
+_GIVES_WAY = (IntegrityError, StoreError, RepositoryError, BeforeConsistency)
 
 
 @dataclass(frozen=True)
@@ -117,10 +125,12 @@ class _Restoring:
 
     def run(self) -> RestoreReport:
         with self._phase("plan"):
-            sources, notes = find_sources(self._request, self._repositories)
+            sources, notes = find_sources(
+                self._request, self._repositories, runner=self._runner, progress=self._progress
+            )
             for note in notes:
                 self._note(note)
-            self._bin_dir = _require_programs(self._request, sources[0].backups[-1], self._runner)
+            self._bin_dir = require_programs(self._request, sources[0].backups[-1], self._runner)
         restored = self._first_that_can(sources)
         commands = ServerCommands(self._request, self._bin_dir)
         if self._request.start:
@@ -130,17 +140,22 @@ class _Restoring:
 
     def _first_that_can(self, sources: Sequence[Source]) -> _Restored:
         trouble: DrError | None = None
+        too_late: list[BackupManifest] = []
         for source in sources:
-            for candidate in source.plan.candidates:
+            for candidate in source.candidates(self._note):
+                if any(_is_after(candidate.chain[-1], backup) for backup in too_late):
+                    continue
                 try:
-                    return self._attempt(source, candidate, sources)
+                    return self._attempt(source, candidate)
                 except _GIVES_WAY as error:
-                    trouble = trouble or error
+                    if isinstance(error, BeforeConsistency):
+                        too_late.append(candidate.chain[-1])
+                    if trouble is None or isinstance(trouble, BeforeConsistency):
+                        trouble = error
                     self._note(f"{candidate.label} on {source.repository.tier} cannot be used: {error.message}")
-        assert trouble is not None
-        raise trouble
+        raise trouble or none_is_early_enough(self._request.target)
 
-    def _attempt(self, source: Source, candidate: Candidate, sources: Sequence[Source]) -> _Restored:
+    def _attempt(self, source: Source, candidate: Candidate) -> _Restored:
         spaces: list[Path] = []
         try:
             with self._phase("restore", candidate.bytes):
@@ -148,7 +163,7 @@ class _Restoring:
             with self._phase("sync"):
                 self._sync(control)
             with self._phase("recover", candidate.wal_bytes):
-                recovered, wal_bytes = self._recover(source, candidate, sources)
+                recovered, wal_bytes = self._recover(source, candidate)
             for space in spaces:
                 release_tablespace(space)
             self._partial.rename(self._request.target_dir)
@@ -180,13 +195,12 @@ class _Restoring:
         (self._partial / PG_CONTROL).chmod(0o600)
         sync_tree(self._partial / "global")
 
-    def _recover(self, source: Source, candidate: Candidate, sources: Sequence[Source]) -> tuple[Recovered, int]:
-        request, newest = self._request, candidate.chain[-1]
+    def _recover(self, source: Source, candidate: Candidate) -> tuple[Recovered, int]:
+        request, newest = replace(self._request, target=source.plan.target), candidate.chain[-1]
         host = Host(self._runner, self._clock, self._bin_dir, request.os_user, request.superuser)
         own(self._partial, host.os_user)
-        archives = [source.archive, *(other.archive for other in sources if other is not source)]
         fetcher = WalFetcher(
-            archives,
+            source.system.wal.preferring(source.repository.tier),
             self._folder,
             timeline=source.plan.timeline,
             replayed_from=newest.start_lsn,
@@ -264,22 +278,12 @@ class _Restoring:
             self._phases[name] = self._phases.get(name, 0.0) + self._clock.monotonic() - started
 
 
+def _is_after(backup: BackupManifest, other: BackupManifest) -> bool:
+    """Whether it becomes consistent no earlier."""
+    return backup.system_id == other.system_id and backup.stop_lsn >= other.stop_lsn
+
+
 def _link(repository: Repository, backup: BackupManifest) -> Link:
     stored = fetch_verified(repository.store, backup.backup_manifest)
     told = backup_manifest.parse(repository.codec.decode(stored))
     return Link(backup, repository.open_archive(backup), told)
-
-
-def _require_programs(request: RestoreRequest, backup: BackupManifest, runner: Runner) -> Path | None:
-    """The folder of PostgreSQL's programs; they are there and of the backup's major version."""
-    major = backup.postgres_version_num // 10_000
-    bin_dir = request.bin_dir or request.find_bin_dir(major)
-    hint = f"install PostgreSQL {major}, or name the folder of its programs with databases.{request.server}.bin_dir."
-    try:
-        said = runner.run(Command([tools.program("postgres", bin_dir), "--version"], timeout=60)).stdout
-    except DrError as error:
-        raise RestoreError(f"PostgreSQL {major} cannot be run on this machine: {error.message}", hint=hint) from error
-    found = re.search(r"(\d+)", said)
-    if found is None or int(found[1]) != major:
-        raise RestoreError(f"the backup is of PostgreSQL {major}, and this machine has {said.strip()!r}", hint=hint)
-    return bin_dir

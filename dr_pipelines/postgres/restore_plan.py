@@ -105,7 +105,7 @@ def plan_restore(
     label: str | None = None,
     use_incrementals: UseIncrementals = "auto",
 ) -> RestorePlan:
-    """All backups of one system. `label` restricts the choice to one backup.
+    """All backups of one system. `label` restricts the choice to one backup; xid and name must have become an LSN.
 
     Raises `TargetUnreachable` when no backup with the WAL that is there reaches the target, `WalGap` when it is a gap
     that is in the way.
@@ -115,7 +115,7 @@ def plan_restore(
         raise TargetUnreachable(
             "there is no complete backup" + (f" {label}" if label else ""), hint="`dr list` shows what there is."
         )
-    timeline = target.timeline or _newest_timeline(chosen, spans, histories)
+    timeline = timeline_to(target, chosen, spans, histories)
     path = lineage(timeline, histories)
     on_path = [backup for backup in chosen if _is_on(backup.timeline, backup.stop_lsn, path)]
     chains = _chains(on_path, backups, timeline, use_incrementals)
@@ -129,7 +129,7 @@ def plan_restore(
     if not ways:
         _raise_unreachable(chains, ends, spans, path, target)
     furthest = max(end for way in ways if (end := ends[way.label]) is not None)
-    if target.kind in ("latest", "time", "xid", "name"):
+    if target.kind == "latest":
         # A backup whose WAL ends at a gap would end early; only those that get furthest are equal ways.
         ways = [way for way in ways if ends[way.label] == furthest]
     resumes = _resumes(furthest, spans, path)
@@ -139,6 +139,8 @@ def plan_restore(
             hint=f"restore what lies before the gap with --lsn {furthest}, or restore from another tier (--tier).",
         )
     ways = _in_order(ways, target, use_incrementals)
+    if target.kind == "time":  # nobody knows where it is: those that get furthest first
+        ways.sort(key=lambda way: ends[way.label] != furthest)
     return RestorePlan(target, timeline, tuple(ways), furthest, tuple(_notes(ways, furthest, resumes, target)))
 
 
@@ -151,6 +153,17 @@ def chain_of(backup: BackupManifest, by_label: Mapping[str, BackupManifest]) -> 
             return None
         chain.append(parent)
     return tuple(reversed(chain)) if chain[-1].kind is BackupKind.FULL else None
+
+
+def timeline_to(
+    target: RecoveryTarget,
+    backups: Sequence[BackupManifest],
+    spans: Sequence[WalSpan],
+    histories: Mapping[Timeline, Switch],
+) -> Timeline:
+    """The one that was asked for, or the newest that descends from a backup. Raises `WalGap` when a missing history
+    file leaves that open."""
+    return target.timeline or _newest_timeline(backups, spans, histories)
 
 
 def lineage(timeline: Timeline, histories: Mapping[Timeline, Switch]) -> dict[Timeline, Lsn | None]:
@@ -318,5 +331,5 @@ def _notes(ways: Sequence[Candidate], furthest: Lsn, resumes: Lsn | None, target
         yield f"the chain holds a provisional incremental ({best.provisional})"
     elif any(way.provisional for way in ways):
         yield "incrementals are provisional on this PostgreSQL, so a chain without one and more WAL is taken"
-    if resumes is not None and target.kind in ("time", "xid", "name"):
+    if resumes is not None and target.kind == "time":
         yield f"WAL is missing between {furthest} and {resumes}: a target that lies after {furthest} is not reached"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
+from datetime import datetime
 
-from dr_pipelines.commands import Command, Runner
+from dr_pipelines.commands import Runner
 from dr_pipelines.errors import DrError
-from dr_pipelines.lsn import Lsn, WalSegment
-from dr_pipelines.postgres import tools
-from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.restore_plan import Candidate
 from dr_pipelines.postgres.restore_request import RestoreRequest
-from dr_pipelines.postgres.restore_source import Source, find_sources
+from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
+from dr_pipelines.progress import Progress
 from dr_pipelines.repository.repository import Repository
 
-_COMMIT = re.compile(r"lsn: ([0-9A-F]+/[0-9A-F]+),.*COMMIT (?:PREPARED )?.*?(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)")
-_LOOKED_AT = 16  # segments, for the newest commit
+_LOOKED_AT = 256 << 20  # bytes of WAL, for the newest commit
 
 
 @dataclass(frozen=True)
@@ -41,15 +36,17 @@ class RestorePreview:
     notes: tuple[str, ...]
 
 
-def preview(request: RestoreRequest, repositories: Sequence[Repository], *, runner: Runner) -> RestorePreview:
+def preview(
+    request: RestoreRequest, repositories: Sequence[Repository], *, runner: Runner, progress: Progress
+) -> RestorePreview:
     """What `restore` would do with the same request. Raises what it would raise before it writes."""
-    sources, notes = find_sources(request, repositories)
-    source = sources[0]
-    best = source.plan.candidates[0]
+    sources, notes = find_sources(request, repositories, runner=runner, progress=progress)
+    source, best = _first(sources, notes)
     try:
-        newest = _newest_commit(source, request, runner)
+        newest = _newest_commit(source, best, progress)
     except DrError as error:
-        newest, notes = None, [*notes, f"the newest commit could not be read: {error.message}"]
+        newest = None
+        notes.append(f"the newest commit could not be read: {error.message}")
     return RestorePreview(
         server=request.server,
         tier=source.repository.tier,
@@ -66,40 +63,25 @@ def preview(request: RestoreRequest, repositories: Sequence[Repository], *, runn
     )
 
 
-def _newest_commit(source: Source, request: RestoreRequest, runner: Runner) -> str | None:
-    """The time of the last commit before the target, as pg_waldump prints it (UTC), from the newest segments."""
-    bin_dir = request.bin_dir or request.find_bin_dir(source.backups[-1].postgres_version_num // 10_000)
-    for segment, read in reversed(_reads(source, request.target)[-_LOOKED_AT:]):
-        found = _commits(segment.name, read(), bin_dir, runner)
-        commits = [at for lsn, at in found if _is_before(lsn, at, request.target)]
-        if commits:
-            return f"{commits[-1].isoformat(sep=' ')} UTC"
+def _first(sources: Sequence[Source], notes: list[str]) -> tuple[Source, Candidate]:
+    for source in sources:
+        for candidate in source.candidates(notes.append):
+            return source, candidate
+    raise none_is_early_enough(sources[0].plan.target)
+
+
+def _newest_commit(source: Source, best: Candidate, progress: Progress) -> str | None:
+    """The time of the last commit before the target (UTC), out of the newest WAL; for a time, out of all that a restore
+    would replay."""
+    target, until = source.plan.target, source.plan.reachable_end
+    if isinstance(target.value, Lsn):
+        until = min(until, target.value + (1 if target.inclusive else 0))
+    if target.kind == "immediate":
+        until = best.chain[-1].stop_lsn
+    since = best.chain[0].start_lsn if target.kind == "time" else Lsn(max(0, until.value - _LOOKED_AT))
+    search = source.system.search(source.plan.timeline, since, until)
+    progress.phase("look for the newest commit", search.size)
+    for end in search.transaction_ends():
+        if end.committed and not (isinstance(target.value, datetime) and end.at > target.value):
+            return f"{end.at.replace(tzinfo=None).isoformat(sep=' ')} UTC"
     return None
-
-
-def _reads(source: Source, target: RecoveryTarget) -> list[tuple[WalSegment, Callable[[], bytes]]]:
-    """The segments up to the target, oldest first, each with how to read it."""
-    archive, timeline = source.archive, source.plan.timeline
-    reads = [(found.segment, partial(archive.read_segment, found.segment)) for found in archive.segments(timeline)]
-    head = archive.newest_partial(timeline)
-    if head is not None and (not reads or head.segment > reads[-1][0]):
-        reads.append((head.segment, partial(archive.read_partial, head)))
-    if isinstance(target.value, Lsn):
-        return [read for read in reads if read[0].start < target.value]
-    return list(reads)
-
-
-def _commits(name: str, data: bytes, bin_dir: Path | None, runner: Runner) -> list[tuple[Lsn, datetime]]:
-    with tempfile.TemporaryDirectory(prefix="dr-") as folder:
-        path = Path(folder) / name
-        path.write_bytes(data)
-        command = Command([tools.program("pg_waldump", bin_dir), str(path)], env={"TZ": "UTC"})
-        # It ends with an error where the WAL ends; what it printed before that counts.
-        said = runner.run(command, check=False).stdout
-    return [(Lsn.parse(lsn), datetime.fromisoformat(at)) for lsn, at in _COMMIT.findall(said)]
-
-
-def _is_before(lsn: Lsn, at: datetime, target: RecoveryTarget) -> bool:
-    if isinstance(target.value, Lsn):
-        return lsn < target.value
-    return not isinstance(target.value, datetime) or at.replace(tzinfo=UTC) <= target.value

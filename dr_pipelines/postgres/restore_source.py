@@ -1,83 +1,246 @@
-"""The tiers that can serve a restore, each with its plan."""
+"""The tiers that can serve a restore, each with its plan. Backups are a tier's own; WAL is taken from all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 
-from dr_pipelines.errors import BackupNotFound, DrError, RepositoryError, RestoreError, StoreError
-from dr_pipelines.lsn import Timeline
-from dr_pipelines.postgres.restore_plan import RestorePlan, Switch, WalSpan, plan_restore
+from dr_pipelines.commands import Runner
+from dr_pipelines.errors import (
+    BackupNotFound,
+    DrError,
+    IntegrityError,
+    RepositoryError,
+    RestoreError,
+    StoreError,
+    TargetUnreachable,
+)
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.programs import require_programs
+from dr_pipelines.postgres.restore_locate import Located, is_looked_up, locate
+from dr_pipelines.postgres.restore_plan import (
+    Candidate,
+    RecoveryTarget,
+    RestorePlan,
+    Switch,
+    WalSpan,
+    covered_until,
+    lineage,
+    plan_restore,
+    timeline_to,
+)
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.wal_checks import parse_history
+from dr_pipelines.postgres.wal_search import TransactionEnd, WalSearch
+from dr_pipelines.postgres.wal_tiers import WalTiers, joined
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal import WalArchive
 
+_UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
+
+
+@dataclass(frozen=True)
+class SystemWal:
+    """The WAL of one system as it was listed: `on` each tier, and in `spans` over all of them. With what it is read."""
+
+    wal: WalTiers
+    on: dict[str, list[WalSpan]]
+    spans: list[WalSpan]
+    histories: dict[Timeline, Switch]
+
+    segment_size: int
+    bin_dir: Path | None
+    runner: Runner
+    progress: Progress
+
+    def search(self, timeline: Timeline, since: Lsn, until: Lsn | None = None) -> WalSearch:
+        """Backwards on the way to `timeline`, from the end or `until` down to `since`."""
+        path = lineage(timeline, self.histories)
+        if until is not None:
+            path = {step: until if left is None else min(left, until) for step, left in path.items()}
+        return WalSearch(
+            self.wal,
+            self.spans,
+            path,
+            since,
+            segment_size=self.segment_size,
+            bin_dir=self.bin_dir,
+            runner=self.runner,
+            progress=self.progress,
+        )
+
 
 @dataclass(frozen=True)
 class Source:
-    """A tier that can serve the restore; `backups` and `archive` are of one system."""
+    """A tier that can serve the restore; `backups` and `system` are of one system."""
 
     repository: Repository
     backups: tuple[BackupManifest, ...]
-    archive: WalArchive
+    system: SystemWal
     plan: RestorePlan
 
+    def candidates(self, note: Callable[[str], None]) -> Iterator[Candidate]:
+        """Those of the plan, in order. For a target in time the plan compared a backup host's clock with the server's:
+        a backup that holds a transaction which ended after the target is left out, and `note` is told. (PostgreSQL does
+        not notice when that transaction lies before the WAL that it replays.)"""
+        asked = self.plan.target.value
+        for candidate in self.plan.candidates:
+            if isinstance(asked, datetime):
+                try:
+                    last = self._last_end(candidate)
+                except DrError as error:
+                    note(
+                        f"whether {candidate.label} lies before {asked} is by the backup host's clock: {error.message}"
+                    )
+                else:
+                    if last is not None and last.at > asked:
+                        note(f"{candidate.label} is too late: it holds a transaction that ended at {last.at}")
+                        continue
+            yield candidate
 
-def find_sources(request: RestoreRequest, repositories: Sequence[Repository]) -> tuple[list[Source], list[str]]:
+    def _last_end(self, candidate: Candidate) -> TransactionEnd | None:
+        """Before it became consistent, perhaps before it began."""
+        search = self.system.search(self.plan.timeline, Lsn(0), candidate.chain[-1].stop_lsn)
+        return next(search.transaction_ends(), None)
+
+
+def find_sources(
+    request: RestoreRequest, repositories: Sequence[Repository], *, runner: Runner, progress: Progress
+) -> tuple[list[Source], list[str]]:
     """The tiers that can serve the request, in the order given, and why others cannot. Raises the first tier's trouble
     when none can."""
-    found: list[Source] = []
-    notes: list[str] = []
-    trouble: DrError | None = None
-    for repository in repositories:
-        try:
-            found.append(_source(request, repository, notes))
-        except (StoreError, RepositoryError, RestoreError) as error:
-            trouble = trouble or error
-            notes.append(f"{repository.tier} cannot be used: {error.message}")
-    if not found:
-        raise trouble or BackupNotFound(f"no tier is named to restore {request.server} from")
-    return found, notes
+    return _Finding(request, runner, progress).run(repositories)
 
 
-def _source(request: RestoreRequest, repository: Repository, notes: list[str]) -> Source:
-    """Adds to `notes` what of the tier is not understood: it may be the backup that a person expects."""
-    repository.check_format()
-    catalog = repository.catalog(request.server)
-    backups = catalog.backups
-    notes += catalog.problems
-    wanted = _wanted(request, repository, backups)
-    of_system = tuple(backup for backup in backups if backup.system_id == wanted.system_id)
-    archive = repository.wal(request.server, wanted.system_id)
-    spans = [WalSpan(found.timeline, found.start, found.end) for found in archive.ranges()]
-    plan = plan_restore(
-        of_system,
-        spans,
-        _histories(archive),
-        request.target,
-        label=request.label,
-        use_incrementals=request.use_incrementals,
+def none_is_early_enough(target: RecoveryTarget) -> TargetUnreachable:
+    return TargetUnreachable(
+        f"the target {target} lies before the point where any backup becomes consistent",
+        hint="ask for a later one, or for an older backup on another tier (--tier); `dr list` shows them.",
     )
-    return Source(repository, of_system, archive, plan)
 
 
-def _wanted(request: RestoreRequest, repository: Repository, backups: Sequence[BackupManifest]) -> BackupManifest:
-    """The backup that says which system is meant: the one named, or the newest."""
-    if request.label is not None:
-        return repository.backup(request.server, request.label)
-    if not backups:
-        raise BackupNotFound(
-            f"there is no backup of {request.server} on {repository.tier}", hint=f"take one: dr backup {request.server}"
+class _Finding:
+    """One look at all tiers."""
+
+    def __init__(self, request: RestoreRequest, runner: Runner, progress: Progress) -> None:
+        self._request, self._runner, self._progress = request, runner, progress
+        self._notes: list[str] = []
+        self._trouble: DrError | None = None
+        self._catalogs: list[tuple[Repository, Catalog]] = []
+        self._systems: dict[str, SystemWal] = {}
+        self._located: dict[tuple[str, Timeline], Located] = {}
+
+    def run(self, repositories: Sequence[Repository]) -> tuple[list[Source], list[str]]:
+        for repository in repositories:
+            with self._noting(repository):
+                repository.check_format()
+                self._catalogs.append((repository, repository.catalog(self._request.server)))
+        found: list[Source] = []
+        for repository, catalog in self._catalogs:
+            with self._noting(repository):
+                found.append(self._source(repository, catalog))
+        if not found:
+            raise self._trouble or BackupNotFound(f"no tier is named to restore {self._request.server} from")
+        return found, self._notes
+
+    @contextmanager
+    def _noting(self, repository: Repository) -> Iterator[None]:
+        """One tier's trouble does not stop another."""
+        try:
+            yield
+        except _UNUSABLE as error:
+            self._trouble = self._trouble or error
+            self._notes.append(f"{repository.tier} cannot be used: {error.message}")
+
+    def _source(self, repository: Repository, catalog: Catalog) -> Source:
+        """Notes what of the tier is not understood: it may be the backup that a person expects."""
+        self._notes += catalog.problems
+        wanted = self._wanted(repository, catalog)
+        backups = tuple(backup for backup in catalog.backups if backup.system_id == wanted.system_id)
+        system = self._system(wanted)
+        target, notes = self._position(backups, system)
+        plan = plan_restore(
+            backups,
+            system.spans,
+            system.histories,
+            target,
+            label=self._request.label,
+            use_incrementals=self._request.use_incrementals,
         )
-    return backups[-1]
+        notes += [*_elsewhere(plan, system, repository.tier), *plan.notes]
+        return Source(repository, backups, system, replace(plan, notes=tuple(notes)))
+
+    def _wanted(self, repository: Repository, catalog: Catalog) -> BackupManifest:
+        """The backup that says which system is meant: the one named, or the newest."""
+        server = self._request.server
+        if self._request.label is not None:
+            return repository.backup(server, self._request.label)
+        if not catalog.backups:
+            raise BackupNotFound(
+                f"there is no backup of {server} on {repository.tier}", hint=f"take one: dr backup {server}"
+            )
+        return catalog.backups[-1]
+
+    def _system(self, wanted: BackupManifest) -> SystemWal:
+        if wanted.system_id not in self._systems:
+            archives: dict[str, WalArchive] = {}
+            on: dict[str, list[WalSpan]] = {}
+            for repository, _ in self._catalogs:
+                archive = repository.wal(self._request.server, wanted.system_id, wanted.segment_size)
+                with self._noting(repository):
+                    on[repository.tier] = [WalSpan(part.timeline, part.start, part.end) for part in archive.ranges()]
+                    archives[repository.tier] = archive
+            wal = WalTiers(archives)
+            self._systems[wanted.system_id] = SystemWal(
+                wal,
+                on,
+                joined(span for there in on.values() for span in there),
+                _histories(wal),
+                wanted.segment_size,
+                self._request.bin_dir or self._request.find_bin_dir(wanted.postgres_version_num // 10_000),
+                self._runner,
+                self._progress,
+            )
+        return self._systems[wanted.system_id]
+
+    def _position(self, backups: Sequence[BackupManifest], system: SystemWal) -> tuple[RecoveryTarget, list[str]]:
+        """The target; one that PostgreSQL would only meet on its way is looked up."""
+        asked = self._request.target
+        if not is_looked_up(asked):
+            return asked, []
+        timeline = timeline_to(asked, backups, system.spans, system.histories)
+        key = (backups[-1].system_id, timeline)
+        if key not in self._located:
+            since = min(backup.start_lsn for backup in backups)
+            require_programs(self._request, backups[-1], self._runner)
+            search = system.search(timeline, since)
+            self._progress.phase(f"search for {asked}", search.size)
+            self._located[key] = locate(asked, search)
+        return self._located[key].target, [self._located[key].note]
 
 
-def _histories(archive: WalArchive) -> dict[Timeline, Switch]:
+def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]:
+    """Says so when the tier's own WAL does not reach as far as the restore goes."""
+    newest, target = plan.candidates[0].chain[-1], plan.target
+    needed = target.value if isinstance(target.value, Lsn) else plan.reachable_end
+    needed = newest.stop_lsn if target.kind == "immediate" else needed
+    own = covered_until(newest, system.on.get(tier, []), lineage(plan.timeline, system.histories))
+    if own is None or own < needed:
+        others = " and ".join(other for other in system.on if other != tier)
+        has = f"goes until {own}" if own else "is not enough to become consistent"
+        yield f"the WAL on {tier} {has}: what is missing until {needed} comes from {others}"
+
+
+def _histories(wal: WalTiers) -> dict[Timeline, Switch]:
     found: dict[Timeline, Switch] = {}
-    for timeline in archive.timelines():
-        data = archive.history(timeline) if timeline.id > 1 else None
+    for timeline in wal.timelines():
+        data = wal.history(timeline) if timeline.id > 1 else None
         rows = parse_history(data) if data else []
         if rows and rows[-1][1] is not None:
             found[timeline] = Switch(rows[-1][0], rows[-1][1])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.commands import Command
-from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 
 _PATIENCE = str(24 * 3600)  # seconds
 _RECORDED = re.compile(r"^(\w+) setting: +(\S+)$", re.MULTILINE)
@@ -54,6 +54,14 @@ def pg_waldump(
     """Read the WAL of `directory` from `start` to `end`; fails when a record between them cannot be read."""
     argv = [program("pg_waldump", bin_dir), "-p", str(directory), "-t", str(timeline.id), "-s", str(start)]
     return Command([*argv, "-e", str(end), *(["--quiet"] if quiet else [])])
+
+
+def pg_waldump_segments(
+    directory: Path, first: WalSegment, last: WalSegment, manager: str, *, bin_dir: Path | None = None
+) -> Command:
+    """Print a resource manager's records in the segments from `first` to `last`; times are UTC."""
+    argv = [program("pg_waldump", bin_dir), "-p", str(directory), "-r", manager, first.name, last.name]
+    return Command(argv, env={"TZ": "UTC"})
 
 
 def pg_controldata(data_dir: Path, *, bin_dir: Path | None = None) -> Command:

@@ -13,17 +13,16 @@ import pwd
 import shlex
 import shutil
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, ObjectNotFound, RestoreError, TargetInUse, WalGap
+from dr_pipelines.errors import DrError, RestoreError, TargetInUse, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
 from dr_pipelines.postgres.wal_tablespaces import created_tablespaces
-from dr_pipelines.repository.wal import StoredPartial, WalArchive
+from dr_pipelines.postgres.wal_tiers import FoundWal, WalTiers
 
 READ_AHEAD = 8
 """Segments, and at most so many bytes of them."""
@@ -59,11 +58,11 @@ class _Found:
 
 
 class WalFetcher:
-    """Serves one recovery from `archives` (of one system, in order of preference). Use as a context manager."""
+    """Serves one recovery from `wal`. Use as a context manager."""
 
     def __init__(
         self,
-        archives: Sequence[WalArchive],
+        wal: WalTiers,
         folder: Path,
         *,
         timeline: Timeline,
@@ -72,7 +71,7 @@ class WalFetcher:
         os_user: str | None,
         clock: Clock,
     ) -> None:
-        self._archives, self._folder, self._clock = archives, folder, clock
+        self._wal, self._folder, self._clock = wal, folder, clock
         self.segment_size, self._timeline, self._replayed_from = segment_size, timeline, replayed_from
         self._account = pwd.getpwnam(os_user) if os_user else None
         self._stop = threading.Event()
@@ -116,16 +115,12 @@ class WalFetcher:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
     def stored_end(self) -> Lsn | None:
-        """Where the newest WAL of the timeline ends, over all archives."""
-        ends = [
-            found.end for archive in self._archives for found in archive.ranges() if found.timeline == self._timeline
-        ]
-        return max(ends, default=None)
+        """Where the newest WAL of the timeline ends, over all tiers."""
+        return self._wal.end(self._timeline)
 
-    def segment_data(self, segment: WalSegment) -> bytes | None:
-        """The segment or the newest head of it, padded with zeros. Raises what stood in the way."""
-        found = self._segment(segment) or self._partial(segment)
-        return None if found is None else found.data
+    def stored(self, segment: WalSegment) -> FoundWal | None:
+        """The segment or the newest head of it. Raises what stood in the way."""
+        return self._wal.read(segment)
 
     def _serve(self) -> None:
         try:
@@ -195,9 +190,10 @@ class WalFetcher:
     def _find_now(self, name: str) -> _Found | None:
         """Ahead of the question. Only what is found is an answer: absence is proven when it is asked for."""
         try:
-            return self._segment(WalSegment.parse(name, self.segment_size))
+            found = self._wal.whole(WalSegment.parse(name, self.segment_size))
         except DrError:
             return None
+        return None if found is None else _Found(found.data, found.end)
 
     def _find(self, name: str) -> _Found | None:
         """None is proven absence. Raises what stood in the way."""
@@ -206,17 +202,18 @@ class WalFetcher:
         if not is_segment_name(name):
             return None  # backup history files are for people; nobody stores them
         segment = WalSegment.parse(name, self.segment_size)
-        found = self._segment(segment) or self._partial(segment)
+        found = self._wal.read(segment)
         if found is None:
             self._refuse_gap(segment)
-        return found
+            return None
+        return _Found(found.data, found.end)
 
     def _history(self, timeline: Timeline) -> _Found | None:
         """A timeline of which there is WAL has a history file; without it recovery would silently go another way."""
-        data = self._first(lambda archive: archive.history(timeline))
+        data = self._wal.history(timeline)
         if data is not None:
             return _Found(data)
-        if timeline.id == 1 or not any(timeline in archive.timelines() for archive in self._archives):
+        if timeline.id == 1 or timeline not in self._wal.timelines():
             return None
         if timeline > self._timeline:
             # Asked for to choose a timeline that is not taken; only that the file exists counts.
@@ -226,54 +223,14 @@ class WalFetcher:
             hint="restore from another tier with --tier, or an older timeline with --timeline.",
         )
 
-    def _segment(self, segment: WalSegment) -> _Found | None:
-        def read(archive: WalArchive) -> bytes | None:
-            try:
-                return archive.read_segment(segment)
-            except ObjectNotFound:
-                return None
-
-        data = self._first(read)
-        return None if data is None else _Found(data, segment.end)
-
-    def _partial(self, segment: WalSegment) -> _Found | None:
-        found: list[tuple[StoredPartial, WalArchive]] = []
-        for archive in self._archives:
-            partial = archive.newest_partial(segment.timeline)
-            if partial is not None and partial.segment == segment:
-                found.append((partial, archive))
-        if not found:
-            return None
-        partial, archive = max(found, key=lambda pair: pair[0].end)
-        return _Found(archive.read_partial(partial), partial.end)
-
     def _refuse_gap(self, segment: WalSegment) -> None:
         """Raises `WalGap` when there is WAL of this timeline after what is missing."""
-        for archive in self._archives:
-            later = [stored.segment for stored in archive.segments(segment.timeline) if stored.segment > segment]
-            partial = archive.newest_partial(segment.timeline)
-            if partial is not None and partial.segment > segment:
-                later.append(partial.segment)
-            if later:
-                raise WalGap(
-                    f"WAL segment {segment} is missing, and {min(later)} after it is there",
-                    hint=f"recover to a target before {segment.start}, or from another tier with --tier.",
-                )
-
-    def _first(self, read: Callable[[WalArchive], bytes | None]) -> bytes | None:
-        """What the first archive gives. An error of one counts only when no other has the file."""
-        trouble: DrError | None = None
-        for archive in self._archives:
-            try:
-                data = read(archive)
-            except DrError as error:
-                trouble = trouble or error
-                continue
-            if data is not None:
-                return data
-        if trouble is not None:
-            raise trouble
-        return None
+        later = self._wal.first_after(segment)
+        if later is not None:
+            raise WalGap(
+                f"WAL segment {segment} is missing, and {later} after it is there",
+                hint=f"recover to a target before {segment.start}, or from another tier with --tier.",
+            )
 
 
 def _holds_something(folder: Path) -> bool:

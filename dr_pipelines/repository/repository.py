@@ -101,8 +101,9 @@ class Repository:
             hint="another program takes backups of the same server without end; stop it.",
         )
 
-    def wal(self, server: str, system_id: str) -> WalArchive:
-        return WalArchive(self.store, self.codec, server, system_id)
+    def wal(self, server: str, system_id: str, segment_size: int | None = None) -> WalArchive:
+        """Whoever only reads may give the segment size, as a backup's manifest knows it."""
+        return WalArchive(self.store, self.codec, server, system_id, segment_size)
 
     def wal_system_ids(self, server: str) -> list[str]:
         keys = self.store.list(layout.wal_prefix(server))

@@ -61,11 +61,13 @@ class WalCoverage:
 class WalArchive:
     """Safe to use from several threads, and by several writers at once."""
 
-    def __init__(self, store: ObjectStore, codec: Codec, server: str, system_id: str) -> None:
+    def __init__(
+        self, store: ObjectStore, codec: Codec, server: str, system_id: str, segment_size: int | None = None
+    ) -> None:
         self._store, self._codec = store, codec
         self.server, self.system_id = server, system_id
         self._layout = WalLayout(server, system_id)
-        self._segment_size: int | None = None
+        self._segment_size = segment_size
 
     @property
     def segment_size(self) -> int:
@@ -136,6 +138,11 @@ class WalArchive:
     def newest_partial(self, timeline: Timeline) -> StoredPartial | None:
         """The longest head of the newest segment, when the whole of it is not there."""
         return _newest_partial(self._objects(self._layout.timeline_prefix(timeline)), self.segment_size)
+
+    def head(self, segment: WalSegment) -> StoredPartial | None:
+        """The longest head of a segment, whether or not the whole is there too."""
+        partials = _partials(self._of_segment(segment), segment.size)
+        return max(partials, key=lambda partial: partial.end, default=None)
 
     def history(self, timeline: Timeline) -> bytes | None:
         """None is proven absence: the store listed, and it is not there. (Timeline 1 has none.)"""
@@ -257,13 +264,16 @@ def _whole(objects: Iterable[tuple[ObjectInfo, WalKey]], size: int) -> list[Stor
     return [found[segment] for segment in sorted(found)]
 
 
-def _newest_partial(objects: Sequence[tuple[ObjectInfo, WalKey]], size: int) -> StoredPartial | None:
-    partials = [
+def _partials(objects: Iterable[tuple[ObjectInfo, WalKey]], size: int) -> list[StoredPartial]:
+    return [
         StoredPartial(WalSegment.parse(key.file, size), key.partial_end, _stored(info, key), info.modified)
         for info, key in objects
         if key.partial_end is not None
     ]
-    newest = max(partials, key=lambda partial: (partial.segment, partial.end), default=None)
+
+
+def _newest_partial(objects: Sequence[tuple[ObjectInfo, WalKey]], size: int) -> StoredPartial | None:
+    newest = max(_partials(objects, size), key=lambda partial: (partial.segment, partial.end), default=None)
     whole = _whole(objects, size)
     return None if newest is None or (whole and whole[-1].segment >= newest.segment) else newest
 

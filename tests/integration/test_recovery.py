@@ -13,6 +13,7 @@ from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_preview import preview
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap
+from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
 from tests.support.live import Live, running
@@ -44,7 +45,7 @@ def test_a_killed_server_comes_back_with_every_acknowledged_commit(
     check = wal_has_no_gap(repository, "shop", repository.backups("shop"))
     assert check.passed, check.summary
 
-    seen = preview(live.request(folder / "never"), [repository], runner=Runner())
+    seen = preview(live.request(folder / "never"), [repository], runner=Runner(), progress=Silent())
     assert seen.chain == (full.label,)  # provisional incrementals give way to full and WAL
     assert seen.newest_commit is not None
     assert not (folder / "never").exists()

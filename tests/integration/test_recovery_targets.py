@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,12 @@ from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, free_port, open_folder
 from dr_pipelines.errors import (
     CommandFailed,
+    IntegrityError,
     KeyUnusable,
     RestoreError,
     StoreUnavailable,
     TargetInUse,
+    TargetUnreachable,
     UsageError,
     WalGap,
 )
@@ -30,11 +33,13 @@ from dr_pipelines.postgres import configuration
 from dr_pipelines.postgres.neutralise import NOTES_FILE
 from dr_pipelines.postgres.restore import RestoreReport, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
-from dr_pipelines.postgres.restore_preview import preview
+from dr_pipelines.postgres.restore_preview import RestorePreview, preview
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import ObjectInfo
 from dr_pipelines.storage.local import LocalStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.live import Live, running
@@ -63,6 +68,21 @@ class Past:
             runner=Runner(),
             progress=Silent(),
         )
+
+    @contextmanager
+    def saying(self, backup: BackupManifest, **changes: Any) -> Iterator[None]:
+        """The backup's manifest says something else meanwhile."""
+        path = self.base / "store" / backup.layout.manifest
+        there = path.read_bytes()
+        path.write_text(backup.model_copy(update=changes).model_dump_json())
+        try:
+            yield
+        finally:
+            path.write_bytes(there)
+
+    def preview(self, name: str, target: RecoveryTarget, *repositories: Repository) -> RestorePreview:
+        request = self.live.request(self.base / name, target)
+        return preview(request, repositories or [self.live.repository], runner=Runner(), progress=Silent())
 
 
 def typed(command: str) -> str:
@@ -101,10 +121,15 @@ def past(identity: tuple[str, str]) -> Iterator[Past]:
                 past.ends[number] = Lsn.parse(server.psql("SELECT pg_current_wal_insert_lsn()"))
                 past.moments[number] = datetime.fromisoformat(server.psql("SELECT clock_timestamp()"))
                 server.psql(f"SELECT pg_create_restore_point('after_{number}')")
+                if number in (1, 5):
+                    server.psql("SELECT pg_create_restore_point('twice')")
                 if number == 2:
                     server.psql("SELECT pg_switch_wal()")
                 if number == 3:
                     server.psql("SELECT pg_logical_emit_message(false, 'dr', repeat('x', 3000000))")
+                if number == 4:
+                    live.take(BackupKind.FULL)
+            server.psql("CREATE TABLE done ()")  # a restore point is written out by the next commit
             server.kill()
         yield past
     finally:
@@ -154,7 +179,7 @@ def test_immediate_and_started(past: Past) -> None:
     target, port = RecoveryTarget("immediate"), free_port()
     report = past.restore("immediate", target, start=True, port=port, socket_dir=past.base)
     try:
-        assert asked(report, "look at it", "SELECT pg_is_in_recovery(), count(*) FROM orders") == "f|0"
+        assert asked(report, "look at it", "SELECT pg_is_in_recovery(), count(*) FROM orders") == "f|4"
         # Beside it, over what a killed restore left; the port is taken.
         left = past.base / "beside.partial" / "base"
         left.mkdir(parents=True)
@@ -197,11 +222,65 @@ def test_latest_from_the_second_tier_and_what_the_server_must_not_do(past: Past)
     assert str(data_dir) in report.commands["start it"]
 
 
-@pytest.mark.parametrize("target", [RecoveryTarget("xid", "999999"), RecoveryTarget("name", "never_made")], ids=str)
-def test_a_target_that_never_comes_leaves_nothing(past: Past, target: RecoveryTarget) -> None:
-    with pytest.raises(RestoreError, match="before the recovery target was reached"):
-        past.restore("never", target)
+def test_of_several_restore_points_of_one_name_the_newest(past: Past) -> None:
+    assert past.rows("twice", RecoveryTarget("name", "twice")) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("target", "said", "hint"),
+    [
+        (RecoveryTarget("xid", "999999"), "999999 neither commits nor", "pg_current_xact_id"),
+        (RecoveryTarget("name", "never_made"), "no restore point 'never_made'", "twice, after_5, after_4"),
+    ],
+    ids=str,
+)
+def test_a_target_that_is_nowhere_is_refused_before_anything_is_written(
+    past: Past, target: RecoveryTarget, said: str, hint: str
+) -> None:
+    for attempt in (past.restore, past.preview):
+        with pytest.raises(TargetUnreachable, match=said) as caught:
+            attempt("never", target)
+        assert hint in str(caught.value.hint)
     assert not list(past.base.glob("never*"))
+
+
+class _Partly(FaultyStore):
+    """A tier that holds only what `holds` says of its keys."""
+
+    holds: Callable[[str], bool]
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return (found for found in super().list(prefix) if self.holds(found.key))
+
+
+def test_latest_reaches_wal_that_only_a_tier_without_backups_holds(past: Past) -> None:
+    good = past.live.repository
+    newest = [found.segment.name for found in good.wal("shop", good.backups("shop")[0].system_id).segments(Timeline(1))]
+    behind, wal_only = _Partly(good.store), _Partly(good.store)
+    behind.holds = lambda key: ".partial" not in key and newest[-1] not in key
+    wal_only.holds = lambda key: "/wal/" in key
+    tiers = [Repository(behind, good.codec, "primary"), Repository(wal_only, good.codec, "secondary")]
+    seen = past.preview("tiers", LATEST, *tiers)
+    assert seen.reachable_end == past.preview("tiers", LATEST).reachable_end
+    report = past.restore("tiers", LATEST, *tiers)
+    for notes in (seen.notes, report.notes):
+        assert any("on primary" in note and "comes from secondary" in note for note in notes), notes
+    with running(report.data_dir) as server:
+        assert server.psql("SELECT max(id) FROM orders") == "5"
+
+
+def test_a_backup_that_the_clock_puts_before_the_target_gives_way_to_the_one_that_is(past: Past) -> None:
+    first, late = past.live.repository.backups("shop")
+    target = RecoveryTarget("time", past.moments[3])
+    # What is provisional is tried last.
+    with past.saying(late, finished_at=past.moments[1]), past.saying(first, provisional="for this test"):
+        report = past.restore("skewed", target)
+        assert any(late.label in note and "too late" in note for note in report.notes)
+        with pytest.raises(TargetUnreachable, match="before the point where any backup"):
+            past.restore("alone", target, label=late.label)
+        assert past.preview("skewed", target).chain == report.chain == (first.label,)
+    with running(report.data_dir) as server:
+        assert server.psql("SELECT max(id) FROM orders") == "3"
 
 
 def test_timeline_1_although_2_exists(past: Past) -> None:
@@ -224,11 +303,7 @@ def test_timeline_1_although_2_exists(past: Past) -> None:
 
 
 def test_the_preview_names_the_last_commit_before_the_target(past: Past) -> None:
-    seen = preview(
-        past.live.request(past.base / "p", RecoveryTarget("lsn", past.ends[2])),
-        [past.live.repository],
-        runner=Runner(),
-    )
+    seen = past.preview("p", RecoveryTarget("lsn", past.ends[2]))
     assert seen.newest_commit is not None
     at = datetime.fromisoformat(seen.newest_commit.removesuffix(" UTC") + "+00:00")
     assert at <= past.moments[2] < past.moments[3]
@@ -253,11 +328,12 @@ def test_without_the_key_nothing_is_written(past: Past) -> None:
     assert not list(past.base.glob("keyless*"))
 
 
+@pytest.mark.parametrize("number", [-3, -2], ids=["on the way", "where the target is"])
 @pytest.mark.parametrize("which", ["missing", "flipped"])
-def test_wal_that_is_not_there_or_wrong_is_never_the_end(past: Past, which: str) -> None:
+def test_wal_that_is_not_there_or_wrong_is_never_the_end(past: Past, which: str, number: int) -> None:
     good = past.live.repository
     archive = good.wal("shop", good.backups("shop")[0].system_id)
-    middle = archive.segments(Timeline(1))[-2]
+    middle = archive.segments(Timeline(1))[number]
     path = past.base / "store" / middle.stored.key
     data = path.read_bytes()
     try:
@@ -265,9 +341,8 @@ def test_wal_that_is_not_there_or_wrong_is_never_the_end(past: Past, which: str)
             path.unlink()
         else:
             path.write_bytes(bytes([*data[:-1], data[-1] ^ 1]))
-        expected = "missing|gap|before" if which == "missing" else "SHA-256"
-        target = RecoveryTarget("xid", past.xids[5])
-        with pytest.raises(RestoreError, match=expected):
+        target = RecoveryTarget("xid", past.xids[4])
+        with pytest.raises((RestoreError, IntegrityError), match="SHA-256" if which == "flipped" else "is missing"):
             past.restore(which, target)
     finally:
         path.write_bytes(data)

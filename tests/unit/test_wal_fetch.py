@@ -9,6 +9,7 @@ from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.wal_fetch import WalFetcher
+from dr_pipelines.postgres.wal_tiers import WalTiers
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal import WalArchive
 
@@ -34,7 +35,7 @@ def _ask(fetcher: WalFetcher, name: str, folder: Path) -> int:
 
 def test_each_answer_has_its_exit_code(local_repository: Repository, tmp_path: Path) -> None:
     with WalFetcher(
-        [_archive(local_repository)],
+        WalTiers({"primary": _archive(local_repository)}),
         tmp_path / "wal",
         timeline=Timeline(1),
         replayed_from=Lsn(0),

@@ -1,0 +1,127 @@
+"""A system's WAL as recovery sees it: what all tiers that can be read hold together. One may hold what another lacks.
+
+Heads of the open segment come and go while the stream runs: a longer one, then the whole, is put before the shorter
+one is removed. So what was listed and is gone is looked for anew, and absence is what two looks in a row prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres.restore_plan import WalSpan
+from dr_pipelines.repository.wal import WalArchive
+
+_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class FoundWal:
+    """A segment's bytes, padded with zeros behind `end`."""
+
+    data: bytes
+    end: Lsn
+
+
+class WalTiers:
+    """`archives` are of one system, by tier, in order of preference. Safe to use from several threads."""
+
+    def __init__(self, archives: Mapping[str, WalArchive]) -> None:
+        self._archives = dict(archives)
+
+    def preferring(self, tier: str) -> WalTiers:
+        """The same, asking this tier first."""
+        first = {tier: self._archives[tier]} if tier in self._archives else {}
+        return WalTiers(first | self._archives)
+
+    def spans(self) -> list[WalSpan]:
+        """What is there without a gap, by timeline and position."""
+        found = [part for archive in self._archives.values() for part in archive.ranges()]
+        return joined(WalSpan(part.timeline, part.start, part.end) for part in found)
+
+    def end(self, timeline: Timeline) -> Lsn | None:
+        return max((span.end for span in self.spans() if span.timeline == timeline), default=None)
+
+    def timelines(self) -> list[Timeline]:
+        return sorted({timeline for archive in self._archives.values() for timeline in archive.timelines()})
+
+    def history(self, timeline: Timeline) -> bytes | None:
+        """None is proven absence."""
+        return self._first(lambda archive: archive.history(timeline))
+
+    def whole(self, segment: WalSegment) -> FoundWal | None:
+        """A segment that is closed. None when no tier has it; raises when one could not be asked and none has it."""
+
+        def read(archive: WalArchive) -> bytes | None:
+            try:
+                return archive.read_segment(segment)
+            except ObjectNotFound:
+                return None
+
+        data = self._first(read)
+        return None if data is None else FoundWal(data, segment.end)
+
+    def read(self, segment: WalSegment) -> FoundWal | None:
+        """The segment, or the longest head of it. None is proven absence."""
+        looks = 0
+        for attempt in range(_ATTEMPTS):
+            try:
+                found = self.whole(segment) or self._head(segment)
+            except ObjectNotFound:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            looks += 1
+            if found is not None or looks == 2:
+                return found
+        return None
+
+    def first_after(self, segment: WalSegment) -> WalSegment | None:
+        """The first segment of the timeline after this one of which there is any WAL."""
+        spans = [span for span in self.spans() if span.timeline == segment.timeline and span.end > segment.end]
+        starts = [max(span.start, segment.end) for span in spans]
+        return WalSegment.containing(min(starts), segment.timeline, segment.size) if starts else None
+
+    def _head(self, segment: WalSegment) -> FoundWal | None:
+        """Only the longest counts: a shorter one would pass for the end of WAL."""
+        heads = [(head, archive) for archive in self._archives.values() if (head := archive.head(segment)) is not None]
+        longest = max((head.end for head, _ in heads), default=None)
+        trouble: DrError | None = None
+        for head, archive in heads:
+            if head.end == longest:
+                try:
+                    return FoundWal(archive.read_partial(head), head.end)
+                except (IntegrityError, ObjectNotFound) as error:
+                    trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+        return None
+
+    def _first(self, read: Callable[[WalArchive], bytes | None]) -> bytes | None:
+        """What the first tier gives. An error of one counts only when no other has the file."""
+        trouble: DrError | None = None
+        for archive in self._archives.values():
+            try:
+                data = read(archive)
+            except DrError as error:
+                trouble = trouble or error
+                continue
+            if data is not None:
+                return data
+        if trouble is not None:
+            raise trouble
+        return None
+
+
+def joined(spans: Iterable[WalSpan]) -> list[WalSpan]:
+    """Those of one timeline that overlap or touch, as one."""
+    found: list[WalSpan] = []
+    for span in sorted(spans, key=lambda span: (span.timeline, span.start)):
+        last = found[-1] if found else None
+        if last is not None and last.timeline == span.timeline and span.start <= last.end:
+            found[-1] = WalSpan(last.timeline, last.start, max(last.end, span.end))
+        else:
+            found.append(span)
+    return found
