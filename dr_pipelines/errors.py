@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 
+from dr_pipelines.lsn import Lsn
+
 
 class DrError(Exception):
     """Base of all errors of this project."""
@@ -158,6 +160,16 @@ class BeforeConsistency(TargetUnreachable):
 
 class WalGap(RestoreError):
     """WAL that is needed is missing between two segments that are there."""
+
+
+class DamagedWal(RestoreError):
+    """WAL that replay needs, up to `until`, is damaged on every tier. A backup that begins there does not need it."""
+
+    exit_code = 11
+
+    def __init__(self, message: str, until: Lsn, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.until = until
 
 
 class NotProven(DrError):

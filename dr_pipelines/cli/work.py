@@ -154,7 +154,9 @@ def restore(
     name: Annotated[str | None, typer.Option(help="A restore point made by pg_create_restore_point.")] = None,
     immediate: Annotated[bool, typer.Option("--immediate", help="The end of the backup itself.")] = False,
     exclusive: Annotated[bool, typer.Option("--exclusive", help="Stop just before the target.")] = False,
-    timeline: Annotated[int | None, typer.Option(help="Follow this timeline instead of the newest.")] = None,
+    timeline: Annotated[
+        int | None, typer.Option(min=1, max=0xFFFFFFFF, help="Follow this timeline instead of the newest.")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
     tier: TierOption = None,
     use_incrementals: Annotated[str, typer.Option(help="auto, always or never.")] = "auto",

@@ -19,7 +19,14 @@ from pathlib import Path
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Process, Runner
-from dr_pipelines.errors import BeforeConsistency, RestoreError, ServerError, TargetUnreachable
+from dr_pipelines.errors import (
+    BeforeConsistency,
+    DamagedWal,
+    IntegrityError,
+    RestoreError,
+    ServerError,
+    TargetUnreachable,
+)
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import neutralise, tools
 from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
@@ -188,6 +195,13 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
         )
     if fetcher.errors:
         error = fetcher.errors[0]
+        if isinstance(error, IntegrityError):
+            until = fetcher.whole_until + fetcher.segment_size
+            return DamagedWal(
+                f"WAL up to {until} is damaged on every tier: {error.message}",
+                until,
+                hint=f"restore what lies before it with --lsn {fetcher.whole_until}, or a backup after it (--label).",
+            )
         said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
         said.exit_code = error.exit_code
         return said

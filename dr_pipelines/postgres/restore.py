@@ -19,6 +19,7 @@ from dr_pipelines.commands import Runner
 from dr_pipelines.errors import (
     BeforeConsistency,
     CommandFailed,
+    DamagedWal,
     DrError,
     IntegrityError,
     RepositoryError,
@@ -52,7 +53,7 @@ from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]
 
-_GIVES_WAY = (IntegrityError, StoreError, RepositoryError, BeforeConsistency)
+_GIVES_WAY = (IntegrityError, StoreError, RepositoryError, BeforeConsistency, DamagedWal)
 
 
 @dataclass(frozen=True)
@@ -140,16 +141,15 @@ class _Restoring:
 
     def _first_that_can(self, sources: Sequence[Source]) -> _Restored:
         trouble: DrError | None = None
-        too_late: list[BackupManifest] = []
+        tried = _Tried()
         for source in sources:
             for candidate in source.candidates(self._note):
-                if any(_is_after(candidate.chain[-1], backup) for backup in too_late):
+                if tried.fails_too(candidate):
                     continue
                 try:
                     return self._attempt(source, candidate)
                 except _GIVES_WAY as error:
-                    if isinstance(error, BeforeConsistency):
-                        too_late.append(candidate.chain[-1])
+                    tried.failed(candidate, error)
                     if trouble is None or isinstance(trouble, BeforeConsistency):
                         trouble = error
                     self._note(f"{candidate.label} on {source.repository.tier} cannot be used: {error.message}")
@@ -278,9 +278,23 @@ class _Restoring:
             self._phases[name] = self._phases.get(name, 0.0) + self._clock.monotonic() - started
 
 
-def _is_after(backup: BackupManifest, other: BackupManifest) -> bool:
-    """Whether it becomes consistent no earlier."""
-    return backup.system_id == other.system_id and backup.stop_lsn >= other.stop_lsn
+class _Tried:
+    """What the ways that were tried say of those that were not."""
+
+    def __init__(self) -> None:
+        self._too_late: Lsn | None = None
+        self._damaged: Lsn | None = None
+
+    def failed(self, candidate: Candidate, error: DrError) -> None:
+        if isinstance(error, BeforeConsistency):
+            self._too_late = candidate.chain[-1].stop_lsn
+        if isinstance(error, DamagedWal):
+            self._damaged = error.until
+
+    def fails_too(self, candidate: Candidate) -> bool:
+        """It becomes consistent no earlier than what was too late, or needs the damaged WAL."""
+        too_late = self._too_late is not None and candidate.chain[-1].stop_lsn >= self._too_late
+        return too_late or (self._damaged is not None and candidate.wal_start < self._damaged)
 
 
 def _link(repository: Repository, backup: BackupManifest) -> Link:

@@ -135,7 +135,8 @@ def plan_restore(
     resumes = _resumes(furthest, spans, path)
     if target.kind == "latest" and resumes is not None:
         raise WalGap(
-            f"WAL is missing between {furthest} and {resumes}, and no backup was taken after it",
+            f"WAL is missing between {furthest} and {resumes}, and "
+            + (f"{label} was taken before that" if label else "no backup was taken after it"),
             hint=f"restore what lies before the gap with --lsn {furthest}, or restore from another tier (--tier).",
         )
     ways = _in_order(ways, target, use_incrementals)

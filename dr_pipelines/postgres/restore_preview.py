@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import DrError
+from dr_pipelines.errors import DrError, TargetInUse
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.restore_plan import Candidate
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
+from dr_pipelines.postgres.restore_target import refuse_used
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.repository import Repository
 
@@ -39,9 +40,14 @@ class RestorePreview:
 def preview(
     request: RestoreRequest, repositories: Sequence[Repository], *, runner: Runner, progress: Progress
 ) -> RestorePreview:
-    """What `restore` would do with the same request. Raises what it would raise before it writes."""
+    """What `restore` would do with the same request. Raises what it would raise before it writes; a target directory
+    that it would refuse is a note."""
     sources, notes = find_sources(request, repositories, runner=runner, progress=progress)
     source, best = _first(sources, notes)
+    try:
+        refuse_used(request.target_dir)
+    except TargetInUse as error:
+        notes.append(f"it cannot be restored there: {error.message}")
     try:
         newest = _newest_commit(source, best, progress)
     except DrError as error:

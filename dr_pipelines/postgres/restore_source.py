@@ -156,7 +156,8 @@ class _Finding:
             yield
         except _UNUSABLE as error:
             self._trouble = self._trouble or error
-            self._notes.append(f"{repository.tier} cannot be used: {error.message}")
+            what = "gives WAL only" if isinstance(error, BackupNotFound) else "cannot be used"
+            self._notes.append(f"{repository.tier} {what}: {error.message}")
 
     def _source(self, repository: Repository, catalog: Catalog) -> Source:
         """Notes what of the tier is not understood: it may be the backup that a person expects."""
@@ -210,8 +211,11 @@ class _Finding:
         return self._systems[wanted.system_id]
 
     def _position(self, backups: Sequence[BackupManifest], system: SystemWal) -> tuple[RecoveryTarget, list[str]]:
-        """The target; one that PostgreSQL would only meet on its way is looked up."""
+        """The target; one that PostgreSQL would only meet on its way is looked up, and one that it would never meet is
+        refused."""
         asked = self._request.target
+        if isinstance(asked.value, datetime):
+            self._refuse_too_late(asked, asked.value, backups, system)
         if not is_looked_up(asked):
             return asked, []
         timeline = timeline_to(asked, backups, system.spans, system.histories)
@@ -223,6 +227,22 @@ class _Finding:
             self._progress.phase(f"search for {asked}", search.size)
             self._located[key] = locate(asked, search)
         return self._located[key].target, [self._located[key].note]
+
+    def _refuse_too_late(
+        self, target: RecoveryTarget, at: datetime, backups: Sequence[BackupManifest], system: SystemWal
+    ) -> None:
+        """PostgreSQL stops at the first transaction that ended after a time; without one it replays all and fails."""
+        search = system.search(timeline_to(target, backups, system.spans, system.histories), Lsn(0))
+        try:
+            last = next(search.transaction_ends(), None)
+        except DrError:
+            return  # recovery itself will tell
+        if last is not None and not search.damaged and (last.at < at or (target.inclusive and last.at == at)):
+            raise TargetUnreachable(
+                f"the target {target} lies after the newest transaction in the stored WAL, which ended at "
+                f"{last.at.isoformat()}",
+                hint="restore without a target: that gives everything up to there.",
+            )
 
 
 def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]:

@@ -24,11 +24,17 @@ def beside(target_dir: Path, ending: str) -> Path:
 
 
 def refuse_used(path: Path, *, may_be_mount: bool = False) -> None:
-    """Raises `TargetInUse` unless `path` is an empty directory or not there."""
+    """Raises `TargetInUse` unless `path` is an empty directory or not there, and no part of a server."""
     if path.exists() and not path.is_dir():
         raise TargetInUse(f"{path} is not a directory", hint="name a directory that does not exist yet.")
     if path.is_mount() and not may_be_mount:
         raise TargetInUse(f"{path} is a mount point", hint="name a directory below it that does not exist yet.")
+    server = next((parent for parent in path.absolute().parents if (parent / "PG_VERSION").exists()), None)
+    if server is not None:
+        raise TargetInUse(
+            f"{path} lies in {server}, which is a server's data directory",
+            hint="name a directory outside of it; nothing was touched.",
+        )
     if path.exists() and any(path.iterdir()):
         running = " and a server may run in it" if (path / "postmaster.pid").exists() else ""
         raise TargetInUse(

@@ -114,6 +114,12 @@ class WalFetcher:
         if self._account is not None:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
+    @property
+    def whole_until(self) -> Lsn:
+        """Where the segment begins that could not be handed over."""
+        start = WalSegment.containing(self._replayed_from, self._timeline, self.segment_size).start
+        return self.newest_end or start
+
     def stored_end(self) -> Lsn | None:
         """Where the newest WAL of the timeline ends, over all tiers."""
         return self._wal.end(self._timeline)

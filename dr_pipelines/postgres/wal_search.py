@@ -140,8 +140,9 @@ def _batches(
 
 
 def _gaps(spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None], since: Lsn) -> Iterator[tuple[Lsn, Lsn]]:
-    for before, after in pairwise(spans):
-        if before.timeline == after.timeline and after.timeline in path and after.start > since:
-            left = path[after.timeline]
-            if left is None or before.end < left:
-                yield before.end, after.start
+    """A timeline's first segment begins with a copy of what the one before had of it."""
+    for before, after in pairwise(span for span in spans if span.timeline in path):
+        left = path[before.timeline]
+        end = before.end if left is None else min(before.end, left)
+        if after.start > max(end, since):
+            yield end, after.start

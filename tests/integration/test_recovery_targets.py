@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, free_port, open_folder
 from dr_pipelines.errors import (
     CommandFailed,
+    DamagedWal,
     IntegrityError,
     KeyUnusable,
     RestoreError,
@@ -75,6 +76,17 @@ class Past:
         path = self.base / "store" / backup.layout.manifest
         there = path.read_bytes()
         path.write_text(backup.model_copy(update=changes).model_dump_json())
+        try:
+            yield
+        finally:
+            path.write_bytes(there)
+
+    @contextmanager
+    def flipped(self, key: str) -> Iterator[None]:
+        """A bit of the object is wrong meanwhile."""
+        path = self.base / "store" / key
+        there = path.read_bytes()
+        path.write_bytes(bytes([*there[:-1], there[-1] ^ 1]))
         try:
             yield
         finally:
@@ -283,6 +295,31 @@ def test_a_backup_that_the_clock_puts_before_the_target_gives_way_to_the_one_tha
         assert server.psql("SELECT max(id) FROM orders") == "3"
 
 
+def test_wal_that_is_damaged_on_every_tier_gives_way_to_a_backup_after_it(past: Past) -> None:
+    first, late = past.live.repository.backups("shop")
+    stored = past.live.repository.wal("shop", first.system_id).segments(Timeline(1))
+    middle = next(found for found in stored if found.segment.start > first.stop_lsn)
+    with past.saying(late, provisional="for this test"), past.flipped(middle.stored.key):
+        report = past.restore("damaged", LATEST)
+        with pytest.raises(DamagedWal, match="does not match") as caught:
+            past.restore("needs", LATEST, label=first.label)
+    assert report.chain == (late.label,)
+    assert any(f"{first.label} on primary cannot be used: WAL up to" in note for note in report.notes)
+    assert f"--lsn {middle.segment.start}" in str(caught.value.hint)
+    assert not list(past.base.glob("needs*"))
+    with running(report.data_dir) as server:
+        assert server.psql("SELECT max(id) FROM orders") == "5"
+
+
+def test_a_time_after_the_newest_transaction_is_refused_before_anything_is_written(past: Past) -> None:
+    later = RecoveryTarget("time", past.moments[5] + timedelta(days=1))
+    for attempt in (past.restore, past.preview):
+        with pytest.raises(TargetUnreachable, match="after the newest transaction") as caught:
+            attempt("later", later)
+        assert "without a target" in str(caught.value.hint)
+    assert not list(past.base.glob("later*"))
+
+
 def test_timeline_1_although_2_exists(past: Past) -> None:
     archive = past.live.repository.wal("shop", past.live.repository.backups("shop")[0].system_id)
     segment = archive.segments(Timeline(1))[-1].segment
@@ -296,6 +333,11 @@ def test_timeline_1_although_2_exists(past: Past) -> None:
         assert past.restore("first", RecoveryTarget(timeline=Timeline(1))).timeline == Timeline(3)
         archive.put_history(Timeline(2), history)
         assert past.rows("first-again", RecoveryTarget(timeline=Timeline(1))) == [1, 2, 3, 4, 5]
+        # Timeline 2 has what 1 had before it was left, and not what came after.
+        assert past.preview("before-switch", RecoveryTarget("xid", past.xids[2])).newest_commit
+        with pytest.raises(WalGap, match=f"{past.xids[5]} neither commits"):
+            past.preview("after-switch", RecoveryTarget("xid", past.xids[5]))
+        assert past.preview("on-one", RecoveryTarget("xid", past.xids[5], timeline=Timeline(1))).newest_commit
     finally:
         path.unlink()
         for left in Path(past.base / "store").glob("**/00000002.history*"):
@@ -355,6 +397,11 @@ def test_targets_that_cannot_be_written_are_refused(past: Past) -> None:
         past.restore("file", LATEST)
     with pytest.raises(TargetInUse, match="not empty"):
         past.restore("store", LATEST)
+    inside = past.live.server.data_dir / "new"
+    with pytest.raises(TargetInUse, match="server's data directory"):
+        past.restore(str(inside), LATEST)
+    assert any("cannot be restored there" in note for note in past.preview(str(inside), LATEST).notes)
+    assert not inside.with_name("new.lock").exists()
     with pytest.raises(RestoreError, match="cannot write below"):
         past.restore("file/below", LATEST)
 

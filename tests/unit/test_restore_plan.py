@@ -204,6 +204,16 @@ def test_latest_does_not_stop_at_a_gap_without_a_word() -> None:
              [span(1, 2), span(3, 4)], LATEST)  # fmt: skip
 
 
+def test_a_label_before_the_gap_is_not_all_that_there_is() -> None:
+    _refused(WalGap, "full1 was taken before that", "--lsn", [BASE, full(3)], [span(1, 2), span(3, 4)], LATEST, "full1")
+
+
+def test_for_a_time_every_way_is_kept_those_that_get_furthest_first() -> None:
+    backups = [BASE, full(3)]
+    plan = plan_restore(backups, [span(1, 2), span(3, 4)], {}, RecoveryTarget("time", _hour(3.5)))
+    assert _ways(plan) == [["full3"], ["full1"]]
+
+
 def test_beyond_the_end() -> None:
     _refused(TargetUnreachable, "after the newest WAL that can be replayed: 1/0", "up to 1/0", CHAIN, WAL, at(9))
 
