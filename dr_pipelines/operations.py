@@ -121,24 +121,19 @@ def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResul
 
 def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None) -> RestoreReport:
     """Restore and recover from one tier, or from the first that can."""
-    return _restore(
-        _located(site, request),
-        site.readable_repositories(request.server, tier),
-        clock=site.clock,
-        runner=site.runner,
-        progress=progress,
-    )
+    repositories, notes = site.readable_repositories(request.server, tier)
+    for note in notes:
+        progress.note(note)
+    report = _restore(_located(site, request), repositories, clock=site.clock, runner=site.runner, progress=progress)
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def preview_restore(
     site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None
 ) -> RestorePreview:
-    return _preview(
-        _located(site, request),
-        site.readable_repositories(request.server, tier),
-        runner=site.runner,
-        progress=progress,
-    )
+    repositories, notes = site.readable_repositories(request.server, tier)
+    seen = _preview(_located(site, request), repositories, runner=site.runner, progress=progress)
+    return replace(seen, notes=(*notes, *seen.notes))
 
 
 def stream_wal(site: Site, server: str, stop: threading.Event) -> None:

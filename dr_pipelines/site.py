@@ -92,19 +92,21 @@ class Site:
         """For everything else: needs no recipient, and so must never write. Raises `SecretMissing` of the store."""
         return Repository(ReadOnly(self._store_on(server, tier)), self._codec(()), tier)
 
-    def readable_repositories(self, server: str, tier: str | None = None) -> list[Repository]:
-        """For recovery: the tiers that can be opened here. One missing secret or dead tier must not block the others.
-        Raises the first tier's error when none can."""
+    def readable_repositories(self, server: str, tier: str | None = None) -> tuple[list[Repository], list[str]]:
+        """For recovery: the tiers that can be opened here, and why others cannot: one missing secret must not block
+        the others. Raises the first tier's error when none can."""
         found: list[Repository] = []
+        notes: list[str] = []
         trouble: DrError | None = None
         for name in (tier,) if tier else self.tiers(server):
             try:
                 found.append(self.read_only_repository(server, name))
             except DrError as error:
                 trouble = trouble or error
+                notes.append(f"{name} cannot be opened, and its WAL may go further: {error.message}")
         if not found and trouble is not None:
             raise trouble
-        return found
+        return found, notes
 
     def _store_on(self, server: str, tier: str) -> ObjectStore:
         stores = dict(self.plan_of(server).storage.items())

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import DrError, IntegrityError, RepositoryError
+from dr_pipelines.errors import DrError, IntegrityError, RepositoryError, RestoreError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore_plan import WalSpan
@@ -99,7 +99,13 @@ class WalSearch:
             if data is None:
                 runs.append([])
                 continue
-            (folder / segment.name).write_bytes(data)
+            try:
+                (folder / segment.name).write_bytes(data)
+            except OSError as error:
+                raise RestoreError(
+                    f"WAL cannot be looked into below {folder.parent}: {error.strerror}",
+                    hint="make room there, or name another folder with TMPDIR.",
+                ) from error
             runs[-1].append(segment)
         return [run for run in runs if run]
 

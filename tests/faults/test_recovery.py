@@ -48,13 +48,13 @@ class Lost:
     live: Live
     base: Path
 
-    def start(self, target: Path, *more: str) -> subprocess.Popen[str]:
-        env = {**os.environ, "DR_PLAN": str(self.base / "plan.yaml")}
+    def start(self, target: Path, *more: str, plan: str = "plan.yaml") -> subprocess.Popen[str]:
+        env = {**os.environ, "DR_PLAN": str(self.base / plan)}
         argv = [DR, "restore", "shop", "--to", str(target), "--json", *more]
         return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def answer(self, target: Path, *more: str, code: int = 0) -> Any:
-        process = self.start(target, *more)
+    def answer(self, target: Path, *more: str, code: int = 0, plan: str = "plan.yaml") -> Any:
+        process = self.start(target, *more, plan=plan)
         told, complained = process.communicate(timeout=120)
         assert process.returncode == code, told + complained
         return json.loads(told)
@@ -248,6 +248,17 @@ def test_somebody_elses_key_is_refused_before_anything_is_written(lost: Lost) ->
     told = lost.answer(target, "--identity", str(lost.base / "other.key"), code=13)
     assert told["hint"]
     assert not list(lost.base.glob("keyless*"))
+
+
+def test_a_tier_that_cannot_be_opened_is_named_as_its_wal_may_go_further(lost: Lost) -> None:
+    plan = yaml.safe_load((lost.base / "plan.yaml").read_text())
+    secret = "${ENV:DR_NEVER_SET}"
+    cloud = {"type": "s3", "bucket": "cloud", "endpoint": "http://127.0.0.1:1", "region": "here"}
+    plan["storage"]["cloud"] = {**cloud, "access_key_id": secret, "secret_access_key": secret}
+    plan["databases"]["shop"]["storage"]["secondary"] = "cloud"
+    (lost.base / "two.yaml").write_text(yaml.dump(plan))
+    seen = lost.answer(lost.base / "looked", "--preview", plan="two.yaml")
+    assert any("secondary cannot be opened" in note and "DR_NEVER_SET" in note for note in seen["notes"])
 
 
 def test_actions_that_make_no_sense_are_wrong_usage(lost: Lost) -> None:
