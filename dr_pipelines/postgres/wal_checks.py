@@ -48,6 +48,9 @@ def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[B
     timelines = sorted(archive.timelines())
     if not timelines:
         return not_proven(NAME, f"the repository holds no WAL of {server_name}", system_id=newest.system_id)
+    if newest.timeline > timelines[-1]:
+        summary = f"{newest.label} is on timeline {newest.timeline.id}, of which the repository holds no WAL"
+        return failed(NAME, summary, timeline=newest.timeline.id, hint=f"is `dr wal stream {server_name}` running?")
     switches = _switches(archive, timelines[-1])
     if switches is None:
         return failed(NAME, f"the history file of timeline {timelines[-1].id} is missing", timeline=timelines[-1].id)
