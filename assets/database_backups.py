@@ -2,6 +2,7 @@
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import dagster as dg
 
@@ -36,6 +37,14 @@ def pool_of(server: str) -> str:
     return f"postgres_{identifier(server)}"
 
 
+def launched_at(context: dg.AssetExecutionContext) -> datetime:
+    """When the run was made, which is before it waited in the queue."""
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    if record is None:
+        raise dg.Failure(f"run {context.run.run_id} is not in the instance's storage", allow_retries=False)
+    return record.create_timestamp
+
+
 def backup_asset(
     plan: Plan, server: str, kind: BackupKind, *, deps: list[dg.AssetKey], retries: dg.RetryPolicy
 ) -> dg.AssetsDefinition:
@@ -54,10 +63,10 @@ def backup_asset(
         metadata=promises(plan, server, kind),
         pool=pool_of(server),
         description=f"{str(kind).capitalize()} base backups of {server}, in the repository on its primary tier. "
-        "A partition is the time in which the backup is taken; only the one of now can be.",
+        f"A partition is the {'day' if full else 'hour'} in which a backup is launched: only that of now can be.",
     )
     def _backup(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
-        guard(partitions, context.partition_key, site.now())
+        guard(partitions, context.partition_key, launched=launched_at(context), now=site.now())
         with failures(context, retries):
             # Imported here: see resources.py.
             from dr_pipelines import operations

@@ -1,7 +1,8 @@
-"""Partitions of backups: the day or hour in which a backup is *taken*.
+"""Partitions of backups: the day or hour in which a backup is *launched*.
 
-A backup shows a server as it is now. So only the partition of now can be taken, and the guard says so: Dagster
-itself does not validate the key of a run that was launched through its API.
+A backup shows a server as it is now. So only the partition of now can be launched, and the guard says so: Dagster
+itself does not validate the key of a run that was launched through its API. What counts is the launch, not the start:
+an incremental of 02:00 that waits until the night's full of the same server is done is late, and no mistake.
 
 The first partition is the plan's `since`, fixed on purpose: Dagster counts what is missing from it to now, and a start
 that moved with the clock would let old days, and the backups recorded in them, drop out of the history.
@@ -13,9 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
-# A run that was launched at 23:59 may start its work at 00:01, or have it tried again: a window that ended less
-# than this ago still counts as now.
-GRACE = timedelta(minutes=15)
+# Between choosing a partition, at 23:59:50, and its run being made, at 00:00:10.
+SLACK = timedelta(minutes=2)
+# A run that waited for longer in the queue would show another time than its partition says.
+LONGEST_WAIT = timedelta(days=1)
 
 
 # `end_offset=1`: the day and the hour that have begun are partitions already.
@@ -34,10 +36,13 @@ def partition_of(partitions: dg.TimeWindowPartitionsDefinition, at: datetime) ->
     return at.astimezone(UTC).replace(minute=0, second=0).strftime(partitions.fmt)
 
 
-def refusal(partitions: dg.TimeWindowPartitionsDefinition, key: str, now: datetime) -> str | None:
-    """Why a backup cannot be taken into partition `key` at `now`; None when it can."""
+def refusal(
+    partitions: dg.TimeWindowPartitionsDefinition, key: str, *, launched: datetime, now: datetime
+) -> str | None:
+    """Why a run that was launched for partition `key` takes no backup at `now`; None when it takes one."""
     current = partition_of(partitions, now)
-    if key in (current, partition_of(partitions, now - GRACE)):
+    asked_in_time = key in (partition_of(partitions, launched), partition_of(partitions, launched - SLACK))
+    if key == current or (asked_in_time and now - launched <= LONGEST_WAIT):
         return None
     try:
         begins = datetime.strptime(key, partitions.fmt).replace(tzinfo=UTC)
@@ -50,14 +55,15 @@ def refusal(partitions: dg.TimeWindowPartitionsDefinition, key: str, now: dateti
     )
 
 
-def guard(partitions: dg.TimeWindowPartitionsDefinition, key: str, now: datetime) -> None:
-    """Raises `dagster.Failure`, not to be retried, when the partition is not the one of now."""
-    reason = refusal(partitions, key, now)
+def guard(partitions: dg.TimeWindowPartitionsDefinition, key: str, *, launched: datetime, now: datetime) -> None:
+    """Raises `dagster.Failure`, not to be retried, when the run was launched for another partition than that of now."""
+    reason = refusal(partitions, key, launched=launched, now=now)
     if reason is None:
         return
+    current = partition_of(partitions, now)
     raise dg.Failure(
-        description=f"{reason}\nHINT: launch partition {partition_of(partitions, now)}; to bring back an older state, "
+        description=f"{reason}\nHINT: launch partition {current}; to bring back an older state, "
         "run `dr restore --preview`.",
-        metadata={"asked": key, "now": partition_of(partitions, now)},
+        metadata={"asked": key, "now": current},
         allow_retries=False,
     )

@@ -1,11 +1,11 @@
-"""A backup can only be taken into the partition of now."""
+"""A backup can only be launched for the partition of now."""
 
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from assets.partitions import GRACE, daily, guard, hourly, partition_of, refusal
+from assets.partitions import LONGEST_WAIT, SLACK, daily, guard, hourly, partition_of, refusal
 
 DAILY, HOURLY = daily(date(2026, 1, 1)), hourly(date(2026, 1, 1))
 NOON = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
 def test_the_partition_of_now_is_taken(partitions: dg.TimeWindowPartitionsDefinition, key: str) -> None:
     assert partition_of(partitions, NOON) == key
     assert key in partitions.get_partition_keys(current_time=NOON)
-    guard(partitions, key, NOON)
+    guard(partitions, key, launched=NOON, now=NOON)
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,33 @@ def test_the_partition_of_now_is_taken(partitions: dg.TimeWindowPartitionsDefini
 )
 def test_any_other_is_refused_for_good(partitions: dg.TimeWindowPartitionsDefinition, key: str, says: str) -> None:
     with pytest.raises(dg.Failure, match=says) as caught:
-        guard(partitions, key, NOON)
+        guard(partitions, key, launched=NOON, now=NOON)
     assert caught.value.allow_retries is False
     assert partition_of(partitions, NOON) in (caught.value.description or "")
 
 
-def test_a_window_that_has_just_ended_still_counts() -> None:
+def test_a_run_that_waited_in_the_queue_is_late_and_no_mistake() -> None:
+    """A full of many hours holds the server's pool; the incrementals that were launched meanwhile come after it."""
+    launched = NOON - timedelta(hours=5)
+    key = partition_of(HOURLY, launched)
+    assert refusal(HOURLY, key, launched=launched, now=NOON) is None
+    assert "is in the past" in (refusal(HOURLY, key, launched=NOON, now=NOON) or "")
+    launched = NOON - LONGEST_WAIT
+    key = partition_of(DAILY, launched)
+    assert refusal(DAILY, key, launched=launched, now=NOON) is None
+    assert refusal(DAILY, key, launched=launched, now=NOON + timedelta(seconds=1)) is not None
+
+
+def test_a_partition_may_end_while_its_run_is_made() -> None:
     midnight = datetime(2026, 11, 24, tzinfo=UTC)
-    assert refusal(DAILY, "2026-11-23", midnight + timedelta(minutes=1)) is None
-    assert refusal(DAILY, "2026-11-23", midnight + GRACE - timedelta(seconds=1)) is None
-    assert refusal(DAILY, "2026-11-23", midnight + GRACE) is not None
-    assert refusal(HOURLY, "2026-11-23-23:00", midnight + timedelta(minutes=1)) is None
+    for key, partitions in (("2026-11-23", DAILY), ("2026-11-23-23:00", HOURLY)):
+        just_after = midnight + SLACK - timedelta(seconds=1)
+        assert refusal(partitions, key, launched=just_after, now=just_after) is None
+        later = midnight + SLACK
+        assert "is in the past" in (refusal(partitions, key, launched=later, now=later) or "")
+
+
+def test_a_partition_that_has_begun_while_its_run_waited_is_taken() -> None:
+    tomorrow = NOON + timedelta(days=1)
+    assert "has not begun" in (refusal(DAILY, "2026-11-25", launched=NOON, now=NOON) or "")
+    assert refusal(DAILY, "2026-11-25", launched=NOON, now=tomorrow) is None
