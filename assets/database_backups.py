@@ -42,7 +42,8 @@ def launched_at(context: dg.AssetExecutionContext) -> datetime:
     record = context.instance.get_run_record_by_id(context.run.run_id)
     if record is None:
         raise dg.Failure(f"run {context.run.run_id} is not in the instance's storage", allow_retries=False)
-    return record.create_timestamp
+    made: datetime = record.create_timestamp
+    return made
 
 
 def backup_asset(

@@ -10,6 +10,10 @@ from dr_pipelines.jobs import backup_job_name
 from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import Schedule
+from dr_pipelines.resources import SiteResource
+
+PARTITION = "dagster/partition"
+"""Dagster's tag of the partition that a run is for."""
 
 
 def backup_schedule(
@@ -27,11 +31,14 @@ def backup_schedule(
         default_status=dg.DefaultScheduleStatus.RUNNING,
         tags={"dr/server": server},
     )
-    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        key = partition_of(partitions, context.scheduled_execution_time)
-        if context.scheduled_execution_time < partitions.start:
+    def _schedule(context: dg.ScheduleEvaluationContext, site: SiteResource) -> dg.RunRequest | dg.SkipReason:
+        tick = context.scheduled_execution_time
+        if tick < partitions.start:
             return dg.SkipReason(f"the plan asks for backups of {server} since {partitions.start:%Y-%m-%d}")
-        return dg.RunRequest(run_key=f"{server}:{thing}:{key}", partition_key=key)
+        # A tick that was missed while the daemon was down comes late: what is taken then belongs to its own time. As
+        # a tag, since `partition_key` is judged by the time of the tick, when that partition had not begun.
+        key = partition_of(partitions, max(tick, site.now()))
+        return dg.RunRequest(run_key=f"{server}:{thing}:{tick:%Y-%m-%dT%H:%M}", tags={PARTITION: key})
 
     return _schedule
 

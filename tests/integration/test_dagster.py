@@ -11,11 +11,13 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from assets.partitions import daily, hourly, partition_of
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.errors import AccessDenied
 from dr_pipelines.metadata import asset_key, failure
+from dr_pipelines.resources import SiteResource
 
 ROOT = Path(__file__).parents[2]
 DAILY, HOURLY = daily(date(2026, 1, 1)), hourly(date(2026, 1, 1))
@@ -132,6 +134,7 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         promised = {(key, name) for key in (full, incremental) for name in ("manifest_is_complete", "backup_is_there")}
         assert checks == promised | {(wal, "wal_has_no_gap")}
     assert len(repository.schedule_defs) == 2 * len(SERVERS)
+    assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
     assert len(repository.sensor_defs) == 2 * len(SERVERS)
 
 
@@ -163,29 +166,47 @@ def test_a_missing_secret_fails_the_run_once_with_its_name(plan_path: Path, inst
     assert error.metadata["error"].value == "SecretMissing"
 
 
-def test_schedules_ask_for_the_partition_of_their_tick(plan_path: Path, instance: dg.DagsterInstance) -> None:
+class At(SiteResource):
+    """A site whose clock stands still."""
+
+    at: str
+
+    def now(self) -> datetime:
+        return datetime.fromisoformat(self.at)
+
+
+def evaluate(plan_path: Path, schedule: str, tick: datetime, now: datetime | None = None) -> ScheduleExecutionData:
     definitions = build_definitions(plan_path)
+    repository = definitions.get_repository_def()
+    site = At(plan_path=str(plan_path), at=(now or tick).isoformat())
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance, scheduled_execution_time=tick, repository_def=repository, resources={"site": site}
+        )
+        return repository.get_schedule_def(schedule).evaluate_tick(context)
+
+
+def test_schedules_ask_for_the_partition_of_their_tick(plan_path: Path) -> None:
     tick = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
-    for name, key in (("full_backup", "2026-11-24"), ("incremental_backup", "2026-11-24-02:00")):
-        schedule = definitions.get_schedule_def(f"shop_{name}_schedule")
-        assert schedule.execution_timezone == "UTC"
-        context = dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=tick, repository_def=definitions.get_repository_def()
-        )
-        (request,) = schedule.evaluate_tick(context).run_requests or ()
-        assert request.partition_key == key
-        assert request.run_key == f"shop:{name}:{key}"
+    for thing, key in (("full_backup", "2026-11-24"), ("incremental_backup", "2026-11-24-02:00")):
+        answer = evaluate(plan_path, f"shop_{thing}_schedule", tick, tick + timedelta(seconds=20))
+        (request,) = answer.run_requests or ()
+        assert request.tags["dagster/partition"] == key
+        assert request.run_key == f"shop:{thing}:2026-11-24T02:00"
 
 
-def test_nothing_is_scheduled_before_the_plan_asks_for_it(plan_path: Path, instance: dg.DagsterInstance) -> None:
-    definitions = build_definitions(plan_path)
-    for name in ("full_backup", "incremental_backup"):
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=datetime(2025, 12, 31, 23, 0, tzinfo=UTC),
-            repository_def=definitions.get_repository_def(),
-        )
-        answer = definitions.get_schedule_def(f"shop_{name}_schedule").evaluate_tick(context)
+def test_a_tick_that_was_missed_takes_the_backup_of_now(plan_path: Path) -> None:
+    """The daemon was down at 02:00; for that time nothing can be taken any more."""
+    tick = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
+    for thing, key in (("full_backup", "2026-11-25"), ("incremental_backup", "2026-11-25-01:00")):
+        answer = evaluate(plan_path, f"shop_{thing}_schedule", tick, tick + timedelta(hours=23))
+        (request,) = answer.run_requests or ()
+        assert request.tags["dagster/partition"] == key
+
+
+def test_nothing_is_scheduled_before_the_plan_asks_for_it(plan_path: Path) -> None:
+    for thing in ("full_backup", "incremental_backup"):
+        answer = evaluate(plan_path, f"shop_{thing}_schedule", datetime(2025, 12, 31, 23, 0, tzinfo=UTC))
         assert not answer.run_requests
         assert "since 2026-01-01" in (answer.skip_message or "")
 
