@@ -156,7 +156,7 @@ def check_evaluation(key: dg.AssetKey, result: CheckResult) -> dg.AssetCheckEval
 
 def _check_metadata(result: CheckResult) -> dict[str, Any]:
     verdict = {"verdict": str(result.verdict)} if result.verdict is not Verdict.PASS else {}
-    return verdict | {name: _value(value) for name, value in result.details.items() if value is not None}
+    return verdict | {name: _value(value) for name, value in result.details.items() if value not in (None, [], ())}
 
 
 def _value(value: Any) -> Any:
@@ -165,6 +165,9 @@ def _value(value: Any) -> Any:
         return value
     if isinstance(value, datetime):
         return dg.MetadataValue.timestamp(value)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        # JSON would be hidden behind a click.
+        return dg.MetadataValue.md("\n".join(f"- `{item}`" for item in value))
     return dg.MetadataValue.json(_plain(value))
 
 

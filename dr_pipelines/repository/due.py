@@ -81,6 +81,6 @@ def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Du
     if newest is not None and newest.started_at >= due.start:
         inside = newest.started_at < due.start + due.window.length
         which = f"the backup of {due}" if inside else f"a newer backup than that of {due}"
-        return passed(BACKUP_IS_THERE, f"{which} is there: {newest.label}", label=newest.label, **details)
+        return passed(BACKUP_IS_THERE, f"{which} is there: {newest.label}", **details)
     last = f"the newest is {newest.label}" if newest else "there is none at all"
     return failed(BACKUP_IS_THERE, f"no {kind} backup was taken in the {due}; {last}", **details)

@@ -135,12 +135,15 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     assert not gap.passed
     assert "missing" in (gap.description or "")
 
-    next(place.store.rglob("packs/*")).unlink()
+    lost = next(place.store.rglob("packs/*"))
+    lost.unlink()
     checked = place.check(FULL, "manifest_is_complete")
     (incomplete,) = checked.get_asset_check_evaluations()
     assert not incomplete.passed
     assert incomplete.severity is dg.AssetCheckSeverity.ERROR
     assert "1 objects are missing" in (incomplete.description or "")
+    assert f"`{lost.relative_to(place.store)}`" in str(incomplete.metadata["missing"].value)
+    assert "wrong_size" not in incomplete.metadata
 
 
 def test_a_server_that_is_down_is_said_first_and_tried_again(place: Place, postgres18: EmbeddedPostgres) -> None:
