@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dr_pipelines.metadata import DATABASE_BACKUPS, WAL_ARCHIVE, asset_key, owners, store_kind
+from dr_pipelines.metadata import DATABASE_BACKUPS, WAL_ARCHIVE, asset_key, group_of, owners, store_kind
 from dr_pipelines.plan import Plan
 
 
@@ -14,7 +14,7 @@ def wal_archives(plan: Plan) -> Iterator[dg.AssetSpec]:
     for server in plan.databases:
         yield dg.AssetSpec(
             key=asset_key(server, WAL_ARCHIVE),
-            group_name=DATABASE_BACKUPS,
+            group_name=group_of(server, DATABASE_BACKUPS),
             kinds={"postgres", store_kind(plan, server)},
             owners=owners(plan),
             tags={"dr/server": server},

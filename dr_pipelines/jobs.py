@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dr_pipelines.metadata import DATABASE_BACKUPS, FULL_BACKUP, INCREMENTAL_BACKUP, asset_key, identifier
+from dr_pipelines.metadata import DATABASE_BACKUPS, FULL_BACKUP, INCREMENTAL_BACKUP, asset_key, group_of, identifier
 from dr_pipelines.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def backup_job(server: str, thing: str) -> Job:
     return dg.define_asset_job(
         name=backup_job_name(server, thing),
         description=f"Take one {thing.replace('_', ' ')} of {server}.",
-        selection=dg.AssetSelection.groups(DATABASE_BACKUPS) & dg.AssetSelection.assets(asset_key(server, thing)),
+        selection=dg.AssetSelection.groups(group_of(server, DATABASE_BACKUPS))
+        & dg.AssetSelection.assets(asset_key(server, thing)),
         tags={"dr/server": server},
     )
 

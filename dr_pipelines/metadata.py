@@ -43,8 +43,14 @@ def asset_key(server: str, thing: str) -> dg.AssetKey:
 
 
 def identifier(server: str) -> str:
-    """A server's name where Dagster takes only letters, digits and underscores (jobs, schedules, sensors, pools)."""
+    """A server's name where Dagster takes only letters, digits and underscores (jobs, schedules, groups, pools)."""
     return server.replace("-", "_")
+
+
+def group_of(server: str, group: str) -> str:
+    """One for each server: the lineage shows an asset by the last part of its key, and several servers' assets would
+    look the same."""
+    return f"{identifier(server)}_{group}"
 
 
 # --- what the plan says -------------------------------------------------------------------------------------

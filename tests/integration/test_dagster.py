@@ -120,6 +120,7 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         assert graph.get(incremental).partitions_def == HOURLY
         assert graph.get(wal).is_external
         for key in (full, incremental, wal):
+            assert graph.get(key).group_name == f"{server.replace('-', '_')}_database_backups"
             assert graph.get(key).kinds == {"postgres", "s3"}
             assert graph.get(key).tags["dr/server"] == server
             assert graph.get(key).owners == ["incidents@three.example"]
