@@ -6,7 +6,6 @@ import argparse
 import re
 import signal
 import sys
-import sysconfig
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -16,13 +15,14 @@ from rich.console import Console
 
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.demo import run_demo, summary
-from dr_pipelines.embedded.home import PROJECT, Home, home
-from dr_pipelines.embedded.postgres import EmbeddedPostgres
+from dr_pipelines.embedded.home import PROJECT, SERVER, Home, home, program
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, free_port
 from dr_pipelines.errors import DrError
 
 _FONTS = re.compile(r"@font-face {.*?}\s*", re.DOTALL)
 """Rich's pictures load fonts from a server; any monospaced one will do."""
 _PICTURE_WIDTH = 112
+UI_PORT = 3000
 
 
 def demo(place: Home, console: Console, picture: Path | None = None) -> int:
@@ -41,25 +41,25 @@ def demo(place: Home, console: Console, picture: Path | None = None) -> int:
 
 
 def ui(place: Home, console: Console) -> int:
-    """Dagster on what the demo left, in the foreground, with the stores and the recovered shop running."""
+    """Dagster on what the demo left, in the foreground, with the stores, the recovered shop and its WAL stream."""
     env = place.load()
     with ExitStack() as stack:
+        stack.callback(place.end_leftovers)  # Dagster leaves runs behind, and its code servers for some seconds
         stack.enter_context(place.stores(env))
         if place.recovered.exists():
             shop = EmbeddedPostgres(place.recovered, port=int(env["DR_SHOP_PORT"]))
             stack.callback(shop.stop)
             shop.start()
+            # Without it, a backup that somebody takes in the UI would have no WAL to become consistent.
+            stack.callback(place.start(env, "wal stream", "dr", "wal", "stream", SERVER).stop)
+        port = str(free_port(UI_PORT))
         dagster = Runner().start(
-            Command(
-                [str(Path(sysconfig.get_path("scripts")) / "dagster"), "dev", "-w", "workspace.yaml"],
-                env=env,
-                cwd=PROJECT,
-            ),
+            Command([program("dagster"), "dev", "-w", "workspace.yaml", "-p", port], env=env, cwd=PROJECT),
             stdout=sys.stdout.fileno(),
             stderr=sys.stderr.fileno(),
         )
         stack.callback(dagster.stop, 30)
-        console.print("Dagster's UI is on http://127.0.0.1:3000 in a moment; Ctrl-C ends it.")
+        console.print(f"Dagster's UI is on http://127.0.0.1:{port}/asset-groups in a moment; Ctrl-C ends it.")
         return dagster.wait() or 0
 
 

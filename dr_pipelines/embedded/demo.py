@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sysconfig
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dr_pipelines.clock import Clock, SystemClock
-from dr_pipelines.commands import Command, Process, Runner
+from dr_pipelines.commands import Process
 from dr_pipelines.embedded import shop
-from dr_pipelines.embedded.home import PROJECT, SERVER, Home
+from dr_pipelines.embedded.home import SERVER, Home
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.errors import BackupFailed, CommandFailed
 from dr_pipelines.postgres.wal_status import read_status
@@ -174,23 +173,13 @@ class Demo:
             raise
         if code != 0:
             raise CommandFailed(f"{' '.join(argv)} ended with exit code {code}:\n{self._tail(name)}")
-        return self._output(name).read_text()
+        return self._home.output(name).read_text()
 
     def _start(self, name: str, *argv: str) -> Process:
-        program = Path(sysconfig.get_path("scripts")) / argv[0]
-        # Columns: nobody reads these through a terminal that would cut the lines.
-        command = Command([str(program), *argv[1:]], env={**self._env, "COLUMNS": "200"}, cwd=PROJECT)
-        with self._output(name).open("wb") as output, self._log(name).open("ab") as log:
-            return Runner().start(command, stdout=output, stderr=log)
-
-    def _output(self, name: str) -> Path:
-        return self._home.logs / f"{name.replace(' ', '_')}.out"
-
-    def _log(self, name: str) -> Path:
-        return self._home.logs / f"{name.replace(' ', '_')}.log"
+        return self._home.start(self._env, name, *argv)
 
     def _tail(self, name: str) -> str:
-        said = "".join(file.read_text() for file in (self._log(name), self._output(name)) if file.exists())
+        said = "".join(file.read_text() for file in (self._home.log(name), self._home.output(name)) if file.exists())
         return "\n".join(said.splitlines()[-25:])
 
     def _wait_for_orders(self) -> None:

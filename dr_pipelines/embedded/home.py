@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import psutil
 
 import dr_pipelines
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.commands import runs_as_root
+from dr_pipelines.commands import Command, Process, Runner, runs_as_root
 from dr_pipelines.embedded.postgres import bin_dir, free_port, give, os_user, own_folder
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.errors import UsageError
@@ -116,10 +117,10 @@ class Home:
 
     def clean(self) -> None:
         """Remove the home, and end what a demo that was killed left running in it. Only under the lock."""
-        self._end_leftovers()
+        self.end_leftovers()
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _end_leftovers(self) -> None:
+    def end_leftovers(self) -> None:
         """Programs that name this home in their arguments or in the environment that it gave them."""
         left = [process for process in psutil.process_iter() if process.pid != os.getpid() and self._names(process)]
         for process in left:
@@ -139,6 +140,20 @@ class Home:
         except psutil.Error:
             return False
         return any(word.startswith(inside) for word in said)
+
+    def output(self, name: str) -> Path:
+        """What a program said on its standard output."""
+        return self.logs / f"{name.replace(' ', '_')}.out"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name.replace(' ', '_')}.log"
+
+    def start(self, env: Mapping[str, str], name: str, *argv: str) -> Process:
+        """One of the project's programs, in the project's folder; its log is `logs/<name>.log`."""
+        # Columns: nobody reads these through a terminal that would cut the lines.
+        command = Command([program(argv[0]), *argv[1:]], env={**env, "COLUMNS": "200"}, cwd=PROJECT)
+        with self.output(name).open("wb") as output, self.log(name).open("ab") as log:
+            return Runner().start(command, stdout=output, stderr=log)
 
     @contextmanager
     def stores(self, env: Mapping[str, str]) -> Iterator[None]:
@@ -180,6 +195,11 @@ class Home:
 
 
 _ACCESS = ("ENDPOINT", "ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+
+
+def program(name: str) -> str:
+    """One that this environment has installed."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
 
 
 def home() -> Home:

@@ -104,9 +104,14 @@ def give(path: Path) -> None:
         os.chown(inner, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
-def free_port() -> int:
+def free_port(wanted: int = 0) -> int:
+    """`wanted`, or another one when somebody listens there."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just been left is free
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
         port: int = probe.getsockname()[1]
         return port
 

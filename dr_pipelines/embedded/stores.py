@@ -50,7 +50,8 @@ class EmbeddedS3:
             self._process = Runner().start(
                 Command(
                     [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--etag-hash", "MD5",
-                     "--config", "/dev/null", str(self._root)],
+                     # Who deletes a file in the folder, to see what a check says of it, does not wait five minutes.
+                     "--dir-cache-time", "1s", "--config", "/dev/null", str(self._root)],
                     # A list in CSV: without the quotes rclone takes the id and the secret for two keys.
                     secrets={"RCLONE_AUTH_KEY": f'"{self.access.access_key_id},{self.access.secret_access_key}"'},
                 ),
