@@ -172,8 +172,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, datetime):
         return dg.MetadataValue.timestamp(value)
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        # JSON would be hidden behind a click.
-        return dg.MetadataValue.md("\n".join(f"- `{item}`" for item in value))
+        return "\n".join(value)  # JSON and Markdown would be hidden behind a click
     return dg.MetadataValue.json(_plain(value))
 
 

@@ -25,8 +25,8 @@ def manifest_is_complete(store: ObjectStore, manifest: BackupManifest) -> CheckR
     if manifest.layout.manifest not in seen:
         return failed(MANIFEST_IS_COMPLETE, f"backup {manifest.label} has no manifest any more", **details)
     if missing or wrong:
-        summary = f"backup {manifest.label}: {len(missing)} objects are missing, {len(wrong)} have the wrong size"
-        return failed(MANIFEST_IS_COMPLETE, summary, **details)
+        found = f"{len(missing)} of {len(manifest.objects)} objects missing, {len(wrong)} of wrong size"
+        return failed(MANIFEST_IS_COMPLETE, f"backup {manifest.label}: {found}", **details)
     return passed(
         MANIFEST_IS_COMPLETE,
         f"backup {manifest.label}: all {len(manifest.objects)} objects are there",
