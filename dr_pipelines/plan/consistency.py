@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel
@@ -15,10 +16,16 @@ from dr_pipelines.plan.model import BucketSource, Plan, S3StorePlan, ServerPlan
 from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.values import format_duration
 
+_SUPABASE = (".supabase.co", ".supabase.com")
+_SUPABASE_S3 = "/storage/v1/s3"
+
 
 def mistakes(plan: Plan) -> list[Mistake]:
     """All contradictions; none of them needs a secret or a connection."""
-    judges = (_credentials_in_addresses, _stores_overlap, _servers, _retention, _files, _systems, _data_classes)
+    judges = (
+        _credentials_in_addresses, _stores_overlap, _supabase_endpoints, _servers, _retention, _files,
+        _systems_named_twice, _systems, _data_classes,
+    )  # fmt: skip
     return [mistake for judge in judges for mistake in judge(plan)]
 
 
@@ -67,11 +74,28 @@ def _credentials_in_addresses(plan: Plan) -> Iterator[Mistake]:
 def _stores_overlap(plan: Plan) -> Iterator[Mistake]:
     """Two tiers in one place are one disaster."""
     for (name, store), (other_name, other) in combinations(plan.storage.items(), 2):
-        if store.place == other.place:
+        if _overlap(store.place, other.place):
             yield Mistake(
                 f"storage.{other_name}",
                 f"is in the same place as storage.{name} ({' '.join(store.place)})",
                 "give every tier a bucket or folder of its own",
+            )
+
+
+def _overlap(place: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    if place[0] == other[0] == "local":
+        return Path(place[1]).is_relative_to(other[1]) or Path(other[1]).is_relative_to(place[1])
+    return place == other
+
+
+def _supabase_endpoints(plan: Plan) -> Iterator[Mistake]:
+    for name, store in plan.storage.items():
+        address = urlsplit(getattr(store, "endpoint", None) or "")
+        if (address.hostname or "").endswith(_SUPABASE) and address.path.rstrip("/") != _SUPABASE_S3:
+            yield Mistake(
+                f"storage.{name}.endpoint",
+                f"found {address.path or 'no path'!r} after the host",
+                f"Supabase's S3 endpoint ends in {_SUPABASE_S3}",
             )
 
 
@@ -115,7 +139,7 @@ def _backs_up_into_itself(plan: Plan, path: str, server: ServerPlan) -> Iterator
         if not isinstance(store, S3StorePlan) or store.profile != "supabase" or store.endpoint is None:
             continue
         project = (urlsplit(store.endpoint).hostname or "").split(".")[0]
-        if host.endswith((".supabase.co", ".supabase.com")) and project and project in host.split("."):
+        if host.endswith(_SUPABASE) and project and project in host.split("."):
             yield Mistake(
                 f"{path}.storage.{tier}",
                 f"{name} is Supabase Storage of the very project that is backed up ({project})",
@@ -156,6 +180,19 @@ def _tiers(plan: Plan, path: str, used: dict[str, str]) -> Iterator[Mistake]:
             yield _unknown(f"{path}.{tier}", store, "storage", plan.storage)
     if len(set(used.values())) < len(used):
         yield Mistake(path, "two tiers name one store", "every tier needs a store of its own")
+
+
+def _systems_named_twice(plan: Plan) -> Iterator[Mistake]:
+    """`depends_on` names systems without their group."""
+    groups: dict[str, str] = {}
+    for group, members in plan.systems.items():
+        for name in members:
+            if groups.setdefault(name, group) != group:
+                yield Mistake(
+                    f"systems.{group}.{name}",
+                    f"is in systems.{groups[name]} too",
+                    "give every system a name of its own",
+                )
 
 
 def _systems(plan: Plan) -> Iterator[Mistake]:

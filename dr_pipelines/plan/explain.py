@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -11,11 +12,13 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dr_pipelines.plan.addresses import BUCKET_PATTERN
 from dr_pipelines.plan.mistake import Mistake, dotted, line_of
 from dr_pipelines.plan.model import Plan
 from dr_pipelines.plan.references import Secret
-from dr_pipelines.plan.values import NAME_PATTERN
+from dr_pipelines.plan.values import NAME_PATTERN, SLOT_PATTERN
 
+_DAY = "write a day like 2026-01-31"
 _EXPECTED = {
     "dict_type": "write a mapping of keys to values",
     "model_type": "write a mapping of keys to values",
@@ -28,10 +31,21 @@ _EXPECTED = {
     "bool_type": "write true or false",
     "bool_parsing": "write true or false",
     "time_delta_type": 'write a duration like "30 minutes", "1 hour" or "7 days"',
+    "date_type": _DAY,
+    "date_parsing": _DAY,
+    "date_from_datetime_parsing": _DAY,
+    "date_from_datetime_inexact": _DAY,
+    "path_type": "write the path as text",
+    "string_too_short": "write something",
     "too_short": "name at least one",
     "greater_than": "write more than nothing",
 }
 _NAME = "a name is small letters, digits, - and _, begins with a letter, and is at most 63 long"
+_PATTERNS = {
+    NAME_PATTERN: _NAME,
+    BUCKET_PATTERN: "a bucket's name is letters, digits and . _ -, at least 3; a folder in it is `prefix`",
+    SLOT_PATTERN: "a slot's name is small letters, digits and _, at most 54 long",
+}
 
 
 def explain(error: ValidationError, document: Any) -> list[Mistake]:
@@ -56,7 +70,7 @@ def _mistake(detail: ErrorDetails, document: Any) -> Mistake:
     if detail["type"] == "missing":
         return Mistake(path, "is missing", "add it", line)
     if detail["loc"][-1:] == ("[key]",):
-        return Mistake(path, f"{location[-1]!r} is not a name", _NAME, line)
+        return Mistake(path, f"{detail['input']!r} is not a name", _NAME, line)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
         tag = detail["input"].get("type")
         kinds = detail["ctx"]["expected_tags"] if tag else "s3, azure or local"
@@ -67,8 +81,9 @@ def _mistake(detail: ErrorDetails, document: Any) -> Mistake:
 
 
 def _words(detail: ErrorDetails) -> str:
-    if detail.get("ctx", {}).get("pattern") == NAME_PATTERN:
-        return _NAME
+    pattern = detail.get("ctx", {}).get("pattern")
+    if pattern in _PATTERNS:
+        return _PATTERNS[pattern]
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return message[:1].lower() + message[1:]
 
@@ -76,6 +91,8 @@ def _words(detail: ErrorDetails) -> str:
 def _found(value: object, location: tuple[Any, ...]) -> str:
     if is_secret(location):
         return "is no reference"  # the value itself is not repeated: it may be the secret
+    if location[-1:] in (("endpoint",), ("account_url",)) and re.search("[@?]", str(value)):
+        return "is no address"  # and may hold credentials
     if isinstance(value, dict):
         return "found a mapping"
     if isinstance(value, list):

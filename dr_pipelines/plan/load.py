@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from dr_pipelines.errors import PlanError, SecretMissing
@@ -16,7 +16,7 @@ from dr_pipelines.plan.consistency import missing_secrets, mistakes
 from dr_pipelines.plan.explain import explain, is_secret
 from dr_pipelines.plan.mistake import Mistake, dotted, line_of
 from dr_pipelines.plan.model import Plan
-from dr_pipelines.plan.references import environment, is_reference, resolve
+from dr_pipelines.plan.references import environment, is_malformed, is_reference, resolve
 
 DEFAULT_PLAN = "dr_plan.yaml"
 
@@ -55,9 +55,22 @@ def check_secrets(plan: Plan, path: Path) -> None:
         raise SecretMissing(f"{path}: missing here: {len(missing)}\n{listed}", hint="then run `dr plan check` again.")
 
 
+class _DatesAsText(RoundTripConstructor):
+    """A day that no month has is a mistake of its key, and not of YAML."""
+
+
+_DatesAsText.add_constructor("tag:yaml.org,2002:timestamp", _DatesAsText.construct_yaml_str)
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="rt")
+    yaml.Constructor = _DatesAsText
+    return yaml
+
+
 def _read(path: Path) -> Any:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PlanError(
             f"there is no plan at {path}",
@@ -68,8 +81,8 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise PlanError(f"cannot read the plan at {path}: {error.strerror}") from error
     try:
-        document = YAML(typ="rt").load(text)
-    except YAMLError as error:
+        document = _yaml().load(text)
+    except (YAMLError, ValueError, RecursionError) as error:
         raise PlanError(
             f"{path}{_not_yaml(error, text)}", hint="mend the line and run `dr plan check` again."
         ) from None
@@ -84,16 +97,24 @@ def _read(path: Path) -> Any:
     return document
 
 
-def _not_yaml(error: YAMLError, text: str) -> str:
+def _not_yaml(error: Exception, text: str) -> str:
     """Where and why, in words that repeat no value: it may be a secret."""
+    if isinstance(error, RecursionError):
+        return ": not YAML that can be read: it is nested too deeply"
+    if not isinstance(error, YAMLError):
+        return ": not YAML: a value is not of the type that its tag (!!…) names"
     mark = (error.problem_mark or error.context_mark) if isinstance(error, MarkedYAMLError) else None
     if not isinstance(error, MarkedYAMLError) or mark is None:
         return ": not YAML: it has characters that do not belong in text"
-    why = error.problem
+    why, line = error.problem, "".join(text.splitlines()[mark.line : mark.line + 1])
     if isinstance(error, DuplicateKeyError):
         key = re.match(r'found duplicate key "([^"]*)"', error.problem or "")
         why = f"the key {key[1] if key else ''!r} is there twice; keep one of them"
-    elif "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+    elif re.match(r"found (undefined|duplicate) ", why or ""):  # names what is written there
+        why = "* begins an alias and & an anchor; put quotes around a value that begins so"
+    elif re.search("^[{}]", text, re.MULTILINE) and not text.lstrip().startswith("{"):
+        why = "a block of JSON is indented deeper than the key that it stands under"
+    elif "\t" in line:
         why = "found a tab; indent with spaces"
     return f" line {mark.line + 1}: not YAML: {why}"
 
@@ -106,6 +127,10 @@ def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake],
         return [_resolve(value, base, (*path, index), found, document) for index, value in enumerate(node)]
     if not isinstance(node, str) or is_secret(path):
         return str(node) if isinstance(node, str) else node
+    if is_malformed(node):
+        expected = "a reference is ${ENV:NAME}, ${ENV:NAME:-value} or ${FILE:path}"
+        found.append(Mistake(dotted(path), f"found {str(node)!r}", expected, line_of(document, path)))
+        return node
     try:
         return resolve(node, base)
     except (ValueError, OSError) as error:

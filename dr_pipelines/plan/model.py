@@ -6,6 +6,7 @@ its JSON blocks can be pasted in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from dr_pipelines.errors import SecretMissing
+from dr_pipelines.plan.addresses import Address, Bucket, Prefix, same_address
 from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.values import (
+    SLOT_PATTERN,
     Days,
     Duration,
     Model,
@@ -30,9 +33,19 @@ from dr_pipelines.plan.values import (
 
 
 def _from_base(value: Any, info: ValidationInfo) -> Any:
-    """Paths are relative to the plan's folder."""
-    return (info.context or {}).get("base", Path()) / Path(value) if isinstance(value, str | Path) else value
+    """Paths are relative to the plan's folder; `~` is the home of whoever reads the plan."""
+    if not isinstance(value, str | Path):
+        raise ValueError("write the path as text")
+    if not str(value) or "\0" in str(value):
+        raise ValueError("not a path")
+    try:
+        return (info.context or {}).get("base", Path()) / Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("nobody of this name has a home here") from None
 
+
+_OF_AWS = r"(^|[/.])s3[.-][a-z0-9.-]*amazonaws\.com$"
+"""A bucket's name is one in all of AWS, by whichever address."""
 
 PlanPath = Annotated[Path, BeforeValidator(_from_base)]
 Steps = tuple[str, ...]
@@ -46,10 +59,10 @@ class S3StorePlan(Model):
 
     type: Literal["s3"]
     profile: Literal["aws", "supabase", "generic"] = "generic"
-    endpoint: str | None = None
+    endpoint: Address | None = None
     region: str = "us-east-1"
-    bucket: str = Field(min_length=3)
-    prefix: str = ""
+    bucket: Bucket
+    prefix: Prefix = ""
     access_key_id: Secret | None = None
     secret_access_key: Secret | None = None
 
@@ -64,23 +77,24 @@ class S3StorePlan(Model):
     @property
     def place(self) -> tuple[str, ...]:
         """Where it is, for comparing two stores."""
-        return ("s3", (self.endpoint or "aws").rstrip("/").lower(), self.bucket)
+        where = "aws" if self.endpoint is None else same_address(self.endpoint)
+        return ("s3", "aws" if re.search(_OF_AWS, where) else where, self.bucket.lower())
 
 
 class AzureStorePlan(Model):
     """A container of Azure Blob Storage. Without a key or token, Azure's default credential is used."""
 
     type: Literal["azure"]
-    account_url: str
-    container: str = Field(min_length=3)
-    prefix: str = ""
+    account_url: Address
+    container: Bucket
+    prefix: Prefix = ""
     account_key: Secret | None = None
     sas_token: Secret | None = None
     api_version: str | None = None
 
     @property
     def place(self) -> tuple[str, ...]:
-        return ("azure", self.account_url.rstrip("/").lower(), self.container)
+        return ("azure", same_address(self.account_url), self.container)
 
 
 class LocalStorePlan(Model):
@@ -88,7 +102,7 @@ class LocalStorePlan(Model):
 
     type: Literal["local"]
     path: PlanPath
-    prefix: str = ""
+    prefix: Prefix = ""
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -141,7 +155,7 @@ class CompressionPlan(Model):
 class ConnectionPlan(Model):
     """How the server is reached, with a role that has REPLICATION."""
 
-    host: str
+    host: str = Field(min_length=1)
     port: int = Field(default=5432, ge=1, le=65535)
     user: str = "postgres"
     dbname: str = "postgres"
@@ -179,7 +193,7 @@ class WalPlan(Model):
     """The WAL stream. `synchronous` makes a commit wait for the backup host: RPO 0. `slot` defaults to dr_<server>."""
 
     synchronous: bool = True
-    slot: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,54}$")
+    slot: str | None = Field(default=None, pattern=SLOT_PATTERN)
     tiers: tuple[Literal["primary", "secondary", "archive"], ...] = ("primary",)
     ship_open_every: PositiveDuration = Field(default="5 seconds", validate_default=True)
 
@@ -252,6 +266,12 @@ class DataClassPlan(Model):
     server: str | None = None
     tables: tuple[str, ...] = ()
     file_sets: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _tables_are_somewhere(self) -> DataClassPlan:
+        if self.tables and self.server is None:
+            raise ValueError("tables need the server that they are on")
+        return self
 
 
 System = Annotated[SystemPlan, BeforeValidator(_rto, json_schema_input_type=SystemPlan | str)]
@@ -333,7 +353,7 @@ class Plan(Model):
 
 
 def plan_schema() -> dict[str, Any]:
-    """The JSON Schema of a plan as it is written: a number or a choice may be a reference too."""
+    """The JSON Schema of a plan as it is written: what is not free text may be a reference too."""
     schema: dict[str, Any] = _or_reference(Plan.model_json_schema())
     return schema
 
@@ -343,9 +363,9 @@ def _or_reference(node: Any) -> Any:
         return [_or_reference(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    if "enum" in node or node.get("type") in ("integer", "boolean"):
+    if {"enum", "pattern"} & set(node) or node.get("type") in ("integer", "boolean"):
         return {"anyOf": [node, {"type": "string", "pattern": r"\$\{(ENV|FILE):.+\}"}]}
-    return {key: _or_reference(value) for key, value in node.items()}
+    return {key: value if key == "propertyNames" else _or_reference(value) for key, value in node.items()}
 
 
 __all__ = ["plan_schema", "Plan", "Schedule", "ServerPlan", "StorePlan"]

@@ -32,6 +32,11 @@ def is_reference(text: str) -> bool:
     return _WHOLE.match(text) is not None
 
 
+def is_malformed(text: str) -> bool:
+    """Whether something in it begins as a reference does and is none."""
+    return "${" in _FILE.sub("", _ENV.sub("", text))
+
+
 def resolve(text: str, base: Path) -> str:
     """Replace every reference in `text`; paths are relative to `base`, the plan's folder.
 
@@ -51,7 +56,7 @@ def _of_environment(match: re.Match[str]) -> str:
 
 def _of_file(path: Path) -> str:
     try:
-        content = path.read_text().strip()
+        content = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         raise ValueError(f"the file {path} is not there") from None
     if not content:
@@ -110,6 +115,8 @@ class Secret:
     def _validate(cls, value: object, info: ValidationInfo) -> Secret:
         if isinstance(value, Secret):
             return value
+        if isinstance(value, str) and (match := _ENV.fullmatch(value)) and match[2] is not None:
+            raise ValueError("the default of a secret would be a secret in the plan: write ${ENV:NAME} or ${FILE:path}")
         if not isinstance(value, str) or not is_reference(value):
             # The value itself is not repeated: it may be the secret.
             raise ValueError("a secret is written as a reference, ${ENV:NAME} or ${FILE:path}, never as itself")

@@ -25,7 +25,9 @@ from pydantic import (
 from dr_pipelines.plan.references import is_reference
 
 _WORDS = {"hourly": "0 * * * *", "daily": "0 2 * * *", "weekly": "0 2 * * 0", "monthly": "0 2 1 * *"}
-_COUNT = re.compile(r"\A\s*(\d+)\s*(day|week|month)s?\s*\Z")
+_COUNT = re.compile(r"\A\s*(\d{1,9})\s*(day|week|month)s?\s*\Z")
+_LONGEST = timedelta(days=36_500)
+_AT_RANDOM = re.compile(r"\b[Rr]\b")  # croniter's own: it differs each time
 # Any moment serves: only distances between ticks are compared.
 _REFERENCE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -37,11 +39,14 @@ class Model(BaseModel):
 
 
 def _duration(value: Any) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, timedelta):
         return value
-    seconds = pytimeparse2.parse(value)
-    if seconds is None or seconds < 0 or "-" in value:
+    text = value if isinstance(value, str) and re.search("[a-z]", value) else ""  # a number alone has no unit
+    seconds = pytimeparse2.parse(text)
+    if seconds is None or "-" in text:
         raise ValueError('not a duration; write it like "30 minutes", "1 hour" or "7 days"')
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError("more than a hundred years; write less")
     return timedelta(seconds=float(seconds))
 
 
@@ -86,10 +91,10 @@ class Schedule(Model):
 
 
 def _schedule(value: Any) -> Any:
-    if not isinstance(value, str):
+    if isinstance(value, Schedule):
         return value
-    cron = _WORDS.get(value.strip().lower(), value.strip())
-    if not croniter.is_valid(cron) or len(cron.split()) != 5:
+    cron = _WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else ""
+    if len(cron.split()) != 5 or not croniter.is_valid(cron) or _AT_RANDOM.search(cron):
         raise ValueError(f"not a schedule; write one of {', '.join(_WORDS)}, or five cron fields in UTC")
     try:
         croniter(cron, _REFERENCE_TIME).get_next(datetime)
@@ -105,9 +110,9 @@ ScheduleField = Annotated[
 
 def _count_of(unit: str) -> Any:
     def parse(value: Any) -> Any:
-        if not isinstance(value, str):
+        if not isinstance(value, str | bool):
             return value
-        match = _COUNT.match(value)
+        match = _COUNT.match(str(value))
         if match is None or match[2] != unit:
             raise ValueError(f'write a number of {unit}s, like "4 {unit}s"')
         return int(match[1])
@@ -118,7 +123,7 @@ def _count_of(unit: str) -> Any:
     return Annotated[
         int,
         BeforeValidator(parse),
-        Field(ge=0),
+        Field(ge=0, le=_LONGEST.days),
         PlainSerializer(written, return_type=str),
         WithJsonSchema({"type": ["string", "integer"]}),
     ]
@@ -129,15 +134,20 @@ Weeks = _count_of("week")
 Months = _count_of("month")
 
 
+_KEY_LENGTH = 52
+"""Of 32 bytes, in characters of five bits."""
+
+
 def _recipient(value: str) -> str:
     if is_reference(value):
         return value  # not set here: `EncryptionPlan.public_keys` says so where it is used
     prefix, data = bech32.bech32_decode(value)
-    if prefix != "age" or data is None:
+    if prefix != "age" or data is None or len(data) != _KEY_LENGTH:
         raise ValueError("not an age recipient; `dr key new` prints one (it starts with age1)")
     return value
 
 
 Recipient = Annotated[str, AfterValidator(_recipient)]
+SLOT_PATTERN = r"^[a-z0-9_]{1,54}$"
 NAME_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]

@@ -41,7 +41,16 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "a duration that is none": ("rto: 1 hour", "rto: soon"),
     "a negative duration": ("rto: 1 hour", "rto: -1 hour"),
     "a duration of nothing": ("rto: 1 hour", "rto: 0 hours"),
-    "a duration without its unit": ("rto: 1 hour", "rto: [1]"),
+    "a duration without its unit": ("rto: 1 hour", "rto: 4"),
+    "a duration of more than a life": ("rto: 1 hour", "rto: 40000 days"),
+    "retention beyond all measure": ("daily: 7 days", "daily: 99999999999"),
+    "a count that is no number": ("daily: 7 days", "daily: true"),
+    "a schedule at random": ("full: daily", 'full: "R R * * *"'),
+    "a schedule that is no text": ("full: daily", "full: {text: daily, cron: 0 0 30 2 *}"),
+    "a day that no month has": ("connection: {", "since: 2026-02-30\n    connection: {"),
+    "a host without a name": ("host: db.example", 'host: ""'),
+    "a path that is none": ("path: /srv/backups", 'path: ""'),
+    "a path that is a number": ("path: /srv/backups", "path: 5"),
     "a word for a number": ("port: 5432", "port: postgres"),
     "a number out of range": ("port: 5432", "port: 70000"),
     "a word for yes or no": ("synchronous: true", "synchronous: maybe"),
@@ -50,11 +59,22 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "a number for text": ("host: db.example", "host: 10"),
     "nothing where something is needed": ("connection: {host: db.example, port: 5432}", "connection:"),
     "a name with capitals": ("  shop:\n    connection", "  Shop:\n    connection"),
+    "a name that is none": ("  shop:\n    connection", "  ~:\n    connection"),
     "an unknown type of store": ("type: local", "type: lokal"),
     "a store without its endpoint": ("    endpoint: https://one.example\n", ""),
     "half a pair of keys": ("    access_key_id: ${ENV:KEY_ID}\n", ""),
     "a secret written out": ("${ENV:SECRET}", "hunter2hunter2"),
+    "a secret as a reference's default": ("${ENV:SECRET}", "${ENV:SECRET:-hunter2hunter2}"),
+    "a secret that YAML takes for an alias": ("${ENV:SECRET}", "*hunter2hunter2"),
+    "an address without its scheme": ("https://one.example", "one.example:9000"),
+    "an address that is none and holds credentials": ("https://one.example", "https://me:hunter2@one.example:99999"),
+    "a folder in a bucket's name": ("bucket: backups", "bucket: backups/prod"),
+    "a prefix that no key may have": ("bucket: backups", "bucket: backups\n    prefix: ../my backups"),
+    "a Supabase endpoint without its path": (
+        "https://one.example\n", "https://abcdef.supabase.co\n    profile: supabase\n"
+    ),
     "credentials in an address": ("https://one.example", "https://me:hunter2hunter2@one.example"),
+    "a reference that is none": ("bucket: backups", "bucket: ${BUCKET}"),
     "a variable that is not set": ("bucket: backups", "bucket: ${ENV:DR_TEST_UNSET}"),
     "an unknown kind of source": (
         "retention: 30 days}", "retention: 30 days, source: {type: ftp, path: /srv}}"
@@ -68,6 +88,22 @@ CASES: dict[str, tuple[str | None, ...]] = {
     ),
     "two stores in one bucket": (
         "type: local\n    path: /srv/backups", "type: s3\n    endpoint: https://ONE.example/\n    bucket: backups"
+    ),
+    "two stores in one bucket, by the port": (
+        "type: local\n    path: /srv/backups", "type: s3\n    endpoint: https://one.example.:443\n    bucket: Backups"
+    ),
+    "two stores in one bucket, by the prefix": (
+        "type: local\n    path: /srv/backups",
+        "type: s3\n    endpoint: http://one.example\n    bucket: backups\n    prefix: other",
+    ),
+    "two stores in one bucket of AWS": (
+        "type: local\n    path: /srv/backups",
+        "type: s3\n    profile: aws\n    bucket: backups",
+        "endpoint: https://one.example",
+        "endpoint: https://s3.eu-west-1.amazonaws.com",
+    ),
+    "a store within another": (
+        "encryption:", "  inner: {type: local, path: /srv/backups/more}\nencryption:"
     ),
     "two tiers on one store": ("secondary: there", "secondary: here"),
     "a tier on a store that is not there": ("secondary: there", "secondary: their"),
@@ -99,6 +135,8 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "less lost than the file set's schedule allows": ("rpo: 4 hours", "rpo: 5 minutes"),
     "back sooner than what it depends on": ("api: {rto: 2 hours", "api: {rto: 30 minutes"),
     "systems in a circle": ("{rto: 1 hour, server: shop}", "{rto: 2 hours, depends_on: [api]}"),
+    "a system in two groups": ("  critical:", "  other: {database: 2 hours}\n  critical:"),
+    "tables of no server": ("rpo: 4 hours, file_sets", "rpo: 4 hours, tables: [public.a], file_sets"),
     "a system on an unknown server": ("rto: 1 hour, server: shop", "rto: 1 hour, server: shops"),
     "a system that depends on an unknown one": ("depends_on: [database]", "depends_on: [databse]"),
     "data of an unknown file set": ("file_sets: [uploads]", "file_sets: [upload]"),
@@ -107,6 +145,10 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "a tab": ("  here:", "\there:"),
     "a line indented wrongly": ("name: shop", "name: shop\n  more: 1"),
     "a bracket that is not closed": ("[database]", "[database"),
+    "a block of JSON at the edge": (
+        "  uploads: {schedule: hourly, retention: 30 days}", '{\n  "uploads": {"retention": "1 day"}\n}'
+    ),
+    "a nest without end": (None, f"name: {'[' * 700}"),
     "a character that is no text": ("name: shop", "name: shop\x01"),
     "an empty file": (None, ""),
     "a file with nothing but remarks": (None, "# later\n"),
@@ -149,7 +191,7 @@ def test_a_mistake_is_said_in_these_words(name: str, golden: dict[str, str], tmp
     with pytest.raises(PlanError) as refused:
         load_plan(path)
     said = _compare(golden, name, refused.value, tmp_path)
-    assert re.search(r"line \d+", said) or "characters" in said
+    assert re.search(r"line \d+", said) or "characters" in said or "nested" in said
     assert "hunter2" not in said
 
 

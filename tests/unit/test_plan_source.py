@@ -107,6 +107,39 @@ def plan() -> Plan:
     return load_plan(Path(__file__).parents[2] / "dr_plan.yaml")
 
 
+_PASTED = """
+version: 1
+name: shop
+encryption: none
+storage:
+  supabase-backups: {{type: local, path: a}}
+  aws-s3-backup: {{type: local, path: b}}
+  azure-cold-storage: {{type: local, path: c}}
+databases:
+  shop:
+    connection: {{host: db.example}}
+    <<: {database}
+file_storage: {files}
+systems: {rto}
+data_classes: {rpo}
+"""
+
+
+def test_the_blocks_of_json_paste_in_as_they_are(tmp_path: Path) -> None:
+    def indented(block: str) -> str:
+        return block.replace("\n", "\n      ")
+
+    path = tmp_path / "plan.yaml"
+    blocks = {"database": DATABASE_BACKUPS, "files": FILE_STORAGE_BACKUPS, "rto": RTO, "rpo": RPO}
+    path.write_text(_PASTED.format(**{name: indented(block) for name, block in blocks.items()}))
+    pasted = load_plan(path)
+    assert pasted.databases["shop"].schedule.incremental is not None
+    assert pasted.databases["shop"].retention.monthly == 12
+    assert pasted.file_storage["user_uploads"].retention == 30 * DAY
+    assert pasted.systems["business_systems"]["analytics"].rto == 12 * HOUR
+    assert pasted.data_classes["user_data"].rpo == 5 * MINUTE
+
+
 def test_database_backups(plan: Plan) -> None:
     (shop,) = plan.databases.values()
     written = shop.model_dump(mode="json")
