@@ -236,9 +236,20 @@ def _row(backup: BackupManifest) -> tuple[Any, ...]:
 
 def judge(checks: list[Any]) -> None:
     """End as the worst check says. Raises `CheckFailed` or `NotProven`."""
-    failed = [check.name for check in checks if check.verdict.value == "fail"]
-    unproven = [check.name for check in checks if check.verdict.value == "not proven"]
+    failed = [check for check in checks if check.verdict.value == "fail"]
+    unproven = [check for check in checks if check.verdict.value == "not proven"]
     if failed:
-        raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}")
+        raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {_names(failed)}", hint=_hint(failed))
     if unproven:
-        raise NotProven(f"{len(unproven)} of {len(checks)} checks could not be made: {', '.join(unproven)}")
+        raise NotProven(
+            f"{len(unproven)} of {len(checks)} checks could not be made: {_names(unproven)}", hint=_hint(unproven)
+        )
+
+
+def _names(checks: list[Any]) -> str:
+    return ", ".join(check.name for check in checks)
+
+
+def _hint(checks: list[Any]) -> str | None:
+    """What to do about the first of them that says it."""
+    return next((check.details["hint"] for check in checks if check.details.get("hint")), None)

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
-from dr_pipelines.errors import CheckFailed, DrError, IntegrityError, ObjectExists, ObjectNotFound
+from dr_pipelines.errors import CheckFailed, DrError, IntegrityError, ObjectExists, ObjectNotFound, StoreUnavailable
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all, sha256_of
 from dr_pipelines.storage.wrappers import Prefixed
 
@@ -27,9 +27,10 @@ _BROKEN = (CheckFailed, IntegrityError, ObjectNotFound, ObjectExists)
 def check_store(store: ObjectStore) -> list[CheckResult]:
     """One result a promise, each tried with objects of its own; what a store says it cannot do is said as a fact, and
     passes. Raises nothing that a store can raise."""
-    scratch = _Scratch(store)
+    scratch, results = _Scratch(store), list[CheckResult]()
     try:
-        results = [_try(name, attempt, scratch) for name, attempt in _PROMISES.items()]
+        for name, attempt in _PROMISES.items():
+            results.append(_try(name, attempt, scratch))
     finally:
         cleaned = _try("scratch_is_removed", _clean, scratch)
     return [*results, cleaned]
@@ -41,6 +42,8 @@ class _Scratch(Prefixed):
     def __init__(self, store: ObjectStore) -> None:
         super().__init__(store, f"{SCRATCH}/{secrets.token_hex(6)}")
         self.keys: set[str] = set()
+        self.is_down = False
+        """What is not available after all retries will not be for the next promise: a person waits for the answer."""
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
         self.keys.add(key)
@@ -48,12 +51,15 @@ class _Scratch(Prefixed):
 
 
 def _try(name: str, attempt: Callable[[_Scratch], str], store: _Scratch) -> CheckResult:
+    if store.is_down and attempt is not _clean:
+        return not_proven(name, "not tried, for the store does not answer")
     try:
         return passed(name, attempt(store))
     except _BROKEN as error:
-        return failed(name, error.message)
+        return failed(name, error.message, hint=error.hint)
     except DrError as error:
-        return not_proven(name, error.message)
+        store.is_down = isinstance(error, StoreUnavailable)
+        return not_proven(name, error.message, hint=error.hint)
 
 
 def _require(right: bool, wrong: str) -> None:
@@ -164,7 +170,8 @@ def _capabilities(store: ObjectStore) -> str:
 def _clean(scratch: _Scratch) -> str:
     """Removes everything that can be removed before it tells the first thing that could not."""
     told = _delete_all(scratch, scratch.keys)
-    told += _delete_all(scratch, [info.key for info in scratch.list()])
+    if not any(isinstance(error, StoreUnavailable) for error in told):
+        told += _delete_all(scratch, [info.key for info in scratch.list()])
     if told:
         raise told[0]
     left = [info.key for info in scratch.list()]
@@ -178,6 +185,8 @@ def _delete_all(store: ObjectStore, keys: Iterable[str]) -> list[DrError]:
     for key in keys:
         try:
             store.delete(key)
+        except StoreUnavailable as error:
+            return [*told, error]
         except DrError as error:
             told.append(error)
     return told

@@ -228,6 +228,14 @@ def test_a_good_store_passes_and_is_left_clean(dr: Dr) -> None:
     assert not [path for path in (dr.folder / "disk").rglob("*") if path.is_file()]
 
 
+def test_a_store_that_cannot_be_tried_says_what_to_do(dr: Dr) -> None:
+    (dr.folder / "disk").rmdir()
+    done = dr("store", "check", "primary")
+    assert done.returncode == 40
+    assert re.search(r"NOT PROVEN +put_is_read_back: disk: there is no folder", done.stdout)
+    assert "mount the disk" in done.stderr
+
+
 @pytest.mark.parametrize("argv", [("nonsense",), ("backup",), ("list", "--colour"), ("key", "new")])
 def test_wrong_usage_is_json_too(dr: Dr, argv: tuple[str, ...]) -> None:
     done = dr(*argv, "--json")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from dr_pipelines.checks import Verdict
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.errors import AccessDenied
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore
 from dr_pipelines.storage.check import check_store
 from dr_pipelines.storage.memory import MemoryStore
-from dr_pipelines.storage.wrappers import ReadOnly
+from dr_pipelines.storage.wrappers import ReadOnly, Retrying
 from tests.support.faulty_store import FaultyStore
 
 
@@ -54,21 +55,25 @@ def test_what_a_short_listing_hides_is_removed_too() -> None:
 
 
 def test_a_store_that_is_down_proves_nothing() -> None:
-    verdicts = _verdicts(FaultyStore(MemoryStore(), fail_at=1, stays_down=True))
-    assert verdicts.pop("capabilities") is Verdict.PASS  # known without a call
-    assert verdicts.pop("parts_are_put_together") is Verdict.PASS  # there are none
-    assert set(verdicts.values()) == {Verdict.NOT_PROVEN}
+    store = FaultyStore(MemoryStore(), fail_at=1, stays_down=True)
+    assert set(_verdicts(store).values()) == {Verdict.NOT_PROVEN}
+    assert store.calls == 2  # a put, and the removal of what may have come of it: a person waits
 
 
 @pytest.mark.parametrize("fail_at", [1, 5, 40, 90, 100, 105])
-def test_one_failed_call_hides_no_other_result_and_leaves_nothing(fail_at: int) -> None:
+def test_one_failed_call_is_made_again_and_leaves_nothing(fail_at: int) -> None:
     inner = MemoryStore()
-    verdicts = _verdicts(FaultyStore(inner, fail_at=fail_at))
-    assert [*verdicts.values()].count(Verdict.NOT_PROVEN) <= 1
-    assert Verdict.FAIL not in verdicts.values()
+    verdicts = _verdicts(Retrying(FaultyStore(inner, fail_at=fail_at), FixedClock(datetime(2026, 1, 1, tzinfo=UTC))))
+    assert set(verdicts.values()) == {Verdict.PASS}
     assert [*verdicts][-1] == "scratch_is_removed"
-    if verdicts["scratch_is_removed"] is Verdict.PASS:
-        assert [*inner.list()] == []
+    assert [*inner.list()] == []
+
+
+def test_what_goes_down_midway_is_said_and_the_rest_is_not_tried() -> None:
+    results = {result.name: result for result in check_store(FaultyStore(MemoryStore(), fail_at=5, stays_down=True))}
+    assert results["put_is_read_back"].verdict is Verdict.NOT_PROVEN
+    assert "not tried" in results["delete_removes"].summary
+    assert results["scratch_is_removed"].verdict is Verdict.NOT_PROVEN
 
 
 def test_without_the_right_to_write_nothing_is_proven() -> None:
