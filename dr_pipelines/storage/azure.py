@@ -23,7 +23,7 @@ from dr_pipelines.errors import (
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
-from dr_pipelines.storage.refusals import refusal, unreachable
+from dr_pipelines.storage.refusals import no_such_service, refusal, unreachable
 
 _PIECE = 4 * 1024 * 1024
 _BLOCK = 72 * 1024 * 1024
@@ -67,9 +67,9 @@ def make_container_client(
 
 
 class AzureStore:
-    """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service checks; a
-    larger one is read back. The blocks of an upload that fails are no object: no listing shows them, and the service
-    drops them after a week."""
+    """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service confirms;
+    a larger one is read back, and so is one without that confirmation. The blocks of an upload that fails are no
+    object: no listing shows them, and the service drops them after a week."""
 
     def __init__(
         self, container: ContainerClient, name: str | None = None, *, block_size: int = _BLOCK, page_size: int = 5000
@@ -88,13 +88,15 @@ class AzureStore:
         checked(key)
         if not body.matches():  # the service checks MD5, which the SDK takes from the bytes it sends
             raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
+        confirmed = False
         try:
             with self._told(key):
-                self._send(key, body, if_absent=if_absent)
+                confirmed = self._send(key, body, if_absent=if_absent)
         except ObjectExists:
             if sha256_of(self.open(key)) != body.sha256:
                 raise
-        if body.size > self._block_size and sha256_of(self.open(key)) != body.sha256:
+            confirmed = True
+        if not confirmed and sha256_of(self.open(key)) != body.sha256:
             self.delete(key)
             raise IntegrityError(f"{self.name} does not hold under {key} what was sent; it was removed")
         return self.stat(key)
@@ -107,6 +109,8 @@ class AzureStore:
     def stat(self, key: str) -> ObjectInfo:
         with self._told(key):
             found = self._container.get_blob_client(checked(key)).get_blob_properties()
+        if found.last_modified is None:
+            raise self._no_azure()
         return ObjectInfo(key, int(found.size), found.last_modified)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -128,15 +132,17 @@ class AzureStore:
     def _no_lock(self) -> StoreError:
         return StoreError(f"{self.name} was not opened for locking objects", hint="keep locked copies on another tier.")
 
-    def _send(self, key: str, body: Body, *, if_absent: bool) -> None:
-        self._container.upload_blob(
-            key,
+    def _send(self, key: str, body: Body, *, if_absent: bool) -> bool:
+        """True when the service says the MD5 of what it stored, which the SDK compares with that of what it sent."""
+        blob = self._container.get_blob_client(key)
+        told: dict[str, Any] = blob.upload_blob(
             BodyReader(body),
             length=body.size,
             overwrite=not if_absent,
             validate_content=True,
             content_settings=ContentSettings(content_type="application/octet-stream"),
         )
+        return body.size <= self._block_size and bool(told.get("content_md5"))
 
     def _pieces(self, key: str, offset: int, count: int) -> Iterator[bytes]:
         position, end = offset, offset + count
@@ -160,8 +166,13 @@ class AzureStore:
             raise AccessDenied(f"{self.name}: {_plain(error)}", hint=_MEND) from error
         except HttpResponseError as error:
             raise self._refusal(error, key) from error
+        except ValueError as error:  # of the SDK, when headers are missing that Azure always sends
+            raise self._no_azure() from error
         except (AzureError, OSError) as error:
             raise unreachable(self.name, self._endpoint, _plain(error)) from error
+
+    def _no_azure(self) -> StoreError:
+        return no_such_service(self.name, self._endpoint, "Azure Blob Storage")
 
     @property
     def _endpoint(self) -> str:
@@ -170,6 +181,8 @@ class AzureStore:
     def _refusal(self, error: HttpResponseError, key: str) -> DrError:
         told = getattr(error, "error_code", None) or ""
         code = str(getattr(told, "value", told))  # the SDK gives an enum for the codes that it knows
+        if error.status_code == 404 and not code:  # Azure always gives one: not its word, so no proof of absence
+            code = "ContainerNotFound"
         where = f"{self._endpoint}/{self._container.container_name}"
         return refusal(self.name, where, key, status=error.status_code or 0, code=code)
 

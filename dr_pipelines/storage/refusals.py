@@ -27,7 +27,18 @@ class Meaning(NamedTuple):
     hint: str | None = None
 
 
-_UNKNOWN = Meaning(StoreError, "{key}: {why}")
+_MEND = "check this store's endpoint, region and bucket in the plan; `dr store check {store}` tries it."
+_UNKNOWN = Meaning(StoreError, "{endpoint} refuses: {key}: {why}", _MEND)
+_ELSEWHERE = Meaning(
+    StoreError,
+    "{endpoint} says that it is elsewhere: {key}: {why}",
+    "mend this store's region or endpoint in the plan (https for http, the bucket's own region).",
+)
+_TOO_LARGE = Meaning(
+    StoreError,
+    "{key} is larger than {endpoint} takes: {why}",
+    "raise the service's limit on the size of an upload above 72 MiB: a pack is one upload.",
+)
 _ABSENT = Meaning(ObjectNotFound, "there is no {key}")
 _THERE = Meaning(ObjectExists, "{key} is there already")
 _LOCKED = Meaning(ObjectLocked, "{key} is locked")
@@ -47,6 +58,8 @@ _CLOCK = Meaning(AccessDenied, "access to {key} denied: {why}", "set the clock o
 _CODES = {
     "NoSuchBucket": _NO_BUCKET,
     "ContainerNotFound": _NO_BUCKET,
+    "AuthorizationHeaderMalformed": _ELSEWHERE,
+    "EntityTooLarge": _TOO_LARGE,
     "InvalidObjectState": _COLD,
     "BlobArchived": _COLD,
     "BlobImmutableDueToPolicy": _LOCKED,
@@ -67,6 +80,10 @@ _CODES = {
     "NotImplemented": _CANNOT,
 }
 _STATUSES = {
+    301: _ELSEWHERE,
+    302: _ELSEWHERE,
+    307: _ELSEWHERE,
+    308: _ELSEWHERE,
     401: _DENIED,
     403: _DENIED,
     404: _ABSENT,
@@ -74,6 +91,7 @@ _STATUSES = {
     408: _BUSY,
     409: _BUSY,
     412: _THERE,
+    413: _TOO_LARGE,
     429: _BUSY,
     501: _CANNOT,
 }
@@ -87,6 +105,18 @@ def refusal(store: str, endpoint: str, key: str, *, status: int, code: str, mess
     words = {"key": key or "the listing", "why": why, "store": store, "endpoint": endpoint}
     hint = meaning.hint and meaning.hint.format(**words)
     return meaning.error(f"{store}: {meaning.message.format(**words)}", hint=hint)
+
+
+def no_such_service(store: str, endpoint: str, service: str) -> StoreError:
+    """An answer that is none of the service's: a web page, say. It proves nothing, absence least of all."""
+    return StoreError(
+        f"{store}: {endpoint} does not answer as {service} does",
+        hint=f"is the endpoint right, with its path? `dr store check {store}` tries it.",
+    )
+
+
+def redirected(store: str, endpoint: str, key: str) -> DrError:
+    return refusal(store, endpoint, key, status=301, code="", message="it redirects without end")
 
 
 def unreachable(store: str, endpoint: str, why: str) -> StoreUnavailable:

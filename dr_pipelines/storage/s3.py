@@ -32,7 +32,7 @@ from dr_pipelines.errors import (
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
-from dr_pipelines.storage.refusals import refusal, unreachable
+from dr_pipelines.storage.refusals import no_such_service, redirected, refusal, unreachable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -158,10 +158,14 @@ class S3Store:
             if _status(error.__cause__) == 416:  # nothing is left from there: an empty stream, as in a file
                 return iter(())
             raise
+        if wanted and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
+            raise self._no_s3()
         return self._pieces(key, answer)
 
     def stat(self, key: str) -> ObjectInfo:
         head = self._head(key)
+        if not {"ContentLength", "LastModified"} <= set(head):
+            raise self._no_s3()
         return ObjectInfo(key, head["ContentLength"], head["LastModified"], head.get("ObjectLockRetainUntilDate"))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -170,6 +174,8 @@ class S3Store:
                 Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": self._page_size}
             )
             for page in pages:
+                if "IsTruncated" not in page:  # a web page is no listing, and no proof of an empty one
+                    raise self._no_s3()
                 for entry in page.get("Contents", []):
                     yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"])
 
@@ -316,12 +322,17 @@ class S3Store:
             yield
         except ClientError as error:
             raise self._refusal(error, key) from error
+        except RecursionError as error:  # boto3 asks a redirect's target for the bucket's region, again and again
+            raise redirected(self.name, self._endpoint, key) from error
         except ParamValidationError as error:
             raise StoreError(f"{self.name}: {error}", hint="mend the store in the plan.") from error
         except (BotoCoreError, *_BROKEN) as error:
             if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:
                 raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
             raise unreachable(self.name, self._endpoint, str(error)) from error
+
+    def _no_s3(self) -> StoreError:
+        return no_such_service(self.name, self._endpoint, "S3")
 
     @property
     def _endpoint(self) -> str:
@@ -370,9 +381,10 @@ def _is_locked(info: ObjectInfo, until: datetime) -> bool:
 
 def _is_held(head: Any) -> bool:
     """By the clock of the service, which is the one that counts."""
-    until = head.get("ObjectLockRetainUntilDate")
-    now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
-    return head.get("ObjectLockLegalHoldStatus") == "ON" or (until is not None and until > now)
+    until, date = head.get("ObjectLockRetainUntilDate"), head["ResponseMetadata"]["HTTPHeaders"].get("date")
+    if head.get("ObjectLockLegalHoldStatus") == "ON":
+        return True
+    return until is not None and (date is None or until > parsedate_to_datetime(date))
 
 
 def _whole_second(until: datetime) -> datetime:

@@ -118,23 +118,23 @@ class Retrying:
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         self._again(lambda: self._store.extend_lock(key, retain_until))
 
-    def _resumed(self, pieces: Iterator[bytes], key: str, offset: int, length: int | None) -> Iterator[bytes]:
-        position, failures = offset, 0
-        end = None if length is None else offset + length
-        while True:
+    def _resumed(self, first: Iterator[bytes], key: str, offset: int, length: int | None) -> Iterator[bytes]:
+        pieces: Iterator[bytes] | None = first
+        position, end = offset, None if length is None else offset + length
+
+        def following() -> bytes | None:
+            nonlocal pieces
+            if pieces is None:
+                pieces = self._store.open(key, offset=position, length=None if end is None else end - position)
             try:
-                for piece in pieces:
-                    position += len(piece)
-                    failures = 0
-                    yield piece
-                return
-            except DrError as error:
-                failures += 1
-                if not error.transient or failures >= self._attempts:
-                    raise
-                rest = None if end is None else end - position
-                start = position
-                pieces = self._again(lambda: self._store.open(key, offset=start, length=rest))  # noqa: B023
+                return next(pieces, None)
+            except DrError:
+                pieces = None  # a stream that broke has ended: the next attempt opens another
+                raise
+
+        while (piece := self._again(following)) is not None:
+            position += len(piece)
+            yield piece
 
     def _sleep(self, seconds: float) -> None:
         self._clock.wait(seconds)

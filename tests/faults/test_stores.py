@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from dr_pipelines.clock import SystemClock
+from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import AccessDenied, IntegrityError, StoreError, StoreUnavailable
 from dr_pipelines.repository.fetch import fetch_verified
@@ -23,6 +24,7 @@ from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.storage.azure import AzureStore, make_container_client
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
+from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.s3 import S3Store, make_client
 from dr_pipelines.storage.wrappers import Retrying
 from tests.support.faulty_server import cutting_once, replying, response, serving
@@ -77,6 +79,78 @@ def test_a_busy_store_is_transient(opened: Callable[[str], ObjectStore], status:
     with serving(replying(response(status))) as endpoint, pytest.raises(StoreUnavailable) as caught:
         opened(endpoint).stat("a")
     _assert_names(caught.value, endpoint)
+
+
+_VERBS: list[Callable[[ObjectStore], object]] = [
+    lambda store: store.stat("a"),
+    lambda store: read_all(store, "a"),
+    lambda store: [*store.list("a")],
+    lambda store: store.put("a", Body.of(b"x")),
+    lambda store: store.delete("a"),
+]
+_PAGE = b"<html><body>It works!</body></html>"
+
+
+@both
+@pytest.mark.parametrize("verb", [_VERBS[0], _VERBS[2], _VERBS[3]], ids=["stat", "list", "put"])
+def test_a_web_page_is_neither_an_object_nor_an_empty_listing(
+    opened: Callable[[str], ObjectStore], verb: Callable[[ObjectStore], object]
+) -> None:
+    with serving(replying(response("200 OK", _PAGE))) as endpoint, pytest.raises(StoreError) as caught:
+        verb(opened(endpoint))
+    assert not caught.value.transient
+    _assert_names(caught.value, endpoint)
+
+
+@both
+@pytest.mark.parametrize("verb", _VERBS, ids=["stat", "open", "list", "put", "delete"])
+def test_a_page_that_is_not_found_is_no_absent_object(
+    opened: Callable[[str], ObjectStore], verb: Callable[[ObjectStore], object]
+) -> None:
+    with serving(replying(response("404 Not Found", _PAGE))) as endpoint, pytest.raises(StoreError) as caught:
+        verb(opened(endpoint))
+    assert type(caught.value) is StoreError
+    assert "mend its name in the plan" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("verb", _VERBS, ids=["stat", "open", "list", "put", "delete"])
+def test_a_redirect_of_s3_says_to_mend_the_address(verb: Callable[[ObjectStore], object]) -> None:
+    elsewhere = response("301 Moved Permanently", Location="https://elsewhere.invalid/")
+    with serving(replying(elsewhere)) as endpoint, pytest.raises(StoreError, match="elsewhere") as caught:
+        verb(_s3(endpoint))
+    assert "https for http" in (caught.value.hint or "")
+
+
+@both
+def test_a_store_that_takes_no_whole_pack_says_which_limit_to_raise(opened: Callable[[str], ObjectStore]) -> None:
+    with serving(replying(response("413 Too Large"))) as endpoint, pytest.raises(StoreError) as caught:
+        opened(endpoint).put("a", Body.of(b"x"), if_absent=False)
+    assert "72 MiB" in (caught.value.hint or "")
+
+
+def test_a_range_that_is_not_the_one_asked_for_is_no_data() -> None:
+    whole = response("200 OK", _DATA)
+    with serving(replying(whole)) as endpoint, pytest.raises(StoreError, match="does not answer as S3"):
+        [*_s3(endpoint).open("a", offset=100)]
+
+
+def test_a_put_that_azure_does_not_confirm_is_read_back() -> None:
+    held = {"Last_Modified": "Wed, 25 Nov 2026 10:00:00 GMT", "ETag": '"1"', "x_ms_blob_type": "BlockBlob"}
+    taken, head = response("201 Created", **held), response("200 OK", size=5, **held)
+    other = response("206 Partial Content", b"other", Content_Range="bytes 0-4/5", **held)
+    answers = replying(taken, head, other, response("202 Accepted"))
+    with serving(answers) as endpoint, pytest.raises(IntegrityError, match="removed"):
+        _azure(endpoint).put("a", Body.of(b"right"))
+
+
+def test_a_stream_that_is_cut_again_and_again_is_given_up_after_growing_waits() -> None:
+    inner, clock = MemoryStore(), FixedClock(datetime(2026, 1, 1, tzinfo=UTC))
+    inner.put("a", Body.of(_DATA))
+    cut = FaultyStore(inner, cut_after=0)
+    with pytest.raises(StoreUnavailable):
+        read_all(Retrying(cut, clock, attempts=5), "a")
+    assert cut.calls == 5
+    assert clock.monotonic() > 0
 
 
 @both
@@ -193,15 +267,6 @@ def _missing(request: pytest.FixtureRequest, kind: str) -> ObjectStore:
         client = moto_client(f"http://127.0.0.1:{request.getfixturevalue('moto_port')}")
         return S3Store(client, "no-such-bucket", "tier", profile="aws")
     return S3Store(rclone_client(request.getfixturevalue("shared_s3")), "no-such-bucket", "tier")
-
-
-_VERBS: list[Callable[[ObjectStore], object]] = [
-    lambda store: store.stat("a"),
-    lambda store: read_all(store, "a"),
-    lambda store: [*store.list("a")],
-    lambda store: store.put("a", Body.of(b"x")),
-    lambda store: store.delete("a"),
-]
 
 
 @pytest.mark.parametrize("kind", ["rclone", "moto", "azurite"])

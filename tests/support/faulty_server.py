@@ -64,10 +64,11 @@ def replying(*answers: bytes) -> Callable[[socket.socket], None]:
     return reply
 
 
-def response(status: str, body: bytes = b"", *, size: int | None = None) -> bytes:
-    """`size` is what the header says, where that is not the truth."""
+def response(status: str, body: bytes = b"", *, size: int | None = None, **headers: str) -> bytes:
+    """`size` is what the header says, where that is not the truth; `_` in the names of `headers` is a dash."""
     length = len(body) if size is None else size
-    head = f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    more = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{more}\r\n"
     return head.encode() + body
 
 

@@ -87,7 +87,8 @@ class FaultyStore:
             if self.flip_at is not None and position <= self.flip_at < position + len(out):
                 out[self.flip_at - position] ^= 1
             if self.cut_after is not None and sent + len(out) > self.cut_after:
-                yield bytes(out[: self.cut_after - sent])
+                if self.cut_after > sent:
+                    yield bytes(out[: self.cut_after - sent])
                 raise StoreUnavailable(f"{self.name} cut the stream after {self.cut_after} bytes, as told")
             position += len(out)
             sent += len(out)
