@@ -75,20 +75,31 @@ def key_new(
         out.print(text, end="", soft_wrap=True)
         return
     try:
-        descriptor = os.open(out_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        _write_once(out_file, text)
     except FileExistsError:
         raise UsageError(
             f"{out_file} is there already", hint="a key is never overwritten: name another file."
         ) from None
     except OSError as error:
         raise UsageError(f"cannot write {out_file}: {error.strerror}", hint="name another file with --out.") from None
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
     if as_json:
         print_json({"recipient": str(identity.recipient), "identity_file": str(out_file)})
     else:
         out.print(f"recipient: {identity.recipient}", soft_wrap=True)
         out.print(f"identity:  {out_file} (keep it where restores happen, and a copy in a safe)", soft_wrap=True)
+
+
+def _write_once(path: Path, text: str) -> None:
+    """On disk when it returns: what is encrypted to a key that is lost is lost. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()
+        raise
 
 
 @repository_app.command("init")

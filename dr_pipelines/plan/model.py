@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, f
 
 from dr_pipelines.errors import SecretMissing
 from dr_pipelines.plan.addresses import Address, Bucket, Prefix, same_address
-from dr_pipelines.plan.references import Secret, is_reference
+from dr_pipelines.plan.references import SECRET_PATTERN, Secret, is_reference
 from dr_pipelines.plan.values import (
     SLOT_PATTERN,
     Days,
@@ -362,6 +362,8 @@ def _or_reference(node: Any) -> Any:
     if isinstance(node, list):
         return [_or_reference(inner) for inner in node]
     if not isinstance(node, dict):
+        return node
+    if node.get("pattern") == SECRET_PATTERN:
         return node
     if {"enum", "pattern"} & set(node) or node.get("type") in ("integer", "boolean"):
         return {"anyOf": [node, {"type": "string", "pattern": r"\$\{(ENV|FILE):.+\}"}]}

@@ -19,6 +19,8 @@ from dr_pipelines.errors import SecretMissing
 
 _ENV = re.compile(r"\$\{ENV:([^}:]*)(?::-([^}]*))?\}")
 _FILE = re.compile(r"\$\{FILE:([^}]*)\}")
+SECRET_PATTERN = r"^\$\{(ENV|FILE):.+\}$"
+"""For the JSON Schema."""
 _WHOLE = re.compile(r"\A(\$\{ENV:[^}]+\}|\$\{FILE:([^{}$]|\$\{ENV:[^}]+\})+\})\Z")
 
 
@@ -109,7 +111,7 @@ class Secret:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"type": "string", "pattern": r"^\$\{(ENV|FILE):.+\}$", "description": "a reference to a secret"}
+        return {"type": "string", "pattern": SECRET_PATTERN, "description": "a reference to a secret"}
 
     @classmethod
     def _validate(cls, value: object, info: ValidationInfo) -> Secret:

@@ -139,7 +139,10 @@ def _no_overwrite(store: ObjectStore) -> str:
     except ObjectExists:
         _require(read_all(store, "taken") == b"first", "an object was replaced by a put that was refused")
         return "other content under a key that is taken is refused, the same is well"
-    raise CheckFailed("an object was replaced")
+    raise CheckFailed(
+        "an object was replaced by other content",
+        hint="with `profile: generic` a key is looked at before a put; `profile: aws` trusts the service to refuse.",
+    )
 
 
 def _refuses_damage(store: ObjectStore) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from dr_pipelines.checks import Verdict
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import StoreError, StoreUnavailable
 from dr_pipelines.storage.azure import AzureStore
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.check import check_store
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.s3 import S3Store
@@ -31,6 +36,29 @@ class TestLocalStore(ObjectStoreContract):
     def store(self, tmp_path: Path) -> ObjectStore:
         return LocalStore(tmp_path / "store")
 
+    def test_file_and_folder_are_on_disk_when_a_put_returns(self, store: ObjectStore) -> None:
+        put = ["fsync", "link", "unlink", "fsync"]
+        assert _done(lambda: store.put("new/a", Body.of(b"x"))) == ["mkdir", "fsync", *put]
+        assert _done(lambda: store.put("new/b", Body.of(b"x"))) == put
+        assert _done(lambda: store.delete("new/b")) == ["unlink", "fsync"]
+
+
+def _done(work: Callable[[], object]) -> list[str]:
+    """The calls that change a directory, or force something to disk, in the order in which they were made."""
+    seen: list[str] = []
+
+    def look(_frame: FrameType, event: str, function: object) -> None:
+        name = getattr(function, "__name__", "")
+        if event == "c_call" and name in ("mkdir", "fsync", "link", "unlink", "replace"):
+            seen.append(name)
+
+    sys.setprofile(look)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return seen
+
 
 class TestS3StoreSupabase(ObjectStoreContract):
     @pytest.fixture
@@ -48,6 +76,14 @@ class TestS3StoreAws(ObjectStoreContract):
     def test_a_lock_is_not_claimed_for_a_bucket_without_one(self, store: ObjectStore) -> None:
         assert not store.capabilities.object_lock
         assert not store.capabilities.versioning
+
+
+def test_a_service_that_ignores_conditions_is_found_under_the_profile_that_trusts_it(shared_s3: EmbeddedS3) -> None:
+    client, bucket = rclone_bucket(shared_s3)
+    results = {result.name: result for result in check_store(S3Store(client, bucket, profile="aws", part_size=PART))}
+    replaced = results["content_is_not_replaced"]
+    assert replaced.verdict is Verdict.FAIL
+    assert "profile: generic" in replaced.details["hint"]
 
 
 class TestAzureStore(ObjectStoreContract):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tracemalloc
+from collections.abc import Iterator
 
 import pytest
 
@@ -56,6 +57,28 @@ def test_a_cut_upload_leaves_no_orphan(server: str, request: pytest.FixtureReque
         Retrying(through(endpoint), SystemClock(), longest_wait=0.01).put("parts", body)
     assert "Uploads" not in admin.list_multipart_uploads(Bucket=bucket)
     assert hashlib.sha256(admin.get_object(Bucket=bucket, Key="parts")["Body"].read()).hexdigest() == body.sha256
+
+
+class _Interrupted(list[bytes]):
+    """A body's chunks that are interrupted when the second part is taken from them."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.taken += 1
+        if self.taken == 2:
+            raise KeyboardInterrupt
+        return super().__iter__()
+
+
+def test_an_interrupted_upload_leaves_no_orphan(shared_s3: EmbeddedS3) -> None:
+    (client, bucket), whole = rclone_bucket(shared_s3), _body(3 * PART)
+    chunks = _Interrupted(bytes(chunk) for chunk in whole.chunks)
+    with pytest.raises(KeyboardInterrupt):
+        S3Store(client, bucket, part_size=PART).put("parts", Body(chunks, sha256=whole.sha256, size=whole.size))
+    assert chunks.taken == 2, "nothing was interrupted: the test tries nothing"
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
 
 
 def test_the_blocks_of_a_cut_upload_are_no_object(azurite_port: int) -> None:
