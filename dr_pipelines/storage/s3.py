@@ -10,8 +10,7 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +32,7 @@ from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
 from dr_pipelines.storage.refusals import no_such_service, redirected, refusal, unreachable
+from dr_pipelines.storage.s3_locks import is_held, is_locked, whole_second
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -140,7 +140,7 @@ class S3Store:
             raise
 
     def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        until = None if retain_until is None else _whole_second(retain_until)
+        until = None if retain_until is None else whole_second(retain_until)
         if until is not None:
             self._require_lock()
         info = self._put(checked(key), body, if_absent=if_absent, until=until)
@@ -181,7 +181,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         try:
-            if self._aws and _is_held(self._head(key)):  # with versions, S3 would hide even what is locked
+            if self._aws and is_held(self._head(key)):  # with versions, S3 would hide even what is locked
                 raise ObjectLocked(f"{self.name}: {key} is locked", hint="wait until its retention ends.")
             with self._told(key):
                 self._client.delete_object(Bucket=self._bucket, Key=checked(key))
@@ -193,7 +193,7 @@ class S3Store:
         held = self.stat(key).retain_until
         if held is not None and held > retain_until:  # some services shorten what they should not
             raise ObjectLocked(f"{self.name}: {key} is locked until {held:%Y-%m-%d %H:%M} UTC: no lock is shortened")
-        self._retain(key, _whole_second(retain_until))
+        self._retain(key, whole_second(retain_until))
 
     def _require_lock(self) -> None:
         try:
@@ -210,29 +210,29 @@ class S3Store:
         if if_absent and not self._aws and (there := self._there(key, body)):
             return there
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent and self._aws else {}
-        checked_there = False
         try:
             with self._told(key):
                 if body.size > self._part_size:
-                    self._send_parts(key, body, condition)
+                    sent = self._send_parts(key, body, condition)
                 else:
-                    checked_there = self._send(key, body, condition, until)
+                    sent = self._send(key, body, condition, until)
         except ObjectExists:
             if there := self._there(key, body):
                 return there
             raise
-        if not checked_there:
-            self._confirm(key, body)
+        # Some take the header and do not look: the digest counts as compared only when the service says so.
+        if sent.get("ChecksumSHA256") != _in_base64(body.sha256):
+            self._confirm(key, body, sent.get("ETag"))
         return self.stat(key)
 
     def _locked(self, info: ObjectInfo, until: datetime) -> ObjectInfo:
         """The object once it is locked so long. Parts are locked here, after they were found to be right, and so is
         what was there before."""
-        if _is_locked(info, until):
+        if is_locked(info, until):
             return info
         self._retain(info.key, until)
         info = self.stat(info.key)
-        if not _is_locked(info, until):
+        if not is_locked(info, until):
             raise StoreError(
                 f"{self.name} took {info.key} without the lock it was put with",
                 hint="give this key the rights s3:PutObjectRetention and s3:GetObjectRetention.",
@@ -245,19 +245,17 @@ class S3Store:
                 Bucket=self._bucket, Key=checked(key), Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until}
             )
 
-    def _send(self, key: str, body: Body, condition: dict[str, Any], until: datetime | None) -> bool:
-        """True when the service says that it compared the SHA-256: some take the header and do not look."""
-        sha256 = b64encode(bytes.fromhex(body.sha256)).decode()
+    def _send(self, key: str, body: Body, condition: dict[str, Any], until: datetime | None) -> Any:
         extra: dict[str, Any] = {"ContentMD5": _md5(body), **condition}
         if self._aws:
-            extra["ChecksumSHA256"] = sha256
+            extra["ChecksumSHA256"] = _in_base64(body.sha256)
         if until is not None:
             extra |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
         reader: Any = BodyReader(body)
-        sent = self._client.put_object(Bucket=self._bucket, Key=key, Body=reader, ContentLength=body.size, **extra)
-        return sent.get("ChecksumSHA256") == sha256
+        return self._client.put_object(Bucket=self._bucket, Key=key, Body=reader, ContentLength=body.size, **extra)
 
-    def _send_parts(self, key: str, body: Body, condition: dict[str, Any]) -> None:
+    def _send_parts(self, key: str, body: Body, condition: dict[str, Any]) -> dict[str, Any]:
+        """Says nothing of what was stored: some give the whole another ETag at once than later."""
         upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
         try:
             starts = enumerate(range(0, body.size, self._part_size), 1)
@@ -265,6 +263,7 @@ class S3Store:
             self._client.complete_multipart_upload(
                 Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
+            return {}
         except BaseException:
             with suppress(ClientError, BotoCoreError, *_BROKEN):  # the first trouble is the one to tell
                 self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
@@ -285,10 +284,12 @@ class S3Store:
             return info
         raise ObjectExists(f"{self.name}: {key} is there with other content")
 
-    def _confirm(self, key: str, body: Body) -> None:
+    def _confirm(self, key: str, body: Body, etag: str | None) -> None:
         found = sha256_of(self.open(key))
         if found == body.sha256:
             return
+        if etag is not None and self._head(key).get("ETag") != etag:  # not ours to remove
+            raise ObjectExists(f"{self.name}: {key} holds what another writer put there at the same time")
         try:
             self.delete(key)
             end = "it was removed"
@@ -375,21 +376,8 @@ def _may_be_asked(question: Callable[[], bool]) -> bool:
         return False
 
 
-def _is_locked(info: ObjectInfo, until: datetime) -> bool:
-    return info.retain_until is not None and info.retain_until >= until
-
-
-def _is_held(head: Any) -> bool:
-    """By the clock of the service, which is the one that counts."""
-    until, date = head.get("ObjectLockRetainUntilDate"), head["ResponseMetadata"]["HTTPHeaders"].get("date")
-    if head.get("ObjectLockLegalHoldStatus") == "ON":
-        return True
-    return until is not None and (date is None or until > parsedate_to_datetime(date))
-
-
-def _whole_second(until: datetime) -> datetime:
-    """S3 keeps whole seconds; a lock is never shorter than asked for."""
-    return (until + timedelta(seconds=1, microseconds=-1)).astimezone(UTC).replace(microsecond=0)
+def _in_base64(sha256: str) -> str:
+    return b64encode(bytes.fromhex(sha256)).decode()
 
 
 def _md5(body: Body) -> str:

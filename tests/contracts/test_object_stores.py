@@ -11,7 +11,9 @@ import pytest
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.embedded.stores import EmbeddedS3
-from dr_pipelines.errors import StoreError, StoreUnavailable
+from dr_pipelines.errors import ObjectExists, StoreError, StoreUnavailable
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.azure import AzureStore
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.check import check_store
@@ -19,7 +21,7 @@ from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.s3 import S3Store
 from tests.contracts.object_store import ObjectStoreContract
-from tests.support.stores import MIB, PART, azurite_container, moto_bucket, rclone_bucket
+from tests.support.stores import MIB, PART, azurite_container, moto_bucket, rclone_bucket, rclone_client
 
 _PAGE = 3
 """Objects that a listing brings in one answer: small, so that most listings here have many."""
@@ -76,6 +78,24 @@ class TestS3StoreAws(ObjectStoreContract):
     def test_a_lock_is_not_claimed_for_a_bucket_without_one(self, store: ObjectStore) -> None:
         assert not store.capabilities.object_lock
         assert not store.capabilities.versioning
+
+
+def test_two_writers_of_one_key_do_not_remove_each_other_s_object(shared_s3: EmbeddedS3) -> None:
+    (client, bucket), other = rclone_bucket(shared_s3), rclone_client(shared_s3)
+    theirs = b'{"format": 1, "id": "theirs"}'
+
+    def put_theirs(**_: object) -> None:
+        other.put_object(Bucket=bucket, Key="repository.json", Body=theirs)
+
+    client.meta.events.register("after-call.s3.PutObject", put_theirs)
+    store = S3Store(client, bucket, profile="supabase")
+    with pytest.raises(ObjectExists, match="another writer"):
+        store.put("repository.json", Body.of(b"ours"))
+    assert read_all(store, "repository.json") == theirs
+    store.delete("repository.json")
+    repository = Repository(store, Codec(), "primary")
+    repository.initialise()
+    assert repository.check_format() == "theirs"
 
 
 def test_a_service_that_ignores_conditions_is_found_under_the_profile_that_trusts_it(shared_s3: EmbeddedS3) -> None:
