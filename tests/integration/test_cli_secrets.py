@@ -27,8 +27,8 @@ from dr_pipelines.repository.encryption import generate_identity
 
 DR = Path(sys.executable).with_name("dr")
 CLOCK = SystemClock()
-TAKING = ("DR_RECIPIENT", "DR_PASSWORD", "DR_S3_SECRET")
-READING = ("DR_IDENTITY", "DR_S3_SECRET")
+TAKING = ("DR_RECIPIENT", "DR_PASSWORD", "DR_S3_ID", "DR_S3_SECRET")
+READING = ("DR_IDENTITY", "DR_S3_ID", "DR_S3_SECRET")
 
 
 class Watch:
@@ -111,9 +111,11 @@ def site() -> Iterator[Site]:
         "DR_RECIPIENT": str(identity.recipient),
         "DR_IDENTITY": identity.reveal(),
         "DR_PASSWORD": f"pw{secrets.token_hex(16)}",
+        "DR_S3_ID": f"id{secrets.token_hex(16)}",
         "DR_S3_SECRET": f"sk{secrets.token_hex(16)}",
     }
-    store = EmbeddedS3(base / "s3", access=S3Access(f"http://127.0.0.1:{free_port()}", "tester", given["DR_S3_SECRET"]))
+    access = S3Access(f"http://127.0.0.1:{free_port()}", given["DR_S3_ID"], given["DR_S3_SECRET"])
+    store = EmbeddedS3(base / "s3", access=access)
     store.create_bucket("bucket")
     try:
         store.start()
@@ -156,7 +158,7 @@ def _plan(server: EmbeddedPostgres, store: EmbeddedS3) -> dict[str, object]:
         "type": "s3",
         "endpoint": store.access.endpoint,
         "bucket": "bucket",
-        "access_key_id": "${ENV:DR_S3_ID:-tester}",
+        "access_key_id": "${ENV:DR_S3_ID}",
         "secret_access_key": "${ENV:DR_S3_SECRET}",
     }
     return {
@@ -193,7 +195,7 @@ def test_recovery_needs_the_tier_the_plan_and_the_identity_alone(site: Site) -> 
 
 
 def test_without_its_key_each_side_says_what_is_missing(site: Site) -> None:
-    assert "DR_RECIPIENT" in site.dr(site.env("DR_PASSWORD", "DR_S3_SECRET"), "backup", "shop", code=3)
+    assert "DR_RECIPIENT" in site.dr(site.env("DR_PASSWORD", "DR_S3_ID", "DR_S3_SECRET"), "backup", "shop", code=3)
     told = site.dr(site.env(*TAKING), "restore", "shop", "--to", str(site.folder / "keyless"), code=13)
     assert "encryption.identity" in told
     assert not (site.folder / "keyless").exists()
