@@ -127,6 +127,12 @@ class BackupFailed(ServerError):
     exit_code = 21
 
 
+class BackupInterrupted(BackupFailed):
+    """The server went away during a base backup. Trying again can help."""
+
+    transient = True
+
+
 class ChainBroken(BackupFailed):
     """An incremental cannot be taken on top of the newest backup. A full can."""
 

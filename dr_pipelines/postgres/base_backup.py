@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import psycopg
 from psycopg import pq
 
-from dr_pipelines.errors import BackupFailed, ChainBroken, ServerMisconfigured, ServerUnavailable
+from dr_pipelines.errors import BackupFailed, BackupInterrupted, ChainBroken, ServerMisconfigured, ServerUnavailable
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.server import ServerConnection
 
@@ -21,6 +22,9 @@ _UPLOAD_PIECE = 1024 * 1024
 _SILENCE = 1800.0
 """Seconds without a byte after which a server is given up: a checkpoint or the summarizer may take its time."""
 _COPY = (pq.ExecStatus.COPY_OUT,)
+# By code, as servers speak many languages.
+_DAMAGED = "XX001"
+_GOES_AWAY = "57P"
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,12 @@ def stream_base_backup(
     sink: Sink,
     *,
     parent_manifest: bytes | None = None,
-    begins: Callable[[int], None] = lambda size: None,
+    begins: Callable[[Position, int], None] = lambda start, size: None,
     progress: Callable[[int], None] | None = None,
 ) -> StreamedBackup:
-    """Take one base backup. `begins` is called with the bytes that a full has by the server's estimate, `progress` with
-    the bytes of each piece. Raises `ServerUnavailable`, `ServerMisconfigured`, `ChainBroken` (an incremental cannot be
-    taken, a full can) or `BackupFailed`."""
+    """Take one base backup. `begins` is called with the start and the bytes that a full has by the server's estimate,
+    `progress` with the bytes of each piece. Raises `ServerUnavailable`, `ServerMisconfigured`, `ChainBroken` (an
+    incremental cannot be taken, a full can), `BackupInterrupted` or `BackupFailed`."""
     session = _Session(connection)
     try:
         if parent_manifest is not None:
@@ -78,12 +82,15 @@ def stream_base_backup(
         start = _position(session.result("start"))
         listed = session.result("tablespaces")
         spaces = _tablespaces(listed)
-        begins(_estimate(listed))
+        begins(start, _estimate(listed))
         session.result("stream", _COPY)
+        session.chain_is_accepted()
         manifest = _copy(session, sink, progress)
         stop = _position(session.result("end"))
         session.finish()
         return StreamedBackup(start, stop, spaces, manifest)
+    except psycopg.Error as error:
+        raise session.broke(error) from error
     finally:
         session.close()
 
@@ -118,6 +125,7 @@ class _Session:
     def __init__(self, connection: ServerConnection) -> None:
         self._where = str(connection)
         self._warnings: list[str] = []
+        self._asks_for_chain = False
         parameters = {**connection.parameters(), "replication": "true", "client_encoding": "UTF8"}
         conninfo = " ".join(f"{name}={_quoted(value)}" for name, value in parameters.items())
         self._pg = pq.PGconn.connect(conninfo.encode())
@@ -125,20 +133,33 @@ class _Session:
         if self._pg.status != pq.ConnStatus.OK:
             said = self._said(self._pg.error_message)
             self._pg.finish()
-            if "FATAL" in said:
-                raise ServerMisconfigured(
-                    f"{self._where} refused a replication connection: {said}",
-                    hint="pg_hba.conf needs a `replication` line for this host, the role REPLICATION, and a sender.",
-                )
-            raise ServerUnavailable(f"{self._where} does not answer: {said}", hint="is the server up?")
+            raise self._refusal(said, conninfo.encode())
+
+    def _refusal(self, said: str, conninfo: bytes) -> ServerMisconfigured | ServerUnavailable:
+        if "max_wal_senders" in said:  # a setting's name is the same in every language
+            return ServerUnavailable(
+                f"{self._where} has no free WAL sender: {said}",
+                hint="raise max_wal_senders and restart the server, or wait until another backup or standby has ended.",
+            )
+        if pq.PGconn.ping(conninfo) == pq.Ping.OK:
+            return ServerMisconfigured(
+                f"{self._where} refused a replication connection: {said}",
+                hint="pg_hba.conf needs a `replication` line for this host, and the role REPLICATION.",
+            )
+        return ServerUnavailable(f"{self._where} does not answer: {said}", hint="is the server up?")
 
     def upload_manifest(self, manifest: bytes) -> None:
+        self._asks_for_chain = True
         self.send("UPLOAD_MANIFEST")
         self.result("upload", (pq.ExecStatus.COPY_IN,))
         for start in range(0, len(manifest), _UPLOAD_PIECE):
             self._pg.put_copy_data(manifest[start : start + _UPLOAD_PIECE])
         self._pg.put_copy_end()
         self.finish()
+
+    def chain_is_accepted(self) -> None:
+        """What the server says from now on is not about the chain."""
+        self._asks_for_chain = False
 
     def send(self, command: str) -> None:
         self._pg.send_query(command.encode())
@@ -149,14 +170,14 @@ class _Session:
         if result is None:
             raise BackupFailed(f"{self._where} ended the backup before its {what}")
         if result.status not in wanted:
-            raise self._failure(self._said(result.error_message) or f"unexpected answer {result.status} to {what}")
+            raise self._failure(result, f"unexpected answer {result.status} to {what}")
         return result
 
     def finish(self) -> None:
         """Read to the end of a command. Raises its error."""
         while (result := self._next()) is not None:
             if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
-                raise self._failure(self._said(result.error_message))
+                raise self._failure(result, f"unexpected answer {result.status}")
 
     def copy_data(self) -> memoryview | None:
         """One message of the COPY, or None at its end."""
@@ -179,26 +200,35 @@ class _Session:
         return self._pg.get_result()
 
     def _read(self, *, wait: bool = True) -> None:
-        try:
-            if wait and not select.select([self._pg.socket], [], [], _SILENCE)[0]:
-                raise TimeoutError(f"nothing came for {_SILENCE / 60:.0f} minutes")
-            self._pg.consume_input()
-        except Exception as error:
-            raise BackupFailed(
-                f"the connection to {self._where} broke during the backup: {error}",
-                hint="the repository is as before; run the backup again when the server is up.",
-            ) from error
+        if wait and not select.select([self._pg.socket], [], [], _SILENCE)[0]:
+            raise self.broke(TimeoutError(f"nothing came for {_SILENCE / 60:.0f} minutes"))
+        self._pg.consume_input()
+
+    def broke(self, error: Exception) -> BackupInterrupted:
+        return BackupInterrupted(
+            f"the connection to {self._where} broke during the backup: {self._said(str(error).encode())}",
+            hint="the repository is as before; run the backup again when the server is up.",
+        )
 
     def _notice(self, notice: pq.abc.PGresult) -> None:
         self._warnings.append(self._said(notice.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""))
 
-    def _failure(self, said: str) -> BackupFailed:
-        if "summar" in said and "WAL" in said:
-            return ChainBroken(f"{self._where}: {said}")
-        if "manifest" in said and "checksum verification" not in said:
-            return ChainBroken(f"{self._where}: {said}")
-        if "checksum verification" in said:
-            pages = "\n".join(text for text in self._warnings if "checksum" in text)
+    def _failure(self, result: pq.abc.PGresult, otherwise: str) -> BackupFailed:
+        code, said, detail = (
+            self._said(result.error_field(field) or b"")
+            for field in (
+                pq.DiagnosticField.SQLSTATE,
+                pq.DiagnosticField.MESSAGE_PRIMARY,
+                pq.DiagnosticField.MESSAGE_DETAIL,
+            )
+        )
+        said = (f"{said} ({detail.rstrip('.')})" if detail else said) or self._said(result.error_message) or otherwise
+        if code.startswith(_GOES_AWAY) or self._pg.status != pq.ConnStatus.OK:
+            return self.broke(RuntimeError(said))
+        if self._asks_for_chain:  # if it is for another reason, the full that is tried next fails by it too
+            return ChainBroken(f"the server refuses it: {said}")
+        if code == _DAMAGED:
+            pages = "\n".join(self._warnings)
             return BackupFailed(
                 f"{self._where} found damaged pages while it was backed up: {said}\n{pages}".rstrip(),
                 hint="the data files are corrupt: see the server's log, run pg_amcheck, and restore what is damaged.",

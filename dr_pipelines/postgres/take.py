@@ -16,13 +16,20 @@ from pathlib import Path
 
 from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import BackupFailed, ChainBroken, DrError, RepositoryError
+from dr_pipelines.errors import BackupFailed, BackupInterrupted, ChainBroken, DrError, RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import backup_manifest
-from dr_pipelines.postgres.base_backup import StreamedBackup, stream_base_backup
+from dr_pipelines.postgres.base_backup import Position, StreamedBackup, stream_base_backup
 from dr_pipelines.postgres.server import Server, ServerFacts
 from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, Zeros, renamed
-from dr_pipelines.postgres.trust import FIRST_WITH_INCREMENTALS, reason_for_doubt, reason_for_full
+from dr_pipelines.postgres.trust import (
+    FIRST_WITH_INCREMENTALS,
+    parent_of,
+    reason_for_base,
+    reason_for_doubt,
+    reason_for_full,
+    reason_of_timeline,
+)
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.layout import BackupKind
@@ -75,10 +82,10 @@ def take_backup(
     """
     repository.check_format()
     facts = server.check_ready_for_backup()
-    if kind is BackupKind.INCREMENTAL and facts.version_num < FIRST_WITH_INCREMENTALS:
-        return seal_wal(server, repository, name, clock=clock)
     memory = _Memory(state_dir / name / "backup_manifests")
     wish = _wish(repository, name, kind, facts, memory)
+    if wish is None:
+        return seal_wal(server, repository, name, clock=clock, progress=progress)
     take = _Taking(server, repository, name, facts, memory, clock, progress)
     try:
         return take.run(wish)
@@ -87,31 +94,37 @@ def take_backup(
         return take.run(_Wish(kind, None, None, error.message))
 
 
-def seal_wal(server: Server, repository: Repository, name: str, *, clock: Clock) -> SealedWal:
-    """Close the open segment and wait until the repository holds it.
+def seal_wal(server: Server, repository: Repository, name: str, *, clock: Clock, progress: Progress) -> SealedWal:
+    """Close the open segment and wait until the repository holds it. A standby cannot close one: there it is what was
+    replayed until now, and the open segment's head counts.
 
     Raises `BackupFailed` when it does not come within two minutes.
     """
-    facts = server.facts()
-    end = server.switch_wal()
-    last = WalSegment.containing(Lsn(max(0, end.value - 1)), facts.timeline, facts.segment_size)
+    facts, timeline = server.facts(), server.current_timeline()
+    end = server.flush_lsn() if facts.in_recovery else server.switch_wal()
+    last = WalSegment.containing(Lsn(max(0, end.value - 1)), timeline, facts.segment_size)
     archive = repository.wal(name, facts.system_id)
+    wanted = end if facts.in_recovery else last.end
+    progress.phase(f"WAL of {name} up to {end} on its way to {repository.tier}")
     deadline = clock.monotonic() + _SEAL_PATIENCE
-    while not any(stored.segment >= last for stored in archive.segments(facts.timeline)):
+    while not any(there.timeline == timeline and there.end >= wanted for there in archive.ranges()):
         if clock.monotonic() > deadline:
             raise BackupFailed(
                 f"WAL segment {last} of {name} did not reach {repository.tier} within {_SEAL_PATIENCE:.0f} seconds",
                 hint=f"is `dr wal stream {name}` running? `dr status` shows it.",
             )
         clock.wait(0.5)
-    return SealedWal(name, facts.system_id, facts.timeline, end)
+    return SealedWal(name, facts.system_id, timeline, end)
 
 
-def _wish(repository: Repository, name: str, kind: BackupKind, facts: ServerFacts, memory: _Memory) -> _Wish:
+def _wish(repository: Repository, name: str, kind: BackupKind, facts: ServerFacts, memory: _Memory) -> _Wish | None:
+    """None: an hourly point below PostgreSQL 17, which WAL gives where there is a full that it can follow."""
     if kind is BackupKind.FULL:
         return _Wish(kind, None, None, None)
-    backups = repository.backups(name)
-    parent = backups[-1] if backups else None
+    parent = parent_of(repository.backups(name), facts)
+    if facts.version_num < FIRST_WITH_INCREMENTALS:
+        reason = reason_for_base(parent, facts)
+        return _Wish(kind, None, None, reason) if reason else None
     reason = reason_for_full(parent, facts)
     if parent is None or reason is not None:
         return _Wish(kind, None, None, reason)
@@ -183,13 +196,18 @@ class _Taking:
             sink = _Sink(archive)
             phase = f"{wish.kind} backup {writer.label}"
             self._progress.phase(f"checkpoint for {phase}")
+
+            def begins(start: Position, size: int) -> None:
+                _require_same_timeline(wish.parent, start)
+                # How much of it an incremental will be, nobody knows.
+                self._progress.phase(phase, None if wish.parent else size)
+
             streamed = stream_base_backup(
                 self._server.connection,
                 writer.label,
                 sink,
                 parent_manifest=wish.parent_manifest,
-                # How much of it an incremental will be, nobody knows.
-                begins=lambda size: self._progress.phase(phase, None if wish.parent else size),
+                begins=begins,
                 progress=self._progress.advance,
             )
             sink.finish()
@@ -216,7 +234,12 @@ class _Taking:
     ) -> dict[str, object]:
         facts = self._facts
         if streamed.start.timeline != streamed.stop.timeline:
-            raise BackupFailed("the server changed its timeline during the backup", hint="run the backup again.")
+            raise BackupInterrupted("the server changed its timeline during the backup", hint="run the backup again.")
+        if told.system_id not in (None, facts.system_id):
+            raise BackupInterrupted(
+                f"system {told.system_id} was backed up where {facts.system_id} had answered before",
+                hint="the address leads to two clusters; name one in the plan (databases).",
+            )
         return {
             "server": self._name,
             "label": writer.label,
@@ -242,6 +265,13 @@ class _Taking:
             "tablespaces": [Tablespace(oid=oid, location=where) for oid, where in streamed.tablespaces.items()],
             "encoding": self._repository.codec.encoding,
         }
+
+
+def _require_same_timeline(parent: BackupManifest | None, start: Position) -> None:
+    """The gate again, by what the backup itself begins with: a standby's control file may name the timeline before, and
+    a server may be promoted in between. Raises `ChainBroken`."""
+    if parent is not None and parent.timeline != start.timeline:
+        raise ChainBroken(reason_of_timeline(parent, start.timeline))
 
 
 class _Sink:

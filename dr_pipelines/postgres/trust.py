@@ -7,6 +7,9 @@ is proven.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres.server import ServerFacts
 from dr_pipelines.repository.manifest import BackupManifest
 
@@ -14,14 +17,32 @@ FIRST_WITH_INCREMENTALS = 17_00_00
 _FIRST_SOUND_MINOR = {17: 17_00_13, 18: 18_00_07}
 
 
-def reason_for_full(parent: BackupManifest | None, facts: ServerFacts) -> str | None:
-    """Why a full is taken where an incremental was asked for; None when the chain may be continued."""
+def parent_of(backups: Sequence[BackupManifest], facts: ServerFacts) -> BackupManifest | None:
+    """The newest backup of this server, of `backups` oldest first. Where there is none of its system, the newest of
+    another: a server that came back after a visit elsewhere goes on with its own."""
+    own = [backup for backup in backups if backup.system_id == facts.system_id]
+    return next(reversed(own or backups), None)
+
+
+def reason_for_base(parent: BackupManifest | None, facts: ServerFacts) -> str | None:
+    """Why nothing can build on `parent`, not even WAL; None when something can."""
     if parent is None:
         return "there is no backup to build on"
     if parent.system_id != facts.system_id:
         return f"the server is another one: system {facts.system_id}, the newest backup is of {parent.system_id}"
+    return None
+
+
+def reason_of_timeline(parent: BackupManifest, timeline: Timeline) -> str:
+    return f"the server is on timeline {timeline.id}, the newest backup on {parent.timeline.id}"
+
+
+def reason_for_full(parent: BackupManifest | None, facts: ServerFacts) -> str | None:
+    """Why a full is taken where an incremental was asked for; None when the chain may be continued."""
+    if parent is None or parent.system_id != facts.system_id:
+        return reason_for_base(parent, facts)
     if parent.timeline != facts.timeline:
-        return f"the server is on timeline {facts.timeline.id}, the newest backup on {parent.timeline.id}"
+        return reason_of_timeline(parent, facts.timeline)
     if parent.postgres_version_num != facts.version_num:
         return f"the server runs {facts.version}, the newest backup was taken on {parent.postgres_version}"
     if parent.data_checksums != facts.data_checksums:

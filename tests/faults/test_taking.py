@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.embedded.postgres import EmbeddedPostgres
-from dr_pipelines.errors import BackupFailed, DrError, ServerMisconfigured, ServerUnavailable
+from dr_pipelines.commands import Command, Runner
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
+from dr_pipelines.errors import BackupFailed, BackupInterrupted, DrError, ServerMisconfigured, ServerUnavailable
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.postgres.take import SealedWal, take_backup
 from dr_pipelines.postgres.verify import verify
@@ -64,7 +66,7 @@ def test_a_server_with_minimal_wal_is_refused(
 
 
 def test_who_may_not_back_up_is_told_why(postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path) -> None:
-    """A role without REPLICATION, a wrong password, no line in pg_hba.conf, no sender left, no server."""
+    """A role without REPLICATION, a wrong password, no line in pg_hba.conf, no server."""
     postgres18.psql("CREATE ROLE clerk LOGIN PASSWORD 'right'")
     here = postgres18.connection
     clerk = Server(replace(here, user="clerk"))
@@ -85,6 +87,18 @@ def test_who_may_not_back_up_is_told_why(postgres18: EmbeddedPostgres, repositor
     assert nothing_of_the_server(repository)
 
 
+def test_a_server_without_a_free_sender_is_asked_again_later(
+    make_postgres: MakePostgres, repository: Repository, tmp_path: Path
+) -> None:
+    server = make_postgres(18, max_wal_senders="1")
+    with psycopg.connect(f"{server.conninfo} replication=true"):
+        with pytest.raises(ServerUnavailable) as caught:
+            back_up(server.server, repository, tmp_path)
+        assert "no free WAL sender" in str(caught.value) and caught.value.transient
+    assert nothing_of_the_server(repository)
+    assert isinstance(back_up(server.server, repository, tmp_path), BackupManifest)
+
+
 def test_a_server_that_dies_during_a_backup_leaves_nothing(
     postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path
 ) -> None:
@@ -92,17 +106,20 @@ def test_a_server_that_dies_during_a_backup_leaves_nothing(
         def advance(self, count: int) -> None:
             postgres18.kill()
 
-    with pytest.raises(DrError) as caught:
+    with pytest.raises(BackupInterrupted) as caught:
         back_up(postgres18.server, repository, tmp_path, progress=KillsTheServer())
-    assert isinstance(caught.value, BackupFailed | ServerUnavailable)
-    assert caught.value.hint
+    assert caught.value.transient and caught.value.hint
     assert nothing_of_the_server(repository)
 
     postgres18.start()
     assert isinstance(back_up(postgres18.server, repository, tmp_path), BackupManifest)
 
 
-def test_a_damaged_page_fails_the_backup(postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [FULL, INCREMENTAL])
+def test_a_damaged_page_fails_the_backup(
+    postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path, kind: BackupKind
+) -> None:
+    before = [back_up(postgres18.server, repository, tmp_path)] if kind is INCREMENTAL else []
     postgres18.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 5000) g")
     path = postgres18.data_dir / postgres18.psql("SELECT pg_relation_filepath('orders')")
     postgres18.stop()
@@ -110,8 +127,9 @@ def test_a_damaged_page_fails_the_backup(postgres18: EmbeddedPostgres, repositor
     data[8192 + 4000] ^= 0xFF
     path.write_bytes(data)
     postgres18.start()
-    refused(lambda: back_up(postgres18.server, repository, tmp_path), BackupFailed, "damaged pages", "pg_amcheck")
-    assert nothing_of_the_server(repository)
+    words = "damaged pages", f"{path.relative_to(postgres18.data_dir)}", "block 1", "pg_amcheck"
+    refused(lambda: back_up(postgres18.server, repository, tmp_path, kind), BackupFailed, *words)
+    assert repository.backups("shop") == before
 
 
 def test_a_store_that_fails_at_any_call_leaves_whole_backups_only(
@@ -156,18 +174,24 @@ def test_a_chain_that_cannot_go_on_becomes_a_full_with_the_reason(
         assert taken.kind_reason is not None
         return taken.kind_reason
 
+    def set_summaries(to: str) -> None:
+        server.psql(f"ALTER SYSTEM SET summarize_wal = {to}")
+        server.psql("SELECT pg_reload_conf()")
+
     assert "no backup to build on" in reason()
 
-    server.stop()  # summaries are files; one that is gone is a gap
-    for summary in (server.data_dir / "pg_wal" / "summaries").iterdir():
-        summary.unlink()
-    server.start()
-    server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
-    server.psql("ALTER SYSTEM SET summarize_wal = off")
-    server.psql("SELECT pg_reload_conf()")
+    set_summaries("off")
     assert "summarize_wal is off" in reason()
-    server.psql("ALTER SYSTEM SET summarize_wal = on")
-    server.psql("SELECT pg_reload_conf()")
+    server.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) AS id")
+    for _ in range(3):  # what is removed before it was summarized is a gap
+        server.psql("SELECT pg_switch_wal()")
+        server.psql("CHECKPOINT")
+    set_summaries("on")
+    assert "WAL summaries are required on timeline 1" in reason()
+
+    (memory,) = (tmp_path / "shop" / "backup_manifests").glob(repository.backups("shop")[-1].label)
+    memory.write_bytes(memory.read_bytes()[:-200])  # the disk was full
+    assert "could not parse backup manifest" in reason()
 
     for memory in (tmp_path / "shop" / "backup_manifests").iterdir():
         memory.unlink()
@@ -177,10 +201,33 @@ def test_a_chain_that_cannot_go_on_becomes_a_full_with_the_reason(
     assert "no longer has the backup_manifest" in (taken.kind_reason or "")
 
     server.stop()
+    Runner().run(Command([str(bin_dir(18) / "pg_checksums"), "--disable", "-D", str(server.data_dir)], user=os_user()))
+    server.start()
+    assert "data checksums were switched" in reason()
+
+    server.stop()
     (server.data_dir / "standby.signal").touch()
     server.start()
     server.psql("SELECT pg_promote()")
     assert "timeline 2" in reason()
+
+
+def test_a_promotion_between_the_question_and_the_backup_ends_the_chain(
+    postgres18: EmbeddedPostgres, repository: Repository, tmp_path: Path
+) -> None:
+    class Promotes(Silent):
+        def phase(self, name: str, total_bytes: int | None = None) -> None:
+            if name.startswith("checkpoint for incremental"):
+                postgres18.psql("SELECT pg_promote()")
+
+    postgres18.stop()
+    (postgres18.data_dir / "standby.signal").touch()
+    postgres18.start()
+    back_up(postgres18.server, repository, tmp_path)
+    taken = back_up(postgres18.server, repository, tmp_path, INCREMENTAL, Promotes())
+    assert isinstance(taken, BackupManifest)
+    assert (taken.kind, taken.timeline.id) == (FULL, 2)
+    assert taken.kind_reason == "the server is on timeline 2, the newest backup on 1"
 
 
 def test_below_17_the_hourly_point_is_sealed_wal(
@@ -190,7 +237,9 @@ def test_below_17_the_hourly_point_is_sealed_wal(
     live = Live(server, local_repository, folder / "state")
     server.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 100) g")
     with live.streaming():
-        live.take(FULL)
+        first = back_up(server.server, local_repository, live.state, INCREMENTAL)
+        assert isinstance(first, BackupManifest)  # WAL alone restores nothing
+        assert (first.kind, first.kind_reason) == (FULL, "there is no backup to build on")
         server.psql("INSERT INTO orders VALUES (101)")
         sealed = back_up(server.server, local_repository, live.state, INCREMENTAL)
         assert isinstance(sealed, SealedWal)

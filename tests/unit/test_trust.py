@@ -8,7 +8,7 @@ import pytest
 
 from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres.server import ServerFacts
-from dr_pipelines.postgres.trust import reason_for_doubt, reason_for_full
+from dr_pipelines.postgres.trust import parent_of, reason_for_base, reason_for_doubt, reason_for_full
 from tests.support.archives import manifest
 
 _PARENT = manifest(postgres_version="18.7", postgres_version_num=180007)
@@ -39,6 +39,18 @@ def test_without_a_backup_there_is_nothing_to_build_on() -> None:
 def test_what_ends_a_chain(change: dict[str, object], said: str) -> None:
     reason = reason_for_full(_PARENT, replace(_FACTS, **change))  # type: ignore[arg-type]
     assert reason is not None and said in reason
+
+
+def test_a_chain_is_continued_with_the_servers_own_newest_backup() -> None:
+    own, other = manifest(system_id="1"), manifest(system_id="2")
+    assert parent_of([own, other], _FACTS) is own
+    assert parent_of([other], _FACTS) is other
+    assert parent_of([], _FACTS) is None
+
+
+def test_wal_follows_a_full_over_timelines_and_versions_but_not_to_another_system() -> None:
+    assert reason_for_base(_PARENT, replace(_FACTS, timeline=Timeline(2), version_num=180008)) is None
+    assert "another one" in (reason_for_base(_PARENT, replace(_FACTS, system_id="2")) or "")
 
 
 @pytest.mark.parametrize(
