@@ -213,7 +213,8 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     said = [
         f"the stream to {tier} is in trouble: {at.last_error}" for tier, at in stream.tiers.items() if at.last_error
     ]
-    said += _disk_or_silence(site.state_dir / server / "spool", server, silent)
+    spool = site.state_dir / server / "spool"
+    said += _full_disk(spool) or _absence(server, stream, silent)
     if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
         said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
     if stream.state != "streaming" and stream.last_error:
@@ -233,8 +234,8 @@ def _run_it(server: str) -> str:
     return f"run `dr wal stream {server}` as a service"
 
 
-def _disk_or_silence(spool: Path, server: str, silent: float) -> list[str]:
-    """A full disk is looked at here: the stream cannot write there that it is full, and seems silent."""
+def _full_disk(spool: Path) -> list[str]:
+    """Looked at here: the stream cannot write there that the disk is full, and seems silent."""
     if spool.is_dir():
         free, needed = Spool(spool).room_on_disk()
         if free < needed:
@@ -242,6 +243,12 @@ def _disk_or_silence(spool: Path, server: str, silent: float) -> list[str]:
                 f"the disk of {spool} is full: {free >> 10} KiB are left and the WAL stream needs {needed >> 10}; free "
                 "some, or mend the tier that is in trouble (what is shipped is removed)"
             ]
+    return []
+
+
+def _absence(server: str, stream: StreamStatus, silent: float) -> list[str]:
+    if stream.state == "stopped":
+        return [f"the WAL stream was stopped: {_run_it(server)}"]
     if silent > _STREAM_SILENT_AFTER:
         return [f"the WAL stream has been silent for {silent:.0f} seconds: {_run_it(server)}"]
     return []

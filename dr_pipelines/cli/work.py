@@ -131,11 +131,15 @@ def _show_states(states: list[operations.ServerState]) -> None:
         columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
         print_table(state.server, columns, rows)
         if (stream := state.stream) is not None:
+            behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
             out.print(
-                f"stream: {stream.state}, received {stream.received_lsn}, {stream.sync_state or 'not connected'}, "
-                f"seen {moment(stream.updated_at)}",
+                f"stream: {stream.state}, received {stream.received_lsn}{behind}, "
+                f"{stream.sync_state or 'not connected'}, seen {moment(stream.updated_at)}",
                 soft_wrap=True,
             )
+            for tier_name, at in stream.tiers.items():
+                waits = "" if at.lag_bytes is None else f", {size(at.lag_bytes)} wait in the spool"
+                out.print(f"shipped to {tier_name}: {at.shipped_lsn}{waits}", soft_wrap=True)
             if stream.sync_state in ("sync", "quorum"):
                 out.print(
                     "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True

@@ -94,11 +94,12 @@ class PhysicalSlot:
 
 @dataclass(frozen=True)
 class StandbyState:
-    """One line of pg_stat_replication."""
+    """One line of pg_stat_replication; `server_lsn` is how far the server itself is on its disk."""
 
     state: str
     sync_state: str
     flush_lsn: Lsn | None
+    server_lsn: Lsn | None
 
 
 @dataclass(frozen=True)
@@ -215,13 +216,16 @@ class Server:
     def standby(self, application_name: str) -> StandbyState | None:
         """How the server sees a connected receiver; None when it is not connected."""
         rows = self._rows(
-            "SELECT state, sync_state, flush_lsn::text FROM pg_stat_replication "
+            "SELECT state, sync_state, flush_lsn::text, (CASE WHEN pg_is_in_recovery() "
+            "THEN coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) ELSE pg_current_wal_flush_lsn() END)"
+            "::text FROM pg_stat_replication "
             "WHERE application_name = %s ORDER BY flush_lsn DESC NULLS LAST LIMIT 1",
             (application_name,),
         )
         if not rows:
             return None
-        return StandbyState(rows[0][0], rows[0][1], Lsn.parse(rows[0][2]) if rows[0][2] else None)
+        state, sync_state, *positions = rows[0]
+        return StandbyState(state, sync_state, *(Lsn.parse(text) if text else None for text in positions))
 
     # --- changes --------------------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ class Standby(Protocol):
     @property
     def sync_state(self) -> str: ...
 
+    @property
+    def server_lsn(self) -> Lsn | None: ...
+
 
 class StreamedServer(Protocol):
     """What the stream asks of a server. Raises only errors of `dr_pipelines.errors`."""

@@ -44,7 +44,8 @@ class Gap(_Record):
 
 class StreamStatus(_Record):
     """The stream as it is now. `state` is `waiting` while the server does not answer or the receiver does not stay;
-    `sync_state` is what the server says of the receiver (`sync`, `quorum`, `potential`, `async`; None: not there)."""
+    `sync_state` is what the server says of the receiver (`sync`, `quorum`, `potential`, `async`; None: not there), and
+    `lag_bytes` what was on its disk a moment ago and is not on this host (None: not known)."""
 
     server: str
     pid: int
@@ -53,6 +54,7 @@ class StreamStatus(_Record):
     system_id: str | None = None
     timeline: TimelineField | None = None
     received_lsn: LsnField | None = None
+    lag_bytes: int | None = None
     sync_state: str | None = None
     last_error: str | None = None
     gap: Gap | None = None

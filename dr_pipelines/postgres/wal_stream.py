@@ -45,6 +45,7 @@ class _Now:
     timeline: Timeline | None = None
     receiver_pid: int | None = None
     sync_state: str | None = None
+    server_lsn: Lsn | None = None
     last_error: str | None = None
     gap: Gap | None = None
     pinned: str | None = None  # the system id of the server that this stream belongs to
@@ -145,7 +146,7 @@ class WalStream:
         started = self._clock.monotonic()
         self._now.receiver_pid = process.pid
         self._stay(process, stop)
-        self._now.receiver_pid, self._now.sync_state = None, None
+        self._now.receiver_pid, self._now.sync_state, self._now.server_lsn = None, None, None
         self._shippers.hurry()
         if not stop.is_set():
             self._ended(system, process, log.read_text(errors="replace"))
@@ -238,12 +239,13 @@ class WalStream:
         try:
             standby = self._server.standby(self._slot)
             self._now.sync_state = standby.sync_state if standby is not None else None
+            self._now.server_lsn = standby.server_lsn if standby is not None else None
             self._now.state = "waiting" if standby is None else "streaming"
             if standby is not None:
                 self._now.last_error = None
             self._advance_held()
         except DrError as error:
-            self._now.sync_state, self._now.last_error = None, _sentence(error)
+            self._now.sync_state, self._now.server_lsn, self._now.last_error = None, None, _sentence(error)
         self._free_and_write_status()
 
     def _advance_held(self) -> None:
@@ -273,6 +275,7 @@ class WalStream:
             system_id=now.pinned,
             timeline=received[0] if received is not None else now.timeline,
             received_lsn=received[1] if received is not None else None,
+            lag_bytes=max(0, now.server_lsn - received[1]) if now.server_lsn and received is not None else None,
             sync_state=now.sync_state,
             last_error=now.last_error,
             gap=now.gap,

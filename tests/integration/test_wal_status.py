@@ -88,15 +88,15 @@ def test_status_says_what_is_wrong_with_the_stream(postgres18: EmbeddedPostgres,
         server.psql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_shop)'")
         server.psql("SELECT pg_reload_conf()")
         until_warned(site)
-    until_warned(site, "the stream is not connected")
+    until_warned(site, "the WAL stream was stopped: run `dr wal stream shop`", "the stream is not connected")
     insert = [str(bin_dir(18) / "psql"), "-X", "-d", server.conninfo, "-c", "CREATE TABLE t ()"]
     commit = Runner().start(Command(insert))
-    until_warned(site, "the stream is not connected", "1 commits wait for the WAL stream: run `dr wal stream shop`")
-    later = FixedClock(CLOCK.now() + timedelta(minutes=2))
-    assert "the WAL stream has been silent for" in warnings(Site(site.plan, clock=later))[0]
+    until_warned(site, "was stopped", "is not connected", "1 commits wait for the WAL stream: run `dr wal stream shop`")
     with streaming(site):
         assert commit.wait(60) == 0
         until_warned(site)
+        later = FixedClock(CLOCK.now() + timedelta(minutes=2))
+        assert "the WAL stream has been silent for" in warnings(Site(site.plan, clock=later))[0]
         server.kill()
         until_warned(site, "the WAL stream is waiting: ", "the stream is not connected", "whether commits wait cannot")
 
