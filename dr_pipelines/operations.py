@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -136,8 +136,9 @@ def preview_restore(
     return replace(seen, notes=(*notes, *seen.notes))
 
 
-def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
-    """`dr wal stream`: returns when `stop` is set and everything is shipped. Raises what `WalStream.run` raises."""
+def stream_wal(site: Site, server: str, stop: threading.Event, tell: Callable[[str], None] = lambda said: None) -> None:
+    """`dr wal stream`: returns when `stop` is set and everything is shipped; `tell` hears what changes meanwhile.
+    Raises what `WalStream.run` raises."""
     plan, connection, slot = site.plan_of(server), site.server(server).connection, site.slot(server)
     target = tools.ReceiverTarget(
         connection.host, connection.port, connection.user, connection.password, connection.sslmode
@@ -165,6 +166,7 @@ def stream_wal(site: Site, server: str, stop: threading.Event) -> None:
         directory=site.state_dir / server,
         clock=site.clock,
         runner=site.runner,
+        tell=tell,
         ship_open_every=plan.wal.ship_open_every.total_seconds(),
     ).run(stop)
 
@@ -217,17 +219,22 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     said += _full_disk(spool) or _absence(server, stream, silent)
     if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
         said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
-    if stream.state != "streaming" and stream.last_error:
-        said.append(f"the WAL stream is {stream.state}: {stream.last_error}")
+    if stream.last_error:
+        runs = "runs, but" if stream.state == "streaming" else f"is {stream.state}"
+        said.append(f"the WAL stream {runs}: {stream.last_error}")
     connected = silent <= _STREAM_SILENT_AFTER and stream.state == "streaming"
     if site.plan_of(server).wal.synchronous and not (connected and stream.sync_state in ("sync", "quorum")):
         said.append(
-            f"the plan wants synchronous WAL and the stream is {stream.sync_state if connected else 'not connected'}: "
+            f"the plan wants synchronous WAL and the stream is {_synchrony(stream) if connected else 'not connected'}: "
             f"commits wait, or can be lost where synchronous_standby_names does not name {site.slot(server)}: "
             f"ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 ({site.slot(server)})'; SELECT pg_reload_conf()"
         )
         said += _commits(site, server)
     return said
+
+
+def _synchrony(stream: StreamStatus) -> str:
+    return stream.sync_state or "not seen to be so"
 
 
 def _run_it(server: str) -> str:

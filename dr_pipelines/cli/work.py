@@ -134,7 +134,7 @@ def _show_states(states: list[operations.ServerState]) -> None:
             behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
             out.print(
                 f"stream: {stream.state}, received {stream.received_lsn}{behind}, "
-                f"{stream.sync_state or 'not connected'}, seen {moment(stream.updated_at)}",
+                f"{stream.sync_state or 'no word of the server'}, seen {moment(stream.updated_at)}",
                 soft_wrap=True,
             )
             for tier_name, at in stream.tiers.items():
@@ -221,7 +221,7 @@ def wal_stream(server: ServerName, as_json: Json = False) -> None:
         signal.signal(number, lambda *_: stop.set())
     say = err.print if as_json else out.print
     say(f"streaming WAL of {server}; its state is in {site.state_dir / server / 'stream.json'}", soft_wrap=True)
-    operations.stream_wal(site, server, stop)
+    operations.stream_wal(site, server, stop, lambda said: say(f"{moment(site.clock.now())}: {said}", soft_wrap=True))
     if as_json:
         print_json({"server": server, "state": "stopped"})
     else:

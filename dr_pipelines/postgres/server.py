@@ -6,6 +6,7 @@ seldom, and a server that was replaced is met anew.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,15 @@ _REFUSALS = {
     "28P01": "check the password that the plan refers to.",
     "28000": "add a line for this host and role to the server's pg_hba.conf (with `replication` as the database too).",
     "3D000": "name a database that exists (connection.dbname).",
+    "role": "name a role that exists and may log in (connection.user).",
+    "sender": "run as a superuser: ALTER ROLE … REPLICATION, with the plan's connection.user.",
+}
+_WORDS = {
+    "28P01": "password authentication failed",
+    "28000": "no pg_hba.conf entry",
+    "3D000": 'database ".*" does not exist',
+    "sender": "to start wal ?sender",
+    "role": 'role ".*" (does not exist|is not permitted to log in)',
 }
 
 
@@ -94,10 +104,11 @@ class PhysicalSlot:
 
 @dataclass(frozen=True)
 class StandbyState:
-    """One line of pg_stat_replication; `server_lsn` is how far the server itself is on its disk."""
+    """One line of pg_stat_replication; `server_lsn` is how far the server itself is on its disk. A role without
+    pg_monitor sees no more than that the line is there."""
 
-    state: str
-    sync_state: str
+    state: str | None
+    sync_state: str | None
     flush_lsn: Lsn | None
     server_lsn: Lsn | None
 
@@ -168,8 +179,18 @@ class Server:
         return self._replication(f"TIMELINE_HISTORY {timeline.id}".encode(), 1)
 
     def waiting_commits(self) -> int:
-        """Sessions whose commit waits for a synchronous standby."""
-        return int(self._row("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")[0])
+        """Sessions whose commit waits for a synchronous standby. Raises `ServerMisconfigured` when the role may not see
+        them."""
+        waiting, seen = self._row(
+            "SELECT count(*) FILTER (WHERE wait_event = 'SyncRep'), pg_has_role('pg_read_all_stats', 'USAGE') "
+            "FROM pg_stat_activity"
+        )
+        if not seen:
+            raise ServerMisconfigured(
+                f"the role {self.connection.user} on {self.connection} may not see other sessions",
+                hint=f"run: GRANT pg_monitor TO {self.connection.user}",
+            )
+        return int(waiting)
 
     def flush_lsn(self) -> Lsn:
         """The newest position that is on the server's disk."""
@@ -292,7 +313,7 @@ class Server:
 
     def error_of(self, error: psycopg.Error) -> ServerError:
         """libpq's errors in our words."""
-        said = str(error).strip()
+        said = " ".join(str(error).split())
         for code, hint in _REFUSALS.items():
             if error.sqlstate == code or _says(code, said):
                 return ServerMisconfigured(f"{self.connection} refused the connection: {said}", hint=hint)
@@ -300,10 +321,13 @@ class Server:
             return ServerUnavailable(
                 f"{self.connection} does not answer: {said}", hint="is the server up, and are host and port right?"
             )
+        if error.sqlstate == "42501":
+            return ServerMisconfigured(
+                f"{self.connection}: {said}", hint="docs/operators-guide.md says what the role needs."
+            )
         return ServerError(f"{self.connection}: {said}")
 
 
 def _says(code: str, said: str) -> bool:
     """A refused connection carries its code only in words."""
-    words = {"28P01": "password authentication failed", "28000": "no pg_hba.conf entry", "3D000": "does not exist"}
-    return words[code] in said and "FATAL" in said
+    return "FATAL" in said and re.search(_WORDS[code], said, re.IGNORECASE) is not None

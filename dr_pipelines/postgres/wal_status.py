@@ -62,6 +62,27 @@ class StreamStatus(_Record):
     tiers: dict[str, TierStatus] = {}
 
 
+def news(before: StreamStatus | None, after: StreamStatus) -> list[str]:
+    """What changed, a sentence each, for whoever watches the stream's output; nothing at its start and end."""
+    told = []
+    if _stream_line(after) not in (None, before and _stream_line(before)):
+        told.append(str(_stream_line(after)))
+    if after.gap is not None and (before is None or after.gap != before.gap):
+        told.append(f"WAL was lost: {after.gap.reason}")
+    for tier, at in after.tiers.items():
+        was = before.tiers[tier].last_error if before is not None and tier in before.tiers else None
+        if at.last_error != was:
+            told.append(f"{tier}: {at.last_error or 'takes WAL again'}")
+    return told
+
+
+def _stream_line(status: StreamStatus) -> str | None:
+    if status.state == "streaming":
+        seen = ", ".join(text for text in (status.sync_state, status.last_error) if text)
+        return f"streaming, {seen}" if status.receiver_pid and seen else None
+    return f"waiting: {status.last_error}" if status.state == "waiting" and status.last_error else None
+
+
 def read_status(path: Path) -> StreamStatus | None:
     """None when no stream has ever run here, or the file is not one of ours."""
     try:

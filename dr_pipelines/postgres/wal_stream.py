@@ -29,10 +29,11 @@ from dr_pipelines.postgres.wal_shippers import Shippers
 from dr_pipelines.postgres.wal_slots import PatientServer, StreamedServer, ensure_slots, held_slot
 from dr_pipelines.postgres.wal_spool import Spool, SystemSpool
 from dr_pipelines.postgres.wal_start import arrange_start, require_not_behind
-from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, read_status, write_status
+from dr_pipelines.postgres.wal_status import Gap, State, StreamStatus, news, read_status, write_status
 
 _POLL = 0.1
 _LONGEST_BACKOFF = 5.0  # commits may be waiting for us
+_UNSEEN = "the role may not see whether the stream is synchronous: grant it pg_monitor"
 _LONG_ENOUGH = 10.0  # seconds after which a receiver counts as having run well
 
 
@@ -55,8 +56,8 @@ class _Now:
 class WalStream:
     """`dr wal stream SERVER`. `directory` is the server's state directory (`spool/`, `stream.json` below it);
     `receiver(spool_directory, major)` builds the command of the receiver for a server of that major version, with
-    `slot` as slot and application name. Seconds: between two puts of the open segment, between two looks at the
-    receiver, and how long the server has to answer."""
+    `slot` as slot and application name; `tell` hears a sentence whenever something changes. Seconds: between two puts
+    of the open segment, between two looks at the receiver, and how long the server has to answer."""
 
     def __init__(
         self,
@@ -69,18 +70,20 @@ class WalStream:
         directory: Path,
         clock: Clock,
         runner: Runner,
+        tell: Callable[[str], None] = lambda said: None,
         ship_open_every: float = 5.0,
         look_every: float = 1.0,
         patience: float = 5.0,
     ) -> None:
         self._name, self._server, self._receiver, self._slot = name, PatientServer(server, patience), receiver, slot
         self._look_every = look_every
-        self._directory, self._clock, self._runner = directory, clock, runner
+        self._directory, self._clock, self._runner, self._tell = directory, clock, runner, tell
         self.spool = Spool(directory / "spool")
         self.status_path = directory / "stream.json"
         self._shippers = Shippers(tiers, self.spool, clock=clock, open_every=ship_open_every)
         self._now = _Now()
         self._held_at: Lsn | None = None
+        self._told: StreamStatus | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Stream until `stop`; then end the receiver, ship what is there and return.
@@ -242,7 +245,7 @@ class WalStream:
             self._now.server_lsn = standby.server_lsn if standby is not None else None
             self._now.state = "waiting" if standby is None else "streaming"
             if standby is not None:
-                self._now.last_error = None
+                self._now.last_error = None if standby.sync_state else _UNSEEN
             self._advance_held()
         except DrError as error:
             self._now.sync_state, self._now.server_lsn, self._now.last_error = None, None, _sentence(error)
@@ -282,6 +285,9 @@ class WalStream:
             updated_at=self._clock.now(),
             tiers=self._shippers.status(),
         )
+        for said in news(self._told, status):
+            self._tell(said)
+        self._told = status
         # With a full disk it stays as it was, and `dr status` looks at the disk; shipping is what makes room.
         with contextlib.suppress(OSError):
             write_status(self.status_path, status)

@@ -69,7 +69,12 @@ def test_who_may_not_back_up_is_told_why(postgres18: EmbeddedPostgres, repositor
     """A role without REPLICATION, a wrong password, no line in pg_hba.conf, no server."""
     postgres18.psql("CREATE ROLE clerk LOGIN PASSWORD 'right'")
     here = postgres18.connection
+    nobody_known = Server(replace(here, user="nobody_known"))
+    refused(lambda: back_up(nobody_known, repository, tmp_path), ServerMisconfigured, "nobody_known", "connection.user")
     clerk = Server(replace(here, user="clerk"))
+    refused(clerk.current_timeline, ServerMisconfigured, "permission denied", "REPLICATION")
+    refused(clerk.waiting_commits, ServerMisconfigured, "GRANT pg_monitor TO clerk")
+    refused(clerk.switch_wal, ServerMisconfigured, "pg_switch_wal", "operators-guide")
     refused(lambda: back_up(clerk, repository, tmp_path), ServerMisconfigured, "clerk", "ALTER ROLE clerk REPLICATION")
 
     postgres18.psql("ALTER ROLE clerk REPLICATION")

@@ -18,10 +18,13 @@ from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import CommandFailed, DrError
 from dr_pipelines.plan import load_plan
+from dr_pipelines.postgres.server import ServerConnection
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from tests.conftest import MakePostgres
+from tests.support import streams
 from tests.support.programs import StreamProgram, write_plan
 
 CLOCK = SystemClock()
@@ -101,6 +104,22 @@ def test_status_says_what_is_wrong_with_the_stream(postgres18: EmbeddedPostgres,
         until_warned(site, "the WAL stream is waiting: ", "the stream is not connected", "whether commits wait cannot")
 
 
+def test_a_role_that_may_not_see_whether_the_stream_is_synchronous_is_told(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    server = postgres18
+    server.psql("CREATE ROLE streamer LOGIN REPLICATION")
+    with streams.streaming(ServerConnection("127.0.0.1", server.port, "streamer"), local_repository, folder) as running:
+        blind = running.until(lambda status: "grant it pg_monitor" in (status.last_error or ""))
+        assert (blind.state, blind.sync_state) == ("streaming", None)
+        server.psql("CREATE TABLE t AS SELECT 1 AS id")
+        end = running.until_shipped(server).received_lsn
+        running.until(lambda _: end <= server.server.slot("dr_shop_held").restart_lsn)  # type: ignore[operator, union-attr]
+        server.psql("GRANT pg_monitor TO streamer")
+        seen = running.until(lambda status: status.last_error is None and status.lag_bytes == 0)
+        assert seen.sync_state == "async"
+
+
 def test_status_says_that_wal_was_lost_until_a_full_is_taken(make_postgres: MakePostgres, folder: Path) -> None:
     server = make_postgres(18, max_wal_size="2MB", min_wal_size="2MB")
     site = site_of(write_plan(folder, server))
@@ -142,6 +161,7 @@ def test_a_tier_without_its_secret_stops_no_other_and_is_shipped_to_once_it_is_t
         code, said = stream.stop()
         assert code == 10
         assert "bytes not on secondary" in said and "dr wal stream shop" in said
+        assert "UTC: streaming, async\n" in said and "UTC: secondary: " in said
     secrets = {"DR_TEST_KEY": access.access_key_id, "DR_TEST_SECRET": access.secret_access_key}
     with pytest.MonkeyPatch.context() as environment:
         for name, value in secrets.items():
