@@ -10,12 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dr_pipelines.clock import SystemClock
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
 from dr_pipelines.errors import BackupFailed, BackupInterrupted, DrError, ServerMisconfigured, ServerUnavailable
 from dr_pipelines.postgres.server import Server
-from dr_pipelines.postgres.take import SealedWal, take_backup
+from dr_pipelines.postgres.take import SealedWal, seal_wal, take_backup
 from dr_pipelines.postgres.verify import verify
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
@@ -25,7 +25,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.memory import MemoryStore
 from tests.conftest import MakePostgres
 from tests.support.faulty_store import FaultyStore
-from tests.support.live import Live, running
+from tests.support.live import CLOCK, Live, running
 
 FULL, INCREMENTAL = BackupKind.FULL, BackupKind.INCREMENTAL
 
@@ -40,9 +40,7 @@ def repository(codec: Codec) -> Repository:
 def back_up(
     server: Server, repository: Repository, state: Path, kind: BackupKind = FULL, progress: Silent | None = None
 ) -> BackupManifest | SealedWal:
-    return take_backup(
-        server, repository, "shop", kind, state_dir=state, clock=SystemClock(), progress=progress or Silent()
-    )
+    return take_backup(server, repository, "shop", kind, state_dir=state, clock=CLOCK, progress=progress or Silent())
 
 
 def refused(call: Callable[[], object], error: type[DrError], *words: str) -> None:
@@ -241,10 +239,18 @@ def test_below_17_the_hourly_point_is_sealed_wal(
     server = make_postgres(16)
     live = Live(server, local_repository, folder / "state")
     server.psql("CREATE TABLE orders AS SELECT g AS id FROM generate_series(1, 100) g")
+    first = back_up(server.server, local_repository, live.state, INCREMENTAL)
+    assert isinstance(first, BackupManifest)  # WAL alone restores nothing
+    assert (first.kind, first.kind_reason) == (FULL, "there is no backup to build on")
+    impatient = FixedClock(CLOCK.now())
+    refused(
+        lambda: seal_wal(server.server, local_repository, "shop", clock=impatient, progress=Silent()),
+        BackupFailed,
+        "did not reach primary",
+        "dr wal stream shop",
+    )
     with live.streaming():
-        first = back_up(server.server, local_repository, live.state, INCREMENTAL)
-        assert isinstance(first, BackupManifest)  # WAL alone restores nothing
-        assert (first.kind, first.kind_reason) == (FULL, "there is no backup to build on")
+        assert isinstance(back_up(server.server, local_repository, live.state), BackupManifest)
         server.psql("INSERT INTO orders VALUES (101)")
         sealed = back_up(server.server, local_repository, live.state, INCREMENTAL)
         assert isinstance(sealed, SealedWal)
