@@ -120,11 +120,14 @@ def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResul
 
 
 def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None) -> RestoreReport:
-    """Restore and recover from one tier, or from the first that can."""
+    """Restore and recover from one tier alone, or from the first that can with the WAL of all and of this host's
+    spool."""
     repositories, notes = site.readable_repositories(request.server, tier)
     for note in notes:
         progress.note(note)
-    report = _restore(_located(site, request), repositories, clock=site.clock, runner=site.runner, progress=progress)
+    report = _restore(
+        _located(site, request, tier), repositories, clock=site.clock, runner=site.runner, progress=progress
+    )
     return replace(report, notes=(*notes, *report.notes))
 
 
@@ -132,7 +135,7 @@ def preview_restore(
     site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None
 ) -> RestorePreview:
     repositories, notes = site.readable_repositories(request.server, tier)
-    seen = _preview(_located(site, request), repositories, runner=site.runner, progress=progress)
+    seen = _preview(_located(site, request, tier), repositories, runner=site.runner, progress=progress)
     return replace(seen, notes=(*notes, *seen.notes))
 
 
@@ -215,7 +218,7 @@ def _stream_warnings(site: Site, server: str, stream: StreamStatus | None, newes
     said = [
         f"the stream to {tier} is in trouble: {at.last_error}" for tier, at in stream.tiers.items() if at.last_error
     ]
-    spool = site.state_dir / server / "spool"
+    spool = site.spool(server)
     said += _full_disk(spool) or _absence(server, stream, silent)
     if stream.gap is not None and (newest_full is None or stream.gap.at > newest_full):
         said.append(f"WAL was lost ({stream.gap.reason}): take a full now with `dr backup {server} --full`")
@@ -278,7 +281,7 @@ def _labelled(repository: Repository, server: str, label: str) -> BackupManifest
     return backups[-1]
 
 
-def _located(site: Site, request: RestoreRequest) -> RestoreRequest:
+def _located(site: Site, request: RestoreRequest, tier: str | None) -> RestoreRequest:
     plan = site.plan_of(request.server)
     user = request.os_user or plan.os_user or "postgres"
     if runs_as_root() and not account_exists(user):
@@ -291,4 +294,5 @@ def _located(site: Site, request: RestoreRequest) -> RestoreRequest:
         find_bin_dir=functools.partial(site.bin_dir, request.server),
         os_user=user if runs_as_root() else None,
         superuser=plan.connection.user,
+        spool=None if tier else site.spool(request.server),
     )

@@ -45,6 +45,10 @@ class Site:
         """What this host remembers: WAL on its way, the newest backup_manifests. No secrets."""
         return self.plan.state_dir
 
+    def spool(self, server: str) -> Path:
+        """Where this host's WAL stream keeps what it received until the tiers hold it."""
+        return self.state_dir / server / "spool"
+
     def plan_of(self, server: str) -> ServerPlan:
         """Raises `UsageError` naming the servers that there are."""
         try:

@@ -19,6 +19,7 @@ class RestoreRequest:
     """`tablespaces` maps an old location or an oid (as text) to a new directory; the others go to
     `<target_dir>_tablespaces/<oid>`. `os_user` is the account that the server runs as when we are root. Without
     `bin_dir`, `find_bin_dir` is asked with the major version of the backup; None takes the programs from PATH.
+    `spool` is the folder in which this host's stream keeps what it received; its WAL counts like a tier's.
     `port` and `socket_dir` are where the restored server listens, `start` leaves it running there.
     Raises `UsageError` for what makes no sense together."""
 
@@ -36,6 +37,7 @@ class RestoreRequest:
     os_user: str | None = None
     superuser: str = "postgres"
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
+    spool: Path | None = None
 
     def __post_init__(self) -> None:
         if self.action != "promote" and self.target.kind == "latest":

@@ -1,4 +1,5 @@
-"""The tiers that can serve a restore, each with its plan. Backups are a tier's own; WAL is taken from all of them."""
+"""The tiers that can serve a restore, each with its plan. Backups are a tier's own; WAL is taken from all of them, and
+from this host's spool."""
 
 from __future__ import annotations
 
@@ -35,12 +36,12 @@ from dr_pipelines.postgres.restore_plan import (
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.wal_checks import parse_history
 from dr_pipelines.postgres.wal_search import TransactionEnd, WalSearch
-from dr_pipelines.postgres.wal_tiers import WalTiers, joined
+from dr_pipelines.postgres.wal_spool_source import SPOOL, SpoolWal
+from dr_pipelines.postgres.wal_tiers import WalSource, WalTiers, joined
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.wal import WalArchive
 
 _UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
 
@@ -138,26 +139,26 @@ class _Finding:
 
     def run(self, repositories: Sequence[Repository]) -> tuple[list[Source], list[str]]:
         for repository in repositories:
-            with self._noting(repository):
+            with self._noting(repository.tier):
                 repository.check_format()
                 self._catalogs.append((repository, repository.catalog(self._request.server)))
         found: list[Source] = []
         for repository, catalog in self._catalogs:
-            with self._noting(repository):
+            with self._noting(repository.tier):
                 found.append(self._source(repository, catalog))
         if not found:
             raise self._trouble or BackupNotFound(f"no tier is named to restore {self._request.server} from")
         return found, self._notes
 
     @contextmanager
-    def _noting(self, repository: Repository) -> Iterator[None]:
+    def _noting(self, tier: str) -> Iterator[None]:
         """One tier's trouble does not stop another."""
         try:
             yield
         except _UNUSABLE as error:
             self._trouble = self._trouble or error
             what = "gives WAL only" if isinstance(error, BackupNotFound) else "cannot be used"
-            self._notes.append(f"{repository.tier} {what}: {error.message}")
+            self._notes.append(f"{tier} {what}: {error.message}")
 
     def _source(self, repository: Repository, catalog: Catalog) -> Source:
         """Notes what of the tier is not understood: it may be the backup that a person expects."""
@@ -190,13 +191,12 @@ class _Finding:
 
     def _system(self, wanted: BackupManifest) -> SystemWal:
         if wanted.system_id not in self._systems:
-            archives: dict[str, WalArchive] = {}
+            archives: dict[str, WalSource] = {}
             on: dict[str, list[WalSpan]] = {}
-            for repository, _ in self._catalogs:
-                archive = repository.wal(self._request.server, wanted.system_id, wanted.segment_size)
-                with self._noting(repository):
-                    on[repository.tier] = [WalSpan(part.timeline, part.start, part.end) for part in archive.ranges()]
-                    archives[repository.tier] = archive
+            for name, archive in self._wal_sources(wanted):
+                with self._noting(name):
+                    on[name] = [WalSpan(part.timeline, part.start, part.end) for part in archive.ranges()]
+                    archives[name] = archive
             wal = WalTiers(archives)
             self._systems[wanted.system_id] = SystemWal(
                 wal,
@@ -209,6 +209,12 @@ class _Finding:
                 self._progress,
             )
         return self._systems[wanted.system_id]
+
+    def _wal_sources(self, wanted: BackupManifest) -> Iterator[tuple[str, WalSource]]:
+        for repository, _ in self._catalogs:
+            yield repository.tier, repository.wal(self._request.server, wanted.system_id, wanted.segment_size)
+        if self._request.spool is not None:
+            yield SPOOL, SpoolWal(self._request.spool, wanted.system_id)
 
     def _position(self, backups: Sequence[BackupManifest], system: SystemWal) -> tuple[RecoveryTarget, list[str]]:
         """The target; one that PostgreSQL would only meet on its way is looked up, and one that it would never meet is
@@ -250,9 +256,9 @@ def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]
     newest, target = plan.candidates[0].chain[-1], plan.target
     needed = target.value if isinstance(target.value, Lsn) else plan.reachable_end
     needed = newest.stop_lsn if target.kind == "immediate" else needed
-    own = covered_until(newest, system.on.get(tier, []), lineage(plan.timeline, system.histories))
+    own = covered_until(newest, joined(system.on.get(tier, [])), lineage(plan.timeline, system.histories))
     if own is None or own < needed:
-        others = " and ".join(other for other in system.on if other != tier)
+        others = " and ".join(other for other, spans in system.on.items() if other != tier and spans)
         has = f"goes until {own}" if own else "is not enough to become consistent"
         yield f"the WAL on {tier} {has}: what is missing until {needed} comes from {others}"
 

@@ -6,13 +6,13 @@ one is removed. So what was listed and is gone is looked for anew, and absence i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import WalSpan
-from dr_pipelines.repository.wal import WalArchive
 
 _ATTEMPTS = 5
 
@@ -25,10 +25,52 @@ class FoundWal:
     end: Lsn
 
 
+class Span(Protocol):
+    """WAL without a gap."""
+
+    @property
+    def timeline(self) -> Timeline: ...
+
+    @property
+    def start(self) -> Lsn: ...
+
+    @property
+    def end(self) -> Lsn: ...
+
+
+class Head(Protocol):
+    """The beginning of a segment, up to `end`."""
+
+    @property
+    def end(self) -> Lsn: ...
+
+
+class WalSource(Protocol):
+    """One place with WAL of a system: a tier's archive, or this host's spool."""
+
+    def ranges(self) -> Sequence[Span]: ...
+
+    def timelines(self) -> list[Timeline]: ...
+
+    def history(self, timeline: Timeline) -> bytes | None:
+        """None is proven absence."""
+        ...
+
+    def read_segment(self, segment: WalSegment) -> bytes:
+        """A closed segment. Raises `ObjectNotFound`."""
+        ...
+
+    def head(self, segment: WalSegment) -> Head | None: ...
+
+    def read_partial(self, head: Any, /) -> bytes:
+        """What `head` gave, padded with zeros. Raises `ObjectNotFound` when it is gone since."""
+        ...
+
+
 class WalTiers:
     """`archives` are of one system, by tier, in order of preference. Safe to use from several threads."""
 
-    def __init__(self, archives: Mapping[str, WalArchive]) -> None:
+    def __init__(self, archives: Mapping[str, WalSource]) -> None:
         self._archives = dict(archives)
 
     def preferring(self, tier: str) -> WalTiers:
@@ -54,7 +96,7 @@ class WalTiers:
     def whole(self, segment: WalSegment) -> FoundWal | None:
         """A segment that is closed. None when no tier has it; raises when one could not be asked and none has it."""
 
-        def read(archive: WalArchive) -> bytes | None:
+        def read(archive: WalSource) -> bytes | None:
             try:
                 return archive.read_segment(segment)
             except ObjectNotFound:
@@ -99,7 +141,7 @@ class WalTiers:
             raise trouble
         return None
 
-    def _first(self, read: Callable[[WalArchive], bytes | None]) -> bytes | None:
+    def _first(self, read: Callable[[WalSource], bytes | None]) -> bytes | None:
         """What the first tier gives. An error of one counts only when no other has the file."""
         trouble: DrError | None = None
         for archive in self._archives.values():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dr_pipelines.commands import Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
-from dr_pipelines.errors import RestoreError, TargetInUse
+from dr_pipelines.errors import RestoreError, StoreUnavailable, TargetInUse
 from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.restore import restore
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_preview import preview
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
-from tests.support.live import Live, running
+from tests.support.faulty_store import FaultyStore
+from tests.support.live import CLOCK, Live, running
 
 
 def test_a_killed_server_comes_back_with_every_acknowledged_commit(
@@ -72,6 +75,33 @@ def test_a_killed_server_comes_back_with_every_acknowledged_commit(
         live.restore(folder / "beyond", RecoveryTarget("lsn", Lsn(before.value + (1 << 40))))
     assert not (folder / "beyond").exists()
     assert not (folder / "beyond.partial").exists()
+
+
+def test_what_only_the_spool_has_is_recovered_too(
+    postgres18: EmbeddedPostgres, local_repository: Repository, folder: Path
+) -> None:
+    """The tier goes down, commits are acknowledged on, then server and stream are lost: they are in the spool alone."""
+    server, store = postgres18, FaultyStore(local_repository.store)
+    live = Live(server, Repository(store, local_repository.codec, "primary"), folder / "state")
+    server.psql("CREATE TABLE orders (id bigint PRIMARY KEY)")
+    with live.streaming():
+        live.take(BackupKind.FULL)
+        store.fail_at, store.stays_down = store.calls + 1, True
+        for number in range(1, 6):
+            server.psql(f"INSERT INTO orders VALUES ({number})")
+        server.psql("SELECT pg_switch_wal()")
+        server.psql("INSERT INTO orders VALUES (6)")
+        server.destroy()
+    assert isinstance(live.stream_trouble, StoreUnavailable)
+
+    spool = live.state / "shop" / "spool"
+    request = replace(live.request(folder / "restored"), spool=spool)
+    seen = preview(request, [local_repository], runner=Runner(), progress=Silent())
+    assert any("comes from this host's spool" in note for note in seen.notes)
+    report = restore(request, [local_repository], clock=CLOCK, runner=Runner(), progress=Silent())
+    assert report.reached_lsn == seen.reachable_end
+    with running(report.data_dir) as recovered:
+        assert recovered.psql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM orders") == "1 2 3 4 5 6"
 
 
 def test_a_damaged_link_gives_way_to_the_full_and_its_wal(

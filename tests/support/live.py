@@ -12,6 +12,7 @@ from pathlib import Path
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
+from dr_pipelines.errors import DrError
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore import RestoreReport, RestoreRequest, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget, UseIncrementals
@@ -34,6 +35,8 @@ class Live:
     server: EmbeddedPostgres
     repository: Repository
     state: Path
+    stream_trouble: DrError | None = None
+    """What the stream raised at its end."""
 
     def take(self, kind: BackupKind) -> BackupManifest:
         taken = take_backup(
@@ -46,7 +49,15 @@ class Live:
     def streaming(self) -> Iterator[None]:
         """`dr wal stream` as a thread, synchronous; what is there is shipped when it stops."""
         stop = threading.Event()
-        thread = threading.Thread(target=self._stream().run, args=(stop,))
+        stream = self._stream()
+
+        def run() -> None:
+            try:
+                stream.run(stop)
+            except DrError as error:
+                self.stream_trouble = error
+
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             self._until_synchronous()
