@@ -4,6 +4,10 @@ UV_VERSION := 0.13.9
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# pip and git trust the machine's certificates, a company's proxy among them; so must uv.
+export UV_SYSTEM_CERTS ?= 1
+# The demo and the tests start many programs: what one has compiled, the next starts with in half the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo picture test lint ui bench lock setup clean help
 
