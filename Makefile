@@ -16,8 +16,10 @@ help: ## the targets
 
 setup: $(READY) ## virtual environment with everything that requirements.lock pins
 
+# What an interrupted installation left is removed: half a package passes for a whole one.
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(wildcard $@),,--clear) .venv
+	rm -f $@
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
