@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import re
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.demo import run_demo, summary
 from dr_pipelines.embedded.home import PROJECT, SERVER, Home, home, program
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, free_port
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, free_port, own_folder
+from dr_pipelines.endings import on_ending
 from dr_pipelines.errors import DrError
 
 _FONTS = re.compile(r"@font-face {.*?}\s*", re.DOTALL)
@@ -66,6 +69,7 @@ def ui(place: Home, console: Console) -> int:
 def clean(place: Home, console: Console) -> int:
     place.remove()
     console.print(f"removed {place.path}", soft_wrap=True)
+    console.print(f"kept PostgreSQL's programs, which all checkouts share, in {own_folder()}", soft_wrap=True)
     return 0
 
 
@@ -77,8 +81,7 @@ def main(arguments: list[str]) -> int:
         "clean": clean,
     }
     console = Console(soft_wrap=True, record=asked.svg is not None, width=_PICTURE_WIDTH if asked.svg else None)
-    for number in (signal.SIGTERM, signal.SIGINT):  # both end as Ctrl-C does: everything is stopped
-        signal.signal(number, signal.default_int_handler)
+    on_ending(_interrupt)
     try:
         place = home()
         with place.locked():
@@ -87,8 +90,16 @@ def main(arguments: list[str]) -> int:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
-        console.print("\ninterrupted; everything is stopped")
+        console.print("everything is stopped")
         return 130
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Once: a second one must not cut the stopping short."""
+    on_ending(lambda *_: None)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(sys.stderr.fileno(), b"\ninterrupted; stopping everything ...\n")
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

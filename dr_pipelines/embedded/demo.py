@@ -172,7 +172,10 @@ class Demo:
                 process.stop()
             raise
         if code != 0:
-            raise CommandFailed(f"{' '.join(argv)} ended with exit code {code}:\n{self._tail(name)}")
+            raise CommandFailed(
+                f"{' '.join(argv)} ended with exit code {code}:\n{self._tail(name)}",
+                hint=f"All that it said is in {self._home.logs}.",
+            )
         return self._home.output(name).read_text()
 
     def _start(self, name: str, *argv: str) -> Process:
@@ -237,7 +240,8 @@ def run_demo(home: Home, console: Console, *, scale: float = 1.0) -> Outcome:
 def summary(outcome: Outcome) -> Table:
     table = Table(title="A lost server, recovered", show_header=False, title_justify="left")
     table.add_row("acknowledged commits", f"{outcome.acknowledged:,}")
-    table.add_row("recovered commits", f"{outcome.recovered:,} (some were in flight)")
+    flying = outcome.recovered - outcome.acknowledged + outcome.lost
+    table.add_row("recovered commits", f"{outcome.recovered:,}" + (f" ({flying} were in flight)" if flying else ""))
     table.add_row("lost", f"[{'green' if outcome.lost == 0 else 'red'}]{outcome.lost}[/]")
     rpo = "0 s: nothing acknowledged is lost" if outcome.lost == 0 else "[red]more than 0 s[/]"
     table.add_row("RPO, measured", rpo)
