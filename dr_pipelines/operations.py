@@ -20,6 +20,7 @@ from dr_pipelines.postgres.restore import restore as _restore
 from dr_pipelines.postgres.restore_preview import RestorePreview
 from dr_pipelines.postgres.restore_preview import preview as _preview
 from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_source import no_backup
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.postgres.take import take_backup as _take_backup
 from dr_pipelines.postgres.verify import verify
@@ -71,15 +72,28 @@ def check_store(site: Site, tier_or_name: str) -> list[CheckResult]:
 
 def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -> BackupManifest | SealedWal:
     """Take a backup into the primary tier. Raises what `postgres.take.take_backup` raises."""
-    return _take_backup(
+    repository = site.repository(server, "primary")
+    taken = _take_backup(
         site.server(server),
-        site.repository(server, "primary"),
+        repository,
         server,
         kind,
         state_dir=site.state_dir,
         clock=site.clock,
         progress=progress,
     )
+    if isinstance(taken, BackupManifest) and _lacks_wal(repository, taken):
+        progress.note(
+            f"no WAL of {server} is on {repository.tier} yet: {taken.label} can be restored only with the WAL from "
+            f"{taken.start_lsn} on; does `dr wal stream {server}` run?"
+        )
+    return taken
+
+
+def _lacks_wal(repository: Repository, backup: BackupManifest) -> bool:
+    with contextlib.suppress(DrError):  # the backup is there; a listing that failed says nothing of its WAL
+        return repository.wal(backup.server, backup.system_id).is_empty()
+    return False
 
 
 def list_backups(site: Site, server: str, tier: str = "primary") -> Catalog:
@@ -277,7 +291,7 @@ def _labelled(repository: Repository, server: str, label: str) -> BackupManifest
         return repository.backup(server, label)
     backups = repository.backups(server)
     if not backups:
-        raise BackupNotFound(f"there is no backup of {server} on {repository.tier}", hint=f"run `dr backup {server}`.")
+        raise no_backup(server, repository.tier)
     return backups[-1]
 
 

@@ -12,15 +12,16 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import setup, work
+from dr_pipelines.cli import restore, setup, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
+from dr_pipelines.endings import on_ending
 from dr_pipelines.errors import DrError, UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 well, 1 an unexpected error, 2 wrong usage, 3 the plan or a secret, 10 a store, 11 integrity, "
     "12 the repository, 13 a key, 20 PostgreSQL, 21 a backup, 22 a program, 30 a restore, 40 not proven, "
-    "41 a check failed, 130 or 143 stopped by SIGINT or SIGTERM."
+    "41 a check failed, 129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM."
 )
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app = typer.Typer(
     suggest_commands=False,  # click suggests by itself
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.add_typer(setup.plan_app, name="plan")
 app.add_typer(setup.key_app, name="key")
@@ -40,16 +42,18 @@ app.command("backup")(work.backup)
 app.command("list")(work.list_backups)
 app.command("verify")(work.verify)
 app.command("status")(work.status)
-app.command("restore")(work.restore)
+app.command("restore")(restore.restore)
 
 
 @app.callback()
 def _before(
+    context: typer.Context,
     plan: Annotated[Path | None, typer.Option("--plan", help="The plan; default $DR_PLAN or dr_plan.yaml.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an unexpected error came from.")] = False,
 ) -> None:
     settings.plan_path = plan
     settings.debug = debug
+    settings.command = f"dr {context.invoked_subcommand}"
 
 
 class _Stopped(SystemExit):
@@ -58,8 +62,7 @@ class _Stopped(SystemExit):
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     # What was in hand is undone now; a second signal must not cut that short.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, signal.SIG_IGN)
+    on_ending(signal.SIG_IGN)
     raise _Stopped(128 + number)
 
 
@@ -82,13 +85,13 @@ def _arguments(given: list[str]) -> list[str]:
 
 def main() -> None:
     """Run a command; every error becomes words and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    on_ending(_stop)
     settings.as_json = "--json" in sys.argv
     try:
         code = app(_arguments(sys.argv[1:]), standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError:
-        code = UsageError.exit_code  # the help is said already
+    except click.exceptions.NoArgsIsHelpError as asked:
+        click.echo(asked.format_message())
+        code = UsageError.exit_code
     except Exception as error:
         if settings.debug and not isinstance(error, DrError | click.ClickException | click.exceptions.Abort):
             raise
@@ -106,11 +109,14 @@ def main() -> None:
 def _told(error: Exception) -> DrError:
     """Any error as one of ours."""
     if isinstance(error, DrError):
+        if isinstance(error, UsageError) and error.hint is None:
+            error.hint = f"run `{settings.command} --help`."
         return error
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
+        said = error.format_message().rstrip(".")
         return UsageError(
-            error.format_message().rstrip("."), hint=f"run `{context.command_path if context else 'dr'} --help`."
+            said[:1].lower() + said[1:], hint=f"run `{context.command_path if context else 'dr'} --help`."
         )
     if isinstance(error, click.exceptions.Abort):
         return DrError("aborted")

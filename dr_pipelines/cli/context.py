@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ class Settings:
     plan_path: Path | None = None
     as_json: bool = False
     debug: bool = False
+    command: str = "dr"
 
     def plan(self) -> Plan:
         return load_plan(self.plan_path or default_plan_path())
@@ -51,7 +52,8 @@ MaybeServer = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", help="A server of the plan; all of them when left out.")
 ]
 ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
-TierOption = Annotated[str | None, typer.Option("--tier", help="primary, secondary or archive.")]
+Tier = Literal["primary", "secondary", "archive"]
+TierOption = Annotated[Tier | None, typer.Option("--tier", help="Where the backups are read.")]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
 ]

@@ -25,12 +25,12 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.clock import SystemClock
-from dr_pipelines.errors import DrError
+from dr_pipelines.errors import CheckFailed, DrError, NotProven
 from dr_pipelines.lsn import Lsn, Timeline
 
 # A pipe has no width: nothing is cut or folded there.
@@ -90,7 +90,29 @@ def print_facts(facts: Mapping[str, Any]) -> None:
         out.print(f"{name:<{width}}  {value}", soft_wrap=True)
 
 
-def print_checks(checks: Sequence[CheckResult]) -> None:
+def answer_checks(checks: Sequence[CheckResult], *, as_json: bool) -> None:
+    """Print them, and end as the worst says. Raises `CheckFailed` or `NotProven`."""
+    print_json(checks) if as_json else _print_checks(checks)
+    failed = [check for check in checks if check.verdict is Verdict.FAIL]
+    unproven = [check for check in checks if check.verdict is Verdict.NOT_PROVEN]
+    if failed:
+        raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {_names(failed)}", hint=_hint(failed))
+    if unproven:
+        raise NotProven(
+            f"{len(unproven)} of {len(checks)} checks could not be made: {_names(unproven)}", hint=_hint(unproven)
+        )
+
+
+def _names(checks: Sequence[CheckResult]) -> str:
+    return ", ".join(check.name for check in checks)
+
+
+def _hint(checks: Sequence[CheckResult]) -> str | None:
+    """What to do about the first of them that says it."""
+    return next((str(check.details["hint"]) for check in checks if check.details.get("hint")), None)
+
+
+def _print_checks(checks: Sequence[CheckResult]) -> None:
     colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
     for check in checks:
         verdict = f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}[/]"
@@ -99,6 +121,10 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
 
 def size(count: int) -> str:
     return decimal(count)
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def moment(at: datetime) -> str:
@@ -138,9 +164,10 @@ class Bars:
 
     def __init__(self) -> None:
         self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            _Amount(),
+            # On a narrow terminal it is the bar that becomes short.
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4, max_width=40)),
+            _Amount(table_column=Column(no_wrap=True)),
             TimeElapsedColumn(),
             console=err,
             disable=not err.is_terminal,

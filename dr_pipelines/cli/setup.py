@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,12 @@ from ruamel.yaml import YAML
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import Json, MaybeServer, TierOption, settings
-from dr_pipelines.cli.output import minute, moment, out, print_checks, print_facts, print_json, print_table, size
-from dr_pipelines.errors import CheckFailed, DrError, NotProven, UsageError
+from dr_pipelines.cli.listing import show_backups
+from dr_pipelines.cli.output import answer_checks, count, moment, out, print_facts, print_json, size
+from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
 from dr_pipelines.plan.load import check_secrets
 from dr_pipelines.plan.model import plan_schema as json_schema
-from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import BackupManifest
 
@@ -36,7 +35,9 @@ def plan_check(as_json: Json = False) -> None:
     if as_json:
         print_json({"plan": str(path), "ok": True})
     else:
-        out.print(f"{path}: the plan is right: {len(plan.databases)} servers, {len(plan.storage)} stores")
+        out.print(
+            f"{path}: the plan is right: {count(len(plan.databases), 'server')}, {count(len(plan.storage), 'store')}"
+        )
 
 
 @plan_app.command("show")
@@ -175,8 +176,8 @@ def _facts(manifest: BackupManifest) -> dict[str, Any]:
         "LSN": f"{manifest.start_lsn} to {manifest.stop_lsn}, timeline {manifest.timeline.id}",
         "checksums": "on" if manifest.data_checksums else "off",
         "tablespaces": ", ".join(space.location for space in manifest.tablespaces) or None,
-        "archive": f"{len(manifest.archive.packs)} packs, {size(manifest.archive.size)}",
-        "stored": f"{len(manifest.objects)} objects, {size(manifest.stored_size)}",
+        "archive": f"{count(len(manifest.archive.packs), 'pack')}, {size(manifest.archive.size)}",
+        "stored": f"{count(len(manifest.objects), 'object')}, {size(manifest.stored_size)}",
         "encrypted to": ", ".join(recipients) or "nobody: anyone who reads the store reads it",
         "taken": f"on {manifest.taken_on} by dr {manifest.tool_version}",
         "break glass": next((file.key for file in manifest.break_glass if file.key.endswith("README.md")), None),
@@ -188,79 +189,4 @@ def _facts(manifest: BackupManifest) -> dict[str, Any]:
 def store_check(tier: str, as_json: Json = False) -> None:
     """Try what a backup needs on the real bucket, under a scratch prefix that is removed again."""
     checks = operations.check_store(settings.site(), tier)
-    if as_json:
-        print_json(checks)
-    else:
-        print_checks(checks)
-    judge(checks)
-
-
-def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
-    """One server's catalog, or every server's. One that cannot be read does not hide the others."""
-    site = settings.site()
-    if server is not None:
-        catalog = operations.list_backups(site, server, tier)
-        print_json(catalog) if as_json else _show_catalog(server, tier, catalog)
-        return
-    answers: dict[str, Any] = {}
-    errors: list[DrError] = []
-    for name in site.plan.databases:
-        try:
-            answers[name] = operations.list_backups(site, name, tier)
-        except DrError as error:
-            answers[name] = {"error": error.message}
-            errors.append(error)
-    if as_json:
-        print_json(answers)
-    else:
-        for name, answer in answers.items():
-            if isinstance(answer, Catalog):
-                _show_catalog(name, tier, answer)
-            else:
-                out.print(f"{name} on {tier}: {answer['error']}", soft_wrap=True)
-    if errors:
-        raise errors[0]
-
-
-def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
-    if not catalog.backups:
-        out.print(f"there is no backup of {server} on {tier}")
-    else:
-        columns = ["label", "finished (UTC)", "stored", "stop LSN", "on top of"]
-        print_table(f"{server} on {tier}", columns, [_row(backup) for backup in catalog.backups])
-    for backup in catalog.backups:
-        if backup.kind_reason:
-            out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
-    provisional = Counter(backup.provisional for backup in catalog.backups if backup.provisional)
-    for reason, count in provisional.items():
-        out.print(f"{count} provisional: {reason}", soft_wrap=True)
-    for label in catalog.unfinished:
-        out.print(f"{label} has no manifest: it is being taken, or is garbage of a crash", soft_wrap=True)
-    for problem in catalog.problems:
-        out.print(f"problem: {problem}", style="yellow", soft_wrap=True)
-
-
-def _row(backup: BackupManifest) -> tuple[Any, ...]:
-    parent = backup.parent.rpartition("-")[0] if backup.parent else None  # the kind is plain from the chain
-    return backup.label, minute(backup.finished_at), size(backup.stored_size), backup.stop_lsn, parent
-
-
-def judge(checks: list[Any]) -> None:
-    """End as the worst check says. Raises `CheckFailed` or `NotProven`."""
-    failed = [check for check in checks if check.verdict.value == "fail"]
-    unproven = [check for check in checks if check.verdict.value == "not proven"]
-    if failed:
-        raise CheckFailed(f"{len(failed)} of {len(checks)} checks failed: {_names(failed)}", hint=_hint(failed))
-    if unproven:
-        raise NotProven(
-            f"{len(unproven)} of {len(checks)} checks could not be made: {_names(unproven)}", hint=_hint(unproven)
-        )
-
-
-def _names(checks: list[Any]) -> str:
-    return ", ".join(check.name for check in checks)
-
-
-def _hint(checks: list[Any]) -> str | None:
-    """What to do about the first of them that says it."""
-    return next((check.details["hint"] for check in checks if check.details.get("hint")), None)
+    answer_checks(checks, as_json=as_json)

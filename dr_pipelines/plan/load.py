@@ -79,7 +79,9 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError:
         raise PlanError(f"{path}: not text in UTF-8", hint="save it as UTF-8 and run `dr plan check`.") from None
     except OSError as error:
-        raise PlanError(f"cannot read the plan at {path}: {error.strerror}") from error
+        raise PlanError(
+            f"cannot read the plan at {path}: {error.strerror}", hint="name a file with --plan or DR_PLAN."
+        ) from error
     try:
         document = _yaml().load(text)
     except (YAMLError, ValueError, RecursionError) as error:

@@ -38,6 +38,12 @@ class RecoveryTarget:
             raise UsageError("a recovery target time needs a time zone", hint="write it as 2026-11-23T10:00:00Z.")
         if self.kind == "xid" and not str(self.value).isdigit():
             raise UsageError(f"not a transaction id: {self.value!r}")
+        if self.value == "":
+            raise UsageError(f"the recovery target {self.kind} is empty")
+        if not self.inclusive and self.kind not in ("time", "lsn", "xid"):
+            raise UsageError(
+                f"{self.kind} has nothing before it to stop at", hint="--exclusive goes with --time, --lsn and --xid."
+            )
 
     def __str__(self) -> str:
         value = self.value.isoformat() if isinstance(self.value, datetime) else self.value
@@ -305,8 +311,9 @@ def _raise_unreachable(
     newest = max((end for end in reached if end is not None), default=None)
     if newest is None:
         raise WalGap(
-            "the WAL that the backups need to become consistent is not there",
-            hint="restore from another tier (--tier), or see `dr status` for the gap.",
+            f"the WAL that the backups need to become consistent is not there: {chains[-1][-1].label} needs it from "
+            f"{chains[-1][-1].start_lsn} on",
+            hint="`dr status` says how far the WAL goes and whether the stream runs; --tier names another tier.",
         )
     resumes = _resumes(newest, spans, path)
     if resumes is None:

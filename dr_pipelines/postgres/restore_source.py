@@ -119,6 +119,13 @@ def find_sources(
     return _Finding(request, runner, progress).run(repositories)
 
 
+def no_backup(server: str, tier: str) -> BackupNotFound:
+    return BackupNotFound(
+        f"there is no backup of {server} on {tier}",
+        hint=f"`dr backup {server}` takes one on primary; `dr list {server}` shows those that are there.",
+    )
+
+
 def none_is_early_enough(target: RecoveryTarget) -> TargetUnreachable:
     return TargetUnreachable(
         f"the target {target} lies before the point where any backup becomes consistent",
@@ -184,9 +191,7 @@ class _Finding:
         if self._request.label is not None:
             return repository.backup(server, self._request.label)
         if not catalog.backups:
-            raise BackupNotFound(
-                f"there is no backup of {server} on {repository.tier}", hint=f"take one: dr backup {server}"
-            )
+            raise no_backup(server, repository.tier)
         return catalog.backups[-1]
 
     def _system(self, wanted: BackupManifest) -> SystemWal:

@@ -194,8 +194,8 @@ class _Taking:
         try:
             archive = writer.archive()
             sink = _Sink(archive)
-            phase = f"{wish.kind} backup {writer.label}"
-            self._progress.phase(f"checkpoint for {phase}")
+            phase = f"backup {writer.label}"
+            self._progress.phase("checkpoint")
 
             def begins(start: Position, size: int) -> None:
                 _require_same_timeline(wish.parent, start)

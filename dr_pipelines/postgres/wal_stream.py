@@ -93,6 +93,7 @@ class WalStream:
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         with self._alone():
+            self._tell(f"streaming WAL of {self._name}; its state is in {self.status_path}")
             self._remember_last_time()
             with self._shippers.running():
                 backoff = _POLL

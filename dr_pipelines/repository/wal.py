@@ -131,6 +131,10 @@ class WalArchive:
         """Every timeline of which there is WAL or a history."""
         return sorted({Timeline(int(key.file[:8], 16)) for _, key in self._objects(self._layout.prefix)})
 
+    def is_empty(self) -> bool:
+        """Whether nothing of this system is there; reads no more than the listing's first page."""
+        return not any(True for _ in self._store.list(self._layout.prefix))
+
     def segments(self, timeline: Timeline) -> list[StoredSegment]:
         """Whole segments in order, one for each position."""
         return _whole(self._objects(self._layout.timeline_prefix(timeline)), self.segment_size)

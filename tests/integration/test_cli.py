@@ -169,3 +169,13 @@ def test_a_signal_during_a_backup_leaves_no_backup(
     assert json.loads(told)["exit_code"] == 128 + number
     assert not list((folder / "disk").glob("**/manifest.json"))
     assert postgres18.psql("SELECT count(*) FROM pg_stat_replication") == "0"
+
+
+def test_a_backup_without_any_wal_says_that_it_needs_some(postgres18: EmbeddedPostgres, folder: Path) -> None:
+    env = _write_plan(folder, postgres18)
+    _answer(env, "repository", "init")
+    done = subprocess.run([DR, "backup", "shop"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert "no WAL of shop is on primary yet" in done.stderr
+    refused = _answer(env, "restore", "shop", "--to", str(folder / "restored"), "--preview", code=30)
+    assert "become consistent" in refused["error"]
+    assert "dr status" in refused["hint"]

@@ -317,3 +317,36 @@ def test_a_group_without_a_command_shows_its_help_and_no_error(dr: Dr) -> None:
     assert done.returncode == 2
     assert "schema" in done.stdout + done.stderr
     assert "error:" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--timeline", "0"],
+        ["--name", ""],
+        ["--xid", "abc"],
+        ["--exclusive"],
+        ["--immediate", "--exclusive"],
+        ["--action", "dance"],
+        ["--use-incrementals", "maybe"],
+        ["--tier", "primry"],
+        ["--immediate", "--lsn", "0/1"],
+    ],
+)
+def test_a_restore_that_makes_no_sense_is_wrong_usage_with_a_hint(dr: Dr, more: list[str]) -> None:
+    done = dr("restore", "shop", "--to", "restored", *more, "--json")
+    told = json.loads(done.stdout)
+    assert done.returncode == told["exit_code"] == 2
+    assert told["hint"]
+
+
+def test_a_tier_that_is_none_is_one_document_in_json(dr: Dr) -> None:
+    done = dr("list", "--tier", "primry", "--json")
+    assert json.loads(done.stdout)["exit_code"] == 2
+    assert done.stderr == ""
+
+
+def test_a_stream_of_no_server_does_not_say_that_it_streams(dr: Dr) -> None:
+    done = dr("wal", "stream", "shopp")
+    assert done.returncode == 2
+    assert done.stdout == ""

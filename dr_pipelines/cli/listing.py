@@ -1,0 +1,63 @@
+"""What a tier holds, for `dr list` and `dr repository list`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import settings
+from dr_pipelines.cli.output import minute, out, print_json, print_table, size
+from dr_pipelines.errors import DrError
+from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.manifest import BackupManifest
+
+
+def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
+    """One server's catalog, or every server's. One that cannot be read does not hide the others."""
+    site = settings.site()
+    if server is not None:
+        catalog = operations.list_backups(site, server, tier)
+        print_json(catalog) if as_json else _show_catalog(server, tier, catalog)
+        return
+    answers: dict[str, Any] = {}
+    errors: list[DrError] = []
+    for name in site.plan.databases:
+        try:
+            answers[name] = operations.list_backups(site, name, tier)
+        except DrError as error:
+            answers[name] = {"error": error.message}
+            errors.append(error)
+    if as_json:
+        print_json(answers)
+    else:
+        for name, answer in answers.items():
+            if isinstance(answer, Catalog):
+                _show_catalog(name, tier, answer)
+            else:
+                out.print(f"{name} on {tier}: {answer['error']}", soft_wrap=True)
+    if errors:
+        raise errors[0]
+
+
+def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
+    if not catalog.backups:
+        out.print(f"there is no backup of {server} on {tier}")
+    else:
+        columns = ["label", "finished (UTC)", "stored", "stop LSN", "on top of"]
+        print_table(f"{server} on {tier}", columns, [_row(backup) for backup in catalog.backups])
+    for backup in catalog.backups:
+        if backup.kind_reason:
+            out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
+    provisional = Counter(backup.provisional for backup in catalog.backups if backup.provisional)
+    for reason, count in provisional.items():
+        out.print(f"{count} provisional: {reason}", soft_wrap=True)
+    for label in catalog.unfinished:
+        out.print(f"{label} has no manifest: it is being taken, or is garbage of a crash", soft_wrap=True)
+    for problem in catalog.problems:
+        out.print(f"problem: {problem}", style="yellow", soft_wrap=True)
+
+
+def _row(backup: BackupManifest) -> tuple[Any, ...]:
+    parent = backup.parent.rpartition("-")[0] if backup.parent else None  # the kind is plain from the chain
+    return backup.label, minute(backup.finished_at), size(backup.stored_size), backup.stop_lsn, parent

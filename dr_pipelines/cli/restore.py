@@ -1,0 +1,165 @@
+"""`dr restore`: the bad day."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
+from dr_pipelines.cli.output import Bars, out, print_facts, print_json, size
+from dr_pipelines.errors import UsageError
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.neutralise import NOTES_FILE
+from dr_pipelines.postgres.restore import RestoreReport
+from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
+from dr_pipelines.postgres.restore_preview import RestorePreview
+from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
+from dr_pipelines.postgres.tablespaces import parse_mapping
+
+
+def restore(
+    server: ServerName,
+    to: Annotated[Path, typer.Option("--to", help="A directory that is empty or not there yet.")],
+    time: Annotated[str | None, typer.Option(help="An instant with its zone: 2026-11-23T14:05:00Z.")] = None,
+    lsn: Annotated[str | None, typer.Option(help="A position: 0/3000148.")] = None,
+    xid: Annotated[str | None, typer.Option(help="A transaction id.")] = None,
+    name: Annotated[str | None, typer.Option(help="A restore point made by pg_create_restore_point.")] = None,
+    immediate: Annotated[bool, typer.Option("--immediate", help="The end of the backup itself.")] = False,
+    exclusive: Annotated[bool, typer.Option("--exclusive", help="Stop just before --time, --lsn or --xid.")] = False,
+    timeline: Annotated[
+        int | None, typer.Option(min=1, max=0xFFFFFFFF, help="Follow this timeline instead of the newest.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
+    tier: TierOption = None,
+    use_incrementals: Annotated[UseIncrementals, typer.Option(help="Merge them, or replay WAL instead.")] = "auto",
+    tablespace: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-T",
+            "--tablespace-mapping",
+            metavar="OLD=NEW",
+            help="New directory of a tablespace, by old location or oid; else <to>_tablespaces/<oid>. May repeat.",
+        ),
+    ] = None,
+    action: Annotated[
+        RecoveryAction,
+        typer.Option("--action", "--target-action", help="What happens at the target; pause stays read-only there."),
+    ] = "promote",
+    start: Annotated[bool, typer.Option("--start", help="Leave the restored server running.")] = False,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where it listens; as before without it.")] = None,
+    socket_dir: Annotated[Path | None, typer.Option(help="Where its Unix socket is; /tmp without it.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
+    identity: IdentityFile = None,
+    as_json: Json = False,
+) -> None:
+    """Restore a server to any instant. Without a target: to the newest commit that there is."""
+    request = RestoreRequest(
+        server,
+        to.absolute(),
+        _target(time, lsn, xid, name, immediate, timeline, inclusive=not exclusive),
+        label=label,
+        use_incrementals=use_incrementals,
+        action=action,
+        start=start,
+        port=port,
+        socket_dir=socket_dir.absolute() if socket_dir else None,
+        tablespaces=parse_mapping(tablespace or []),
+    )
+    site = settings.site(identity)
+    if preview:
+        with Bars() as bars:
+            seen = operations.preview_restore(site, request, bars, tier=tier)
+        _show_preview(seen, as_json=as_json)
+        return
+    with Bars() as bars:
+        report = operations.restore(site, request, bars, tier=tier)
+    _show_report(report, as_json=as_json)
+
+
+def _target(
+    time: str | None,
+    lsn: str | None,
+    xid: str | None,
+    name: str | None,
+    immediate: bool,
+    timeline: int | None,
+    *,
+    inclusive: bool,
+) -> RecoveryTarget:
+    given = {"time": time, "lsn": lsn, "xid": xid, "name": name, "immediate": immediate or None}
+    chosen = [kind for kind, value in given.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError(f"only one target can be reached, not {' and '.join(chosen)}")
+    on = Timeline(timeline) if timeline is not None else None
+    try:
+        match chosen:
+            case ["time"]:
+                return RecoveryTarget("time", _instant(str(time)), inclusive, on)
+            case ["lsn"]:
+                return RecoveryTarget("lsn", Lsn.parse(str(lsn)), inclusive, on)
+            case ["xid"]:
+                return RecoveryTarget("xid", xid, inclusive, on)
+            case ["name"]:
+                return RecoveryTarget("name", name, inclusive, on)
+            case ["immediate"]:
+                return RecoveryTarget("immediate", None, inclusive, on)
+    except ValueError as error:
+        raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
+    return RecoveryTarget("latest", None, inclusive, on)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no instant: write it as 2026-11-23T10:00:00Z") from None
+
+
+def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
+    if as_json:
+        print_json(seen)
+        return
+    print_facts(
+        {
+            "target": seen.target,
+            "tier": seen.tier,
+            "chain": " → ".join(seen.chain),
+            "WAL": f"from {seen.wal_start}, up to {seen.reachable_end} can be reached",
+            "bytes": f"{size(seen.bytes)} from {size(seen.stored_bytes)} stored, {size(seen.wal_bytes)} of WAL",
+            "newest commit": seen.newest_commit or "not known",
+            "estimated": f"{seen.estimated_seconds:.0f} s",
+        }
+    )
+    for note in seen.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+
+
+def _state(report: RestoreReport) -> str:
+    stays = {"promote": "", "pause": ", pauses there until it is promoted", "shutdown": ", ends there until it is told"}
+    return f"{stays[report.action]}; the server {'runs' if report.running else 'is stopped'}"
+
+
+def _show_report(report: RestoreReport, *, as_json: bool) -> None:
+    if as_json:
+        print_json({**{"seconds": report.seconds}, **{k: v for k, v in vars(report).items()}})
+        return
+    phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.phases.items())
+    print_facts(
+        {
+            "restored": f"{report.server} to {report.data_dir}",
+            "from": f"{report.tier}: {' → '.join(report.chain)}",
+            "target": report.target,
+            "reached": f"{report.reached_lsn}, now on timeline {report.timeline.id}{_state(report)}",
+            "bytes": f"{size(report.bytes)} and {size(report.wal_bytes)} of WAL",
+            "took": f"{report.seconds:.1f} s ({phases})",
+        }
+    )
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
+    for purpose, command in report.commands.items():
+        out.print(f"{purpose}: {command}", soft_wrap=True)
+    out.print(f"what was switched off, and how to let the server out: {report.data_dir / NOTES_FILE}", soft_wrap=True)
