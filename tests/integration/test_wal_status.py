@@ -56,7 +56,7 @@ def streaming(site: Site) -> Iterator[None]:
 
     def run() -> None:
         with contextlib.suppress(DrError):  # that not everything could be shipped is said in the status
-            operations.stream_wal(site, "shop", stop)
+            operations.stream_wal(site, "shop", stop, lambda line: None)
 
     thread = threading.Thread(target=run)
     thread.start()
