@@ -220,7 +220,7 @@ def test_a_promotion_between_the_question_and_the_backup_ends_the_chain(
 ) -> None:
     class Promotes(Silent):
         def phase(self, name: str, total_bytes: int | None = None) -> None:
-            if name.startswith("checkpoint for incremental"):
+            if name == "checkpoint" and postgres18.server.in_recovery():
                 postgres18.psql("SELECT pg_promote()")
 
     postgres18.stop()
