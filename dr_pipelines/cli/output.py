@@ -176,6 +176,7 @@ class Bars:
         self._phase: str | None = None
         self._done = 0
         self._since = 0.0
+        self._told: set[str] = set()
 
     def __enter__(self) -> Bars:
         self._bars.start()
@@ -198,7 +199,12 @@ class Bars:
             self._bars.advance(self._task, count)
 
     def note(self, text: str) -> None:
+        self._told.add(text)
         err.print(escape(text), soft_wrap=True)
+
+    def is_on_screen(self, text: str) -> bool:
+        """Whether whoever reads the answer has seen this note already."""
+        return text in self._told and err.is_terminal and out.is_terminal
 
     def _end_phase(self) -> None:
         if self._phase is not None and not err.is_terminal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -73,11 +74,11 @@ def restore(
     if preview:
         with Bars() as bars:
             seen = operations.preview_restore(site, request, bars, tier=tier)
-        _show_preview(seen, as_json=as_json)
+        _show_preview(seen, bars, as_json=as_json)
         return
     with Bars() as bars:
         report = operations.restore(site, request, bars, tier=tier)
-    _show_report(report, as_json=as_json)
+    _show_report(report, bars, as_json=as_json)
 
 
 def _target(
@@ -119,7 +120,7 @@ def _instant(text: str) -> datetime:
         raise ValueError(f"{text!r} is no instant: write it as 2026-11-23T10:00:00Z") from None
 
 
-def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
+def _show_preview(seen: RestorePreview, bars: Bars, *, as_json: bool) -> None:
     if as_json:
         print_json(seen)
         return
@@ -134,8 +135,13 @@ def _show_preview(seen: RestorePreview, *, as_json: bool) -> None:
             "estimated": f"{seen.estimated_seconds:.0f} s",
         }
     )
-    for note in seen.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+    _show_notes(seen.notes, bars)
+
+
+def _show_notes(notes: Iterable[str], bars: Bars) -> None:
+    for note in notes:
+        if not bars.is_on_screen(note):
+            out.print(f"note: {note}", soft_wrap=True)
 
 
 def _state(report: RestoreReport) -> str:
@@ -143,7 +149,7 @@ def _state(report: RestoreReport) -> str:
     return f"{stays[report.action]}; the server {'runs' if report.running else 'is stopped'}"
 
 
-def _show_report(report: RestoreReport, *, as_json: bool) -> None:
+def _show_report(report: RestoreReport, bars: Bars, *, as_json: bool) -> None:
     if as_json:
         print_json({**{"seconds": report.seconds}, **{k: v for k, v in vars(report).items()}})
         return
@@ -158,8 +164,7 @@ def _show_report(report: RestoreReport, *, as_json: bool) -> None:
             "took": f"{report.seconds:.1f} s ({phases})",
         }
     )
-    for note in report.notes:
-        out.print(f"note: {note}", soft_wrap=True)
+    _show_notes(report.notes, bars)
     for purpose, command in report.commands.items():
         out.print(f"{purpose}: {command}", soft_wrap=True)
     out.print(f"what was switched off, and how to let the server out: {report.data_dir / NOTES_FILE}", soft_wrap=True)

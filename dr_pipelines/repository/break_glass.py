@@ -176,6 +176,7 @@ chown -R postgres: "$TARGET" "$TARGET".*
 su postgres -c "pg_ctl -D '$TARGET' -w -t 86400 start"
 ```
 
+`pg_ctl` returns as soon as the server can be read from; recovery is over when `SELECT pg_is_in_recovery()` answers `f`.
 Scheduled jobs (pg_cron), subscriptions and foreign servers of the restored server act as soon as it runs: keep it off
 the network until you have looked (`listen_addresses = ''`).
 """
