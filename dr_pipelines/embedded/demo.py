@@ -123,7 +123,7 @@ class Demo:
 
     def _recover_latest(self, lost_at: float) -> None:
         self._say("recovering to the latest point from the object store alone")
-        report = self._restore("restore latest", self._home.recovered)
+        report = self._restore("restore latest", self._home.recovered, "--tier", "primary")
         self._outcome.phases |= {f"restore: {name}": seconds for name, seconds in report["phases"].items()}
         recovered = EmbeddedPostgres(self._home.recovered)
         self._stack.callback(recovered.stop)
