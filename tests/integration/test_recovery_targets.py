@@ -352,6 +352,14 @@ def test_the_preview_names_the_last_commit_before_the_target(past: Past) -> None
     assert not (past.base / "p").exists()
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_preview_finds_a_times_last_commit_wherever_it_lies(past: Past, number: int) -> None:
+    seen = past.preview("p", RecoveryTarget("time", past.moments[number]))
+    assert seen.newest_commit is not None
+    at = datetime.fromisoformat(seen.newest_commit.removesuffix(" UTC") + "+00:00")
+    assert past.moments.get(number - 1, at) <= at <= past.moments[number]
+
+
 def test_a_store_that_goes_down_at_any_call_promotes_nothing(past: Past) -> None:
     good = past.live.repository
     counting = FaultyStore(good.store)
