@@ -1,7 +1,8 @@
 """Checks of database backups, named as promises. Each reads the stores; what could not be read has not passed."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -14,6 +15,8 @@ from dr_pipelines.plan.values import Schedule
 from dr_pipelines.repository.completeness import MANIFEST_IS_COMPLETE, manifest_is_complete
 from dr_pipelines.repository.due import BACKUP_IS_THERE, Window, backup_is_there, newest_due
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.resources import SiteResource
 
 if TYPE_CHECKING:
@@ -39,18 +42,38 @@ def look_for_due_backup(server: str, kind: BackupKind, schedule: Schedule) -> Lo
     window = Window.DAY if kind is BackupKind.FULL else Window.HOUR
 
     def look(site: "Site") -> CheckResult:
-        due = newest_due(schedule.cron, schedule.interval, window, site.clock.now())
-        return backup_is_there(site.read_only_repository(server, TIER).backups(server), kind, due)
+        repository = site.read_only_repository(server, TIER)
+        backups = repository.backups(server)
+        if kind is BackupKind.INCREMENTAL and hourly_points_are_wal(backups):
+            return wal_is_there(repository, server, backups)
+        return backup_is_there(backups, kind, newest_due(schedule.cron, schedule.interval, window, site.clock.now()))
 
     return look
 
 
+def hourly_points_are_wal(backups: Sequence[BackupManifest]) -> bool:
+    return bool(backups) and backups[-1].hourly_points_are_wal
+
+
+def wal_is_there(repository: Repository, server: str, backups: Sequence[BackupManifest]) -> CheckResult:
+    """What an hour without incrementals has: WAL without a gap. How new it must be cannot be said, as an idle server
+    writes none; where a stream does not ship, the hour's run fails."""
+    # Imported here: see resources.py.
+    from dr_pipelines.postgres.wal_checks import wal_has_no_gap
+
+    found = wal_has_no_gap(repository, server, backups)
+    said = f"hourly points are sealed WAL below PostgreSQL 17: {found.summary}"
+    return replace(found, name=BACKUP_IS_THERE, summary=said)
+
+
 def look_for_complete_manifest(server: str, kind: BackupKind) -> Look:
-    """Of the newest backup that was asked for as this kind."""
+    """Of the newest backup that was asked for as this kind; where hours have none, of the one that WAL follows."""
 
     def look(site: "Site") -> CheckResult:
         repository = site.read_only_repository(server, TIER)
-        taken = [backup for backup in repository.backups(server) if backup.asked_kind is kind]
+        backups = repository.backups(server)
+        any_kind = kind is BackupKind.INCREMENTAL and hourly_points_are_wal(backups)
+        taken = [backup for backup in backups if any_kind or backup.asked_kind is kind]
         if not taken:
             return failed(MANIFEST_IS_COMPLETE, f"there is no {kind} backup of {server}")
         newest = max(taken, key=lambda backup: backup.started_at)

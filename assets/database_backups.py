@@ -38,11 +38,17 @@ def pool_of(server: str) -> str:
     return f"postgres_{identifier(server)}"
 
 
+AUTOMATIC_RETRY = "dagster/retry_number"
+"""Dagster's tag of a run that it made anew, because the process of the run before it was lost."""
+
+
 def launched_at(context: dg.AssetExecutionContext) -> datetime:
-    """When the run was made, which is before it waited in the queue."""
-    record = context.instance.get_run_record_by_id(context.run.run_id)
+    """When the run was made, which is before it waited in the queue; of one that Dagster made anew, the first run."""
+    run = context.run
+    launched = run.root_run_id if AUTOMATIC_RETRY in run.tags and run.root_run_id else run.run_id
+    record = context.instance.get_run_record_by_id(launched)
     if record is None:
-        raise dg.Failure(f"run {context.run.run_id} is not in the instance's storage", allow_retries=False)
+        raise dg.Failure(f"run {launched} is not in the instance's storage", allow_retries=False)
     made: datetime = record.create_timestamp
     return made
 

@@ -14,6 +14,7 @@ from dr_pipelines import operations
 from dr_pipelines.cli.context import Json, MaybeServer, TierOption, settings
 from dr_pipelines.cli.listing import show_backups
 from dr_pipelines.cli.output import answer_checks, count, moment, out, print_facts, print_json, size
+from dr_pipelines.disk import sync
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
 from dr_pipelines.plan.load import check_secrets
@@ -98,6 +99,7 @@ def _write_once(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        sync(path.parent)
     except OSError:
         path.unlink()
         raise

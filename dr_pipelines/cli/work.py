@@ -148,7 +148,8 @@ def wal_stream(server: ServerName, as_json: Json = False) -> None:
     to = sys.stderr if as_json else sys.stdout
 
     def say(line: str) -> None:
-        with contextlib.suppress(OSError):  # a log that is gone or full must not end the stream
+        # A log that is gone, full or of an old encoding must not end the stream.
+        with contextlib.suppress(OSError, ValueError):
             print(line, file=to, flush=True)
 
     operations.stream_wal(site, server, stop, lambda said: say(f"{moment(site.clock.now())}: {said}"))

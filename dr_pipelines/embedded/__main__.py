@@ -47,7 +47,7 @@ def ui(place: Home, console: Console) -> int:
     """Dagster on what the demo left, in the foreground, with the stores, the recovered shop and its WAL stream."""
     env = place.load()
     with ExitStack() as stack:
-        stack.callback(place.end_leftovers)  # Dagster leaves runs behind, and its code servers for some seconds
+        stack.callback(place.end_dagster)
         stack.enter_context(place.stores(env))
         if place.recovered.exists():
             shop = EmbeddedPostgres(place.recovered, port=int(env["DR_SHOP_PORT"]))

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import signal
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,8 +121,15 @@ class Home:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def end_leftovers(self) -> None:
-        """Programs that name this home in their arguments or in the environment that it gave them."""
-        left = [process for process in psutil.process_iter() if process.pid != os.getpid() and self._names(process)]
+        """Programs that name this home in their arguments, or that Dagster started on it."""
+        self._end(lambda process: self._is_dagsters(process) or self._names(process))
+
+    def end_dagster(self) -> None:
+        """What Dagster leaves running on this home when it ends: runs, and its code servers for some seconds."""
+        self._end(self._is_dagsters)
+
+    def _end(self, belongs: Callable[[psutil.Process], bool]) -> None:
+        left = [process for process in psutil.process_iter() if process.pid != os.getpid() and belongs(process)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 # An immediate shutdown: unlike a killed server, it gives its shared memory back.
@@ -133,13 +140,19 @@ class Home:
                 process.kill()
         psutil.wait_procs(deaf, timeout=10)
 
+    def _is_dagsters(self, process: psutil.Process) -> bool:
+        """By the environment that this home gave it."""
+        with contextlib.suppress(psutil.Error):
+            return self._is_inside(process.environ().get("DAGSTER_HOME", ""))
+        return False
+
     def _names(self, process: psutil.Process) -> bool:
-        inside = f"{self.path}{os.sep}"
-        try:
-            said = [*process.cmdline(), process.environ().get("DAGSTER_HOME", "")]
-        except psutil.Error:
-            return False
-        return any(word.startswith(inside) for word in said)
+        with contextlib.suppress(psutil.Error):
+            return any(self._is_inside(word) for word in process.cmdline())
+        return False
+
+    def _is_inside(self, path: str) -> bool:
+        return path.startswith(f"{self.path}{os.sep}")
 
     def output(self, name: str) -> Path:
         """What a program said on its standard output."""

@@ -16,7 +16,7 @@ from dr_pipelines.plan.consistency import missing_secrets, mistakes
 from dr_pipelines.plan.explain import explain, is_secret
 from dr_pipelines.plan.mistake import Mistake, dotted, line_of
 from dr_pipelines.plan.model import Plan
-from dr_pipelines.plan.references import environment, is_malformed, is_reference, resolve
+from dr_pipelines.plan.references import environment, is_reference, malformed, resolve
 
 DEFAULT_PLAN = "dr_plan.yaml"
 
@@ -129,9 +129,10 @@ def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake],
         return [_resolve(value, base, (*path, index), found, document) for index, value in enumerate(node)]
     if not isinstance(node, str) or is_secret(path):
         return str(node) if isinstance(node, str) else node
-    if is_malformed(node):
+    if (wrong := malformed(node)) is not None and not _is_for_others(path):
         expected = "a reference is ${ENV:NAME}, ${ENV:NAME:-value} or ${FILE:path}"
-        found.append(Mistake(dotted(path), f"found {str(node)!r}", expected, line_of(document, path)))
+        # The value is not repeated: what stands before may be a secret.
+        found.append(Mistake(dotted(path), f"found {wrong!r}", expected, line_of(document, path)))
         return node
     try:
         return resolve(node, base)
@@ -142,6 +143,11 @@ def _resolve(node: Any, base: Path, path: tuple[Any, ...], found: list[Mistake],
             Mistake(dotted(path), str(error), "set it, or write a default: ${ENV:NAME:-value}", line_of(document, path))
         )
         return node
+
+
+def _is_for_others(path: tuple[Any, ...]) -> bool:
+    """Words for people, and commands, which may hold a shell's `${NAME}`."""
+    return path[0] in ("recovery", "testing", "documentation") or bool({"stop", "start", "probe"} & set(path))
 
 
 def _refused(path: Path, found: list[Mistake]) -> PlanError:

@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from dr_pipelines.errors import SecretMissing
 
-_ENV = re.compile(r"\$\{ENV:([^}:]*)(?::-([^}]*))?\}")
+_ENV = re.compile(r"\$\{ENV:([^}:]*)(?::-([^}$]*))?\}")
 _FILE = re.compile(r"\$\{FILE:([^}]*)\}")
 SECRET_PATTERN = r"^\$\{(ENV|FILE):.+\}$"
 """For the JSON Schema."""
@@ -34,9 +34,10 @@ def is_reference(text: str) -> bool:
     return _WHOLE.match(text) is not None
 
 
-def is_malformed(text: str) -> bool:
-    """Whether something in it begins as a reference does and is none."""
-    return "${" in _FILE.sub("", _ENV.sub("", text))
+def malformed(text: str) -> str | None:
+    """The first part of it that begins as a reference does and is none."""
+    found = re.search(r"\$\{[^}]*\}?", _FILE.sub("", _ENV.sub("", text)))
+    return found[0] if found else None
 
 
 def resolve(text: str, base: Path) -> str:

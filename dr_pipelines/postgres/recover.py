@@ -22,12 +22,14 @@ from dr_pipelines.commands import Process, Runner
 from dr_pipelines.errors import (
     BeforeConsistency,
     DamagedWal,
+    DrError,
     IntegrityError,
     RestoreError,
     ServerError,
+    StoreError,
     TargetUnreachable,
 )
-from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_segment_name
 from dr_pipelines.postgres import neutralise, tools
 from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
 from dr_pipelines.postgres.restore_request import RestoreRequest
@@ -65,7 +67,14 @@ class Host:
 
 
 def recover(
-    data_dir: Path, request: RestoreRequest, fetcher: WalFetcher, host: Host, *, timeline: Timeline, version_num: int
+    data_dir: Path,
+    request: RestoreRequest,
+    fetcher: WalFetcher,
+    host: Host,
+    *,
+    timeline: Timeline,
+    planned_end: Lsn,
+    version_num: int,
 ) -> Recovered:
     """Replay WAL from `fetcher` to the target, promote unless the request says otherwise; the server is stopped when
     this returns, and configured for `request.target_dir`.
@@ -87,7 +96,7 @@ def recover(
             settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
         notes += neutralise.write_settings(data_dir, quiet, settings, _minimal_files(data_dir, host))
         own(data_dir, host.os_user)
-        recovered = _replay(data_dir, request, fetcher, host, private, timeline)
+        recovered = _replay(data_dir, request, fetcher, host, private, timeline, planned_end)
     notes += recovered.notes
     if action != "promote":
         quiet |= neutralise.staying_settings(target, timeline=timeline, action=action)
@@ -125,11 +134,43 @@ def _minimal_files(data_dir: Path, host: Host) -> dict[str, list[str]]:
     return neutralise.minimal_files(recorded, account=account, superuser=host.superuser)
 
 
+def _stored_end(fetcher: WalFetcher, planned: Lsn) -> Lsn | None:
+    """Where the WAL ends now; where it did when the restore was planned, if a tier does not answer any more."""
+    try:
+        return fetcher.stored_end()
+    except StoreError:
+        return planned
+
+
+def _not_fetched(error: DrError, fetcher: WalFetcher) -> RestoreError:
+    name = fetcher.failed_at
+    if isinstance(error, IntegrityError) and name is not None and is_segment_name(name):
+        damaged = WalSegment.parse(name, fetcher.segment_size)
+        return DamagedWal(
+            f"WAL up to {damaged.end} is damaged on every tier: {error.message}",
+            damaged.end,
+            hint=f"restore what lies before it with --lsn {damaged.start}, or a backup after it (--label).",
+        )
+    hint = error.hint
+    if isinstance(error, StoreError):
+        hint = "run the restore again: a tier that cannot be read when it begins is left out."
+    said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=hint)
+    said.exit_code, said.transient = error.exit_code, error.transient
+    return said
+
+
 def _replay(
-    data_dir: Path, request: RestoreRequest, fetcher: WalFetcher, host: Host, private: Path, timeline: Timeline
+    data_dir: Path,
+    request: RestoreRequest,
+    fetcher: WalFetcher,
+    host: Host,
+    private: Path,
+    timeline: Timeline,
+    planned_end: Lsn,
 ) -> Recovered:
     """Run the server until recovery has ended and is proven; `notes` are on its subscriptions."""
-    stored_end = fetcher.stored_end()  # the stream may ship more while we recover
+    # The stream may ship more while we recover.
+    stored_end = _stored_end(fetcher, planned_end) if request.target.kind == "latest" else None
     log, stays = private / "recovery.log", request.action != "promote"
     server = Server(ServerConnection(str(private), _PORT, user=host.superuser, application_name="dr restore"))
     with _running(data_dir, private, log, host) as process:
@@ -194,17 +235,7 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
             hint="make room or restore to another disk; nothing was left behind.",
         )
     if fetcher.errors:
-        error = fetcher.errors[0]
-        if isinstance(error, IntegrityError):
-            until = fetcher.whole_until + fetcher.segment_size
-            return DamagedWal(
-                f"WAL up to {until} is damaged on every tier: {error.message}",
-                until,
-                hint=f"restore what lies before it with --lsn {fetcher.whole_until}, or a backup after it (--label).",
-            )
-        said = RestoreError(f"recovery stopped because WAL could not be fetched: {error.message}", hint=error.hint)
-        said.exit_code = error.exit_code
-        return said
+        return _not_fetched(fetcher.errors[0], fetcher)
     if _TOO_EARLY in text:
         return BeforeConsistency(
             "the recovery target lies before the point where the backup becomes consistent",

@@ -11,6 +11,7 @@ from dr_pipelines.postgres.wal_checks import parse_history
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.postgres.wal_pages import has_whole_record
 
+_LONGEST_RECORD = 1 << 30  # bytes; PostgreSQL's XLogRecordMaxSize is a little less
 _DAMAGED = "the WAL there is damaged: restore from another tier with --tier, or with a target before it."
 
 
@@ -46,11 +47,11 @@ def assert_nothing_left(reached: Lsn, fetcher: WalFetcher, timeline: Timeline, s
         return
     segment = WalSegment.containing(reached, timeline, fetcher.segment_size)
     start, length = reached.value % fetcher.segment_size, stored_end - reached
-    data = _stored(segment, fetcher, stored_end)
-    while segment.end < stored_end:
+    data = bytearray(_stored(segment, fetcher, stored_end))
+    while segment.end < stored_end and len(data) <= _LONGEST_RECORD and not has_whole_record(memoryview(data), start):
         segment = segment.next()
         data += _stored(segment, fetcher, stored_end)
-    if has_whole_record(data[: start + length], start):
+    if has_whole_record(memoryview(data)[: start + length], start):
         raise TargetUnreachable(
             f"recovery ended at {reached}, but the stored WAL goes on until {stored_end}", hint=_DAMAGED
         )

@@ -215,6 +215,7 @@ class _Restoring:
                 fetcher,
                 host,
                 timeline=source.plan.timeline,
+                planned_end=source.plan.reachable_end,
                 version_num=newest.postgres_version_num,
             )
         return recovered, fetcher.bytes

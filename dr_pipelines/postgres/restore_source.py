@@ -141,6 +141,7 @@ class _Finding:
         self._notes: list[str] = []
         self._trouble: DrError | None = None
         self._catalogs: list[tuple[Repository, Catalog]] = []
+        self._system_id: str | None = None
         self._systems: dict[str, SystemWal] = {}
         self._located: dict[tuple[str, Timeline], Located] = {}
 
@@ -149,6 +150,7 @@ class _Finding:
             with self._noting(repository.tier):
                 repository.check_format()
                 self._catalogs.append((repository, repository.catalog(self._request.server)))
+        self._system_id = self._which_system()
         found: list[Source] = []
         for repository, catalog in self._catalogs:
             with self._noting(repository.tier):
@@ -158,20 +160,27 @@ class _Finding:
         return found, self._notes
 
     @contextmanager
-    def _noting(self, tier: str) -> Iterator[None]:
-        """One tier's trouble does not stop another."""
+    def _noting(self, tier: str, *, only: bool = False) -> Iterator[None]:
+        """One tier's trouble does not stop another. With `only`, it is not why there is no restore either."""
         try:
             yield
         except _UNUSABLE as error:
-            self._trouble = self._trouble or error
+            self._trouble = self._trouble or (None if only else error)
             what = "gives WAL only" if isinstance(error, BackupNotFound) else "cannot be used"
             self._notes.append(f"{tier} {what}: {error.message}")
+
+    def _which_system(self) -> str | None:
+        """That of the backup that is named, else of the newest over all tiers: a tier that was left behind by a server
+        made anew must not bring back the old one. None when there is no backup."""
+        label = self._request.label
+        known = [backup for _, catalog in self._catalogs for backup in catalog.backups if label in (None, backup.label)]
+        return max(known, key=lambda backup: backup.started_at).system_id if known else None
 
     def _source(self, repository: Repository, catalog: Catalog) -> Source:
         """Notes what of the tier is not understood: it may be the backup that a person expects."""
         self._notes += catalog.problems
-        wanted = self._wanted(repository, catalog)
-        backups = tuple(backup for backup in catalog.backups if backup.system_id == wanted.system_id)
+        backups = tuple(backup for backup in catalog.backups if backup.system_id == self._system_id)
+        wanted = self._wanted(repository, catalog, backups)
         system = self._system(wanted)
         target, notes = self._position(backups, system)
         plan = plan_restore(
@@ -185,24 +194,27 @@ class _Finding:
         notes += [*_elsewhere(plan, system, repository.tier), *plan.notes]
         return Source(repository, backups, system, replace(plan, notes=tuple(notes)))
 
-    def _wanted(self, repository: Repository, catalog: Catalog) -> BackupManifest:
-        """The backup that says which system is meant: the one named, or the newest."""
+    def _wanted(self, repository: Repository, catalog: Catalog, backups: Sequence[BackupManifest]) -> BackupManifest:
+        """The one named, or the newest. Raises `BackupNotFound`."""
         server = self._request.server
         if self._request.label is not None:
             return repository.backup(server, self._request.label)
         if not catalog.backups:
             raise no_backup(server, repository.tier)
-        return catalog.backups[-1]
+        if not backups:
+            raise BackupNotFound(
+                f"the backups of {server} on {repository.tier} are of another system than the newest one",
+                hint=f"to restore one of them, name it with --label; `dr list --tier {repository.tier}` shows them.",
+            )
+        return backups[-1]
 
     def _system(self, wanted: BackupManifest) -> SystemWal:
         if wanted.system_id not in self._systems:
-            archives: dict[str, WalSource] = {}
-            on: dict[str, list[WalSpan]] = {}
-            for name, archive in self._wal_sources(wanted):
-                with self._noting(name):
-                    on[name] = [WalSpan(part.timeline, part.start, part.end) for part in archive.ranges()]
-                    archives[name] = archive
-            wal = WalTiers(archives)
+            sources, on = dict(self._wal_sources(wanted)), dict[str, list[WalSpan]]()
+            for name, source in reversed(sources.items()):  # as in `WalTiers.spans`
+                with self._noting(name, only=True):
+                    on[name] = [WalSpan(part.timeline, part.start, part.end) for part in source.ranges()]
+            wal = WalTiers({name: source for name, source in sources.items() if name in on})
             self._systems[wanted.system_id] = SystemWal(
                 wal,
                 on,
@@ -224,7 +236,8 @@ class _Finding:
     def _position(self, backups: Sequence[BackupManifest], system: SystemWal) -> tuple[RecoveryTarget, list[str]]:
         """The target; one that PostgreSQL would only meet on its way is looked up, and one that it would never meet is
         refused."""
-        asked = self._request.target
+        asked, label = self._request.target, self._request.label
+        backups = [backup for backup in backups if label in (None, backup.label)]
         if isinstance(asked.value, datetime):
             self._refuse_too_late(asked, asked.value, backups, system)
         if not is_looked_up(asked):

@@ -23,7 +23,6 @@ from dr_pipelines.postgres.base_backup import Position, StreamedBackup, stream_b
 from dr_pipelines.postgres.server import Server, ServerFacts
 from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, Zeros, renamed
 from dr_pipelines.postgres.trust import (
-    FIRST_WITH_INCREMENTALS,
     parent_of,
     reason_for_base,
     reason_for_doubt,
@@ -33,7 +32,7 @@ from dr_pipelines.postgres.trust import (
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest, Tablespace, WalRange
+from dr_pipelines.repository.manifest import FIRST_WITH_INCREMENTALS, BackupManifest, Tablespace, WalRange
 from dr_pipelines.repository.repository import BackupWriter, Repository
 
 _TABLESPACES = "pg_tblspc"

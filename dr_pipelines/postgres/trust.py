@@ -13,7 +13,6 @@ from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres.server import ServerFacts
 from dr_pipelines.repository.manifest import BackupManifest
 
-FIRST_WITH_INCREMENTALS = 17_00_00
 _FIRST_SOUND_MINOR = {17: 17_00_13, 18: 18_00_07}
 
 
@@ -30,6 +29,8 @@ def reason_for_base(parent: BackupManifest | None, facts: ServerFacts) -> str | 
         return "there is no backup to build on"
     if parent.system_id != facts.system_id:
         return f"the server is another one: system {facts.system_id}, the newest backup is of {parent.system_id}"
+    if parent.timeline != facts.timeline:
+        return reason_of_timeline(parent, facts.timeline)
     return None
 
 
@@ -39,10 +40,9 @@ def reason_of_timeline(parent: BackupManifest, timeline: Timeline) -> str:
 
 def reason_for_full(parent: BackupManifest | None, facts: ServerFacts) -> str | None:
     """Why a full is taken where an incremental was asked for; None when the chain may be continued."""
-    if parent is None or parent.system_id != facts.system_id:
-        return reason_for_base(parent, facts)
-    if parent.timeline != facts.timeline:
-        return reason_of_timeline(parent, facts.timeline)
+    reason = reason_for_base(parent, facts)
+    if parent is None or reason is not None:
+        return reason
     if parent.postgres_version_num != facts.version_num:
         return f"the server runs {facts.version}, the newest backup was taken on {parent.postgres_version}"
     if parent.data_checksums != facts.data_checksums:

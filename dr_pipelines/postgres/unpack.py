@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dr_pipelines.disk import start_writeback
+from dr_pipelines.disk import start_writeback, sync
 from dr_pipelines.errors import IntegrityError, RestoreError, disk_is_full
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
@@ -60,7 +60,7 @@ def sync_tree(target: Path) -> None:
     for here, _, names in os.walk(target, followlinks=True):
         files += [Path(here), *(Path(here, name) for name in names)]
     with _told(target), ThreadPoolExecutor(8, thread_name_prefix="fsync") as pool:
-        for _ in pool.map(_sync, files):
+        for _ in pool.map(sync, files):
             pass
 
 
@@ -314,14 +314,6 @@ def _write_at(descriptor: int, data: memoryview, offset: int) -> None:
         data, offset = data[written:], offset + written
     if end - start > _SMALL:
         start_writeback(descriptor, start, end - start)  # the disk works while we decode; `sync_tree` finds little left
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class WalFetcher:
         self._ahead: dict[str, Future[_Found | None]] = {}
         self._handed_over: set[str] = set()
         self.errors: list[DrError] = []
+        self.failed_at: str | None = None
+        """The file that the first of them is about."""
         self.newest_end: Lsn | None = None
         """Where the WAL ends that was handed over so far."""
         self.bytes = 0
@@ -114,12 +116,6 @@ class WalFetcher:
         if self._account is not None:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
-    @property
-    def whole_until(self) -> Lsn:
-        """Where the segment begins that could not be handed over."""
-        start = WalSegment.containing(self._replayed_from, self._timeline, self.segment_size).start
-        return self.newest_end or start
-
     def stored_end(self) -> Lsn | None:
         """Where the newest WAL of the timeline ends, over all tiers."""
         return self._wal.end(self._timeline)
@@ -152,6 +148,7 @@ class WalFetcher:
                 self._hand_over(name, found)
         except DrError as error:
             self.errors.append(error)
+            self.failed_at = self.failed_at or name
             (self._folder / _Answer.FAILED / name).touch()
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the end of WAL
@@ -209,10 +206,14 @@ class WalFetcher:
             return None  # backup history files are for people; nobody stores them
         segment = WalSegment.parse(name, self.segment_size)
         found = self._wal.read(segment)
-        if found is None:
-            self._refuse_gap(segment)
-            return None
-        return _Found(found.data, found.end)
+        if found is None and (later := self._wal.first_after(segment)) is not None:
+            found = self._wal.read(segment)  # the stream may have brought both since
+            if found is None:
+                raise WalGap(
+                    f"WAL segment {segment} is missing, and {later} after it is there",
+                    hint=f"recover to a target before {segment.start}, or from another tier with --tier.",
+                )
+        return None if found is None else _Found(found.data, found.end)
 
     def _history(self, timeline: Timeline) -> _Found | None:
         """A timeline of which there is WAL has a history file; without it recovery would silently go another way."""
@@ -228,15 +229,6 @@ class WalFetcher:
             f"the history file of timeline {timeline.id} is missing, and there is WAL of that timeline",
             hint="restore from another tier with --tier, or an older timeline with --timeline.",
         )
-
-    def _refuse_gap(self, segment: WalSegment) -> None:
-        """Raises `WalGap` when there is WAL of this timeline after what is missing."""
-        later = self._wal.first_after(segment)
-        if later is not None:
-            raise WalGap(
-                f"WAL segment {segment} is missing, and {later} after it is there",
-                hint=f"recover to a target before {segment.start}, or from another tier with --tier.",
-            )
 
 
 def _holds_something(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from dr_pipelines.commands import Runner
+from dr_pipelines.commands import Runner, failure_of
 from dr_pipelines.errors import DrError, IntegrityError, RepositoryError, RestoreError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import tools
@@ -82,7 +82,7 @@ class WalSearch:
 
     def _records(self, manager: str) -> Iterator[_Record]:
         """The records of a resource manager, newest first."""
-        with tempfile.TemporaryDirectory(prefix="dr-") as name, ThreadPoolExecutor(4) as pool:
+        with _scratch() as name, ThreadPoolExecutor(4) as pool:
             folder = Path(name)
             for batch in self._batches:
                 for run in reversed(self._fetch(batch, folder, pool)):
@@ -102,10 +102,7 @@ class WalSearch:
             try:
                 (folder / segment.name).write_bytes(data)
             except OSError as error:
-                raise RestoreError(
-                    f"WAL cannot be looked into below {folder.parent}: {error.strerror}",
-                    hint="make room there, or name another folder with TMPDIR.",
-                ) from error
+                raise _no_scratch(error) from error
             runs[-1].append(segment)
         return [run for run in runs if run]
 
@@ -121,11 +118,27 @@ class WalSearch:
         following = run[-1].next()
         last = following if (folder / following.name).exists() else run[-1]
         command = tools.pg_waldump_segments(folder, run[0], last, manager, bin_dir=self._bin_dir)
-        # It ends with an error where the WAL ends; what it printed before that counts.
-        lines = _LINE.findall(self._runner.run(command, check=False).stdout)
+        done = self._runner.run(command, check=False)
+        if done.returncode not in (0, 1):  # 1: an error where the WAL ends; what it printed before that counts
+            raise failure_of(command, done)
+        lines = _LINE.findall(done.stdout)
         records = [(Lsn.parse(lsn), int(xid), said) for xid, lsn, said in lines]
         left = self._path[run[0].timeline]
         return [found for found in records if found[0] < run[-1].end and (left is None or found[0] < left)]
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="dr-")
+    except OSError as error:
+        raise _no_scratch(error) from error
+
+
+def _no_scratch(error: OSError) -> RestoreError:
+    return RestoreError(
+        f"WAL cannot be looked into in {error.filename or 'a temporary folder'}: {error.strerror or error}",
+        hint="make room there, or name another folder with TMPDIR.",
+    )
 
 
 def _batches(

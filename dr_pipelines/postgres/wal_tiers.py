@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import WalSpan
 
@@ -79,8 +79,9 @@ class WalTiers:
         return WalTiers(first | self._archives)
 
     def spans(self) -> list[WalSpan]:
-        """What is there without a gap, by timeline and position."""
-        found = [part for archive in self._archives.values() for part in archive.ranges()]
+        """What is there without a gap, by timeline and position. The spool, which is last, is listed first: WAL moves
+        from there to the tiers, and must not be missed in both."""
+        found = [part for archive in reversed(self._archives.values()) for part in archive.ranges()]
         return joined(WalSpan(part.timeline, part.start, part.end) for part in found)
 
     def end(self, timeline: Timeline) -> Lsn | None:
@@ -110,7 +111,7 @@ class WalTiers:
         looks = 0
         for attempt in range(_ATTEMPTS):
             try:
-                found = self.whole(segment) or self._head(segment)
+                found = self._look(segment)
             except ObjectNotFound:
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -119,6 +120,12 @@ class WalTiers:
             if found is not None or looks == 2:
                 return found
         return None
+
+    def _look(self, segment: WalSegment) -> FoundWal | None:
+        whole = self.whole(segment)
+        head = self._head(segment) if whole is None else None
+        # It may have been closed between the two questions; then a head that is left somewhere is shorter.
+        return whole or (head and (self.whole(segment) or head))
 
     def first_after(self, segment: WalSegment) -> WalSegment | None:
         """The first segment of the timeline after this one of which there is any WAL."""
@@ -135,25 +142,30 @@ class WalTiers:
             if head.end == longest:
                 try:
                     return FoundWal(archive.read_partial(head), head.end)
-                except (IntegrityError, ObjectNotFound) as error:
+                except DrError as error:
                     trouble = trouble or error
         if trouble is not None:
             raise trouble
         return None
 
     def _first(self, read: Callable[[WalSource], bytes | None]) -> bytes | None:
-        """What the first tier gives. An error of one counts only when no other has the file."""
-        trouble: DrError | None = None
+        """What the first tier gives. An error of one counts only when no other has the file; but where one holds two
+        contents, nobody knows which is right."""
+        troubles: list[DrError] = []
         for archive in self._archives.values():
             try:
                 data = read(archive)
+            except RepositoryError:
+                raise
             except DrError as error:
-                trouble = trouble or error
+                troubles.append(error)
                 continue
             if data is not None:
                 return data
-        if trouble is not None:
-            raise trouble
+        # Damaged on every tier it is only when every tier was asked.
+        troubles.sort(key=lambda trouble: isinstance(trouble, IntegrityError))
+        if troubles:
+            raise troubles[0]
         return None
 
 

@@ -15,6 +15,8 @@ from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 
 FORMAT_VERSION = 1
+FIRST_WITH_INCREMENTALS = 17_00_00
+"""The first PostgreSQL with incrementals; before it, an hourly point is a sealed range of WAL."""
 
 
 def _lsn(value: Any) -> Any:
@@ -115,6 +117,11 @@ class BackupManifest(_Record):
     backup_manifest: StoredObject
     index: StoredObject
     break_glass: tuple[StoredObject, ...] = ()
+
+    @property
+    def hourly_points_are_wal(self) -> bool:
+        """Whether its server has no incrementals."""
+        return self.postgres_version_num < FIRST_WITH_INCREMENTALS
 
     @property
     def layout(self) -> BackupLayout:

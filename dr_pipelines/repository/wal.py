@@ -132,8 +132,12 @@ class WalArchive:
         return sorted({Timeline(int(key.file[:8], 16)) for _, key in self._objects(self._layout.prefix)})
 
     def is_empty(self) -> bool:
-        """Whether nothing of this system is there; reads no more than the listing's first page."""
-        return not any(True for _ in self._store.list(self._layout.prefix))
+        """Whether nothing of this system is there: its description is put before the first segment."""
+        try:
+            self._store.stat(self._layout.description)
+        except ObjectNotFound:
+            return True
+        return False
 
     def segments(self, timeline: Timeline) -> list[StoredSegment]:
         """Whole segments in order, one for each position."""

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 
+from dr_pipelines.disk import sync
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectNotFound, StoreError, disk_is_full
 from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
 from dr_pipelines.storage.keys import checked
@@ -47,7 +48,7 @@ class LocalStore:
                 self._move(unfinished, path, body, if_absent=if_absent)
             finally:
                 unfinished.unlink(missing_ok=True)
-            _sync_directory(path.parent)
+            sync(path.parent)
         return self.stat(key)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -75,7 +76,7 @@ class LocalStore:
         path = self._path(key)
         with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
-            _sync_directory(path.parent)  # a manifest is gone for good before what it names goes
+            sync(path.parent)  # a manifest is gone for good before what it names goes
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
@@ -94,7 +95,7 @@ class LocalStore:
         if folder != self.root:
             self._make_folder(folder.parent)
         folder.mkdir(exist_ok=True, parents=folder == self.root)
-        _sync_directory(folder.parent)
+        sync(folder.parent)
 
     def _sweep(self, folder: Path, *, now: float) -> None:
         """`now` by the clock of the disk, which need not be this machine's."""
@@ -174,14 +175,6 @@ def _write_all(descriptor: int, view: memoryview) -> None:
     view = view.cast("B")
     while len(view):
         view = view[os.write(descriptor, view[:_WRITE_SIZE]) :]
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

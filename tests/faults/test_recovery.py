@@ -209,7 +209,7 @@ def test_a_signal_leaves_no_server_and_no_files(lost: Lost, numbers: tuple[signa
         # The next one comes in the midst of what the first one brought about.
         _until(lambda: "stopping" in _content(partial / "postmaster.pid"))
     told, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + numbers[0]
+    assert process.returncode == 128 + numbers[0], told
     assert json.loads(told)["exit_code"] == 128 + numbers[0]
     assert _left(target) == []
     assert _servers(lost.base) == []

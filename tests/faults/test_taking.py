@@ -6,14 +6,17 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
 
+from assets.checks import look_for_complete_manifest, look_for_due_backup
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
 from dr_pipelines.errors import BackupFailed, BackupInterrupted, DrError, ServerMisconfigured, ServerUnavailable
+from dr_pipelines.plan.values import Schedule
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.postgres.take import SealedWal, seal_wal, take_backup
 from dr_pipelines.postgres.verify import verify
@@ -22,6 +25,7 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import Body, read_all
 from dr_pipelines.storage.memory import MemoryStore
 from tests.conftest import MakePostgres
 from tests.support.faulty_store import FaultyStore
@@ -99,6 +103,8 @@ def test_a_server_without_a_free_sender_is_asked_again_later(
             back_up(server.server, repository, tmp_path)
         assert "no free WAL sender" in str(caught.value) and caught.value.transient
     assert nothing_of_the_server(repository)
+    while server.psql("SELECT count(*) FROM pg_stat_replication") != "0":  # the server is told that its client left
+        CLOCK.wait(0.05)
     assert isinstance(back_up(server.server, repository, tmp_path), BackupManifest)
 
 
@@ -256,6 +262,16 @@ def test_below_17_the_hourly_point_is_sealed_wal(
         assert isinstance(sealed, SealedWal)
         archive = local_repository.wal("shop", sealed.system_id)
         assert max(found.end for found in archive.ranges()) >= sealed.end
+        site = SimpleNamespace(read_only_repository=lambda server, tier: local_repository, clock=CLOCK)
+        hourly = Schedule(text="hourly", cron="0 * * * *")
+        for look in (look_for_due_backup("shop", INCREMENTAL, hourly), look_for_complete_manifest("shop", INCREMENTAL)):
+            assert look(site).passed
+        middle = archive.segments(sealed.timeline)[-2].stored.key
+        kept = read_all(local_repository.store, middle)
+        local_repository.store.delete(middle)
+        gap = look_for_due_backup("shop", INCREMENTAL, hourly)(site)
+        assert (gap.name, gap.passed) == ("backup_is_there", False) and "sealed WAL" in gap.summary
+        local_repository.store.put(middle, Body.of(kept))
         server.psql("INSERT INTO orders VALUES (102)")
         server.destroy()
     report = live.restore(folder / "restored")

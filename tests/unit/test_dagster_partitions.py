@@ -1,10 +1,14 @@
 """A backup can only be launched for the partition of now."""
 
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import RETRY_NUMBER_TAG
 
+from assets.database_backups import launched_at
 from assets.partitions import LONGEST_WAIT, SLACK, daily, guard, hourly, partition_of, refusal
 
 DAILY, HOURLY = daily(date(2026, 1, 1)), hourly(date(2026, 1, 1))
@@ -64,3 +68,17 @@ def test_a_partition_that_has_begun_while_its_run_waited_is_taken() -> None:
     tomorrow = NOON + timedelta(days=1)
     assert "has not begun" in (refusal(DAILY, "2026-11-25", launched=NOON, now=NOON) or "")
     assert refusal(DAILY, "2026-11-25", launched=NOON, now=tomorrow) is None
+
+
+def test_a_run_that_dagster_made_anew_was_launched_when_the_first_one_was() -> None:
+    made = {"first": datetime(2026, 3, 4, 23, 30, tzinfo=UTC), "again": datetime(2026, 3, 5, 0, 12, tzinfo=UTC)}
+    records = SimpleNamespace(get_run_record_by_id=lambda run: SimpleNamespace(create_timestamp=made[run]))
+
+    def launched(run_id: str, **more: Any) -> datetime:
+        run = dg.DagsterRun(job_name="shop_full_backup", run_id=run_id, **more)
+        return launched_at(SimpleNamespace(run=run, instance=records))
+
+    parents = {"root_run_id": "first", "parent_run_id": "first"}
+    assert launched("first") == made["first"]
+    assert launched("again", **parents, tags={RETRY_NUMBER_TAG: "1"}) == made["first"]
+    assert launched("again", **parents) == made["again"]  # by a person, who means now

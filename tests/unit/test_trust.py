@@ -48,8 +48,9 @@ def test_a_chain_is_continued_with_the_servers_own_newest_backup() -> None:
     assert parent_of([], _FACTS) is None
 
 
-def test_wal_follows_a_full_over_timelines_and_versions_but_not_to_another_system() -> None:
-    assert reason_for_base(_PARENT, replace(_FACTS, timeline=Timeline(2), version_num=180008)) is None
+def test_wal_follows_a_full_over_versions_but_not_to_another_timeline_or_system() -> None:
+    assert reason_for_base(_PARENT, replace(_FACTS, version_num=180008)) is None
+    assert "timeline 2" in (reason_for_base(_PARENT, replace(_FACTS, timeline=Timeline(2))) or "")
     assert "another one" in (reason_for_base(_PARENT, replace(_FACTS, system_id="2")) or "")
 
 
