@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from dr_pipelines.errors import IntegrityError, ObjectNotFound
+from dr_pipelines.errors import IntegrityError, ObjectNotFound, StoreUnavailable
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import WalSpan
+from dr_pipelines.postgres.wal_spool import Spool
+from dr_pipelines.postgres.wal_spool_source import SpoolWal
 from dr_pipelines.postgres.wal_tiers import FoundWal, WalTiers
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import ObjectInfo
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
+from tests.unit.test_wal_spool import head
 
 SIZE = 1 << 20
 ONE = Timeline(1)
@@ -123,3 +127,32 @@ def test_a_damaged_head_gives_way_to_one_of_the_same_length_only() -> None:
     with pytest.raises(IntegrityError):
         both.read(_segment(2))
     assert both.end(ONE) == Lsn(_segment(2).start.value + 101)
+
+
+def test_a_segment_that_is_closed_between_the_two_questions_is_read_whole(archive: WalArchive, tmp_path: Path) -> None:
+    """The receiver renames the head after the whole was asked for; a tier has a shorter one still."""
+    spool = Spool(tmp_path).system("1")
+    head(spool, 2)
+    _head(archive, 2, 100)
+
+    class Closing(SpoolWal):
+        def read_segment(self, segment: WalSegment) -> bytes:
+            try:
+                return super().read_segment(segment)
+            finally:
+                for path in spool.directory.glob("*.partial"):
+                    path.rename(path.with_suffix(""))
+
+    found = WalTiers({"primary": archive, "spool": Closing(tmp_path, "1")}).read(_segment(2))
+    assert found is not None and found.end == _segment(2).end
+
+
+def test_what_is_damaged_here_may_be_whole_where_nobody_answers() -> None:
+    store = MemoryStore()
+    WalArchive(store, Codec(1), "shop", "1", SIZE).put_segment(_segment(2), b"2" * SIZE)
+    damaged = WalArchive(FaultyStore(store, flip_at=3), Codec(1), "shop", "1", SIZE)
+    silent = WalArchive(FaultyStore(store, fail_at=1, stays_down=True), Codec(1), "shop", "1", SIZE)
+    with pytest.raises(StoreUnavailable):
+        WalTiers({"primary": damaged, "secondary": silent}).whole(_segment(2))
+    with pytest.raises(IntegrityError):
+        WalTiers({"primary": damaged}).whole(_segment(2))

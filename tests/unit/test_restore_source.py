@@ -1,0 +1,102 @@
+"""Which system is restored, and that no WAL is missed while a stream moves it from the spool to the tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.commands import Runner
+from dr_pipelines.errors import TargetUnreachable, WalGap
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_source import Source, find_sources
+from dr_pipelines.postgres.wal_spool import Spool
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore
+from dr_pipelines.storage.memory import MemoryStore
+from tests.support.archives import manifest
+from tests.unit.test_wal_spool import SIZE, head, whole
+
+SYSTEM = "7000000000000000001"
+REQUEST = RestoreRequest("shop", Path("/nowhere"))
+
+
+def backup(label: str, system_id: str = SYSTEM) -> BackupManifest:
+    """In segment 1."""
+    return manifest(label, system_id=system_id, segment_size=SIZE, start_lsn=Lsn(SIZE + 40), stop_lsn=Lsn(SIZE + 400))
+
+
+def tier(name: str, *backups: BackupManifest, store: ObjectStore | None = None) -> Repository:
+    repository = Repository(store or MemoryStore(), Codec(1), name)
+    repository.initialise()
+    for made in backups:
+        repository.store.put(made.layout.manifest, Body.of(made.model_dump_json().encode()))
+    return repository
+
+
+def put_wal(repository: Repository, *numbers: int, system_id: str = SYSTEM) -> None:
+    for number in numbers:
+        archive = repository.wal("shop", system_id, SIZE)
+        archive.put_segment(WalSegment(Timeline(1), number, SIZE), b"1" * SIZE)
+
+
+def sources(request: RestoreRequest, *tiers: Repository) -> list[Source]:
+    return find_sources(request, tiers, runner=Runner(), progress=Silent())[0]
+
+
+def test_a_tier_that_was_left_behind_never_brings_back_the_former_system() -> None:
+    new, old = backup("20260110T000000Z-full", "9"), backup("20260102T030405Z-full", "1")
+    primary, secondary = tier("primary", new), tier("secondary", old)
+    put_wal(secondary, 1, system_id="1")
+    with pytest.raises(WalGap):  # that the new one has no WAL is no reason for the old one
+        sources(REQUEST, primary, secondary)
+    (named,) = sources(replace(REQUEST, label=old.label), primary, secondary)
+    assert named.backups == (old,)
+    (alone,) = sources(REQUEST, secondary)
+    assert alone.backups == (old,)
+
+
+class _Moving(MemoryStore):
+    """What happens right after WAL was listed."""
+
+    meanwhile: Callable[[], None] | None = None
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        listed = list(super().list(prefix))
+        if "/wal/" in prefix and self.meanwhile is not None:
+            act, self.meanwhile = self.meanwhile, None
+            act()
+        return iter(listed)
+
+
+def test_wal_that_is_shipped_and_freed_while_it_is_listed_is_no_gap(tmp_path: Path) -> None:
+    spool, store = Spool(tmp_path).system(SYSTEM), _Moving()
+    primary = tier("primary", backup("20260102T030405Z-full"), store=store)
+    put_wal(primary, 1, 2)
+    whole(spool, 2)
+
+    def ship() -> None:
+        for number in (3, 4):
+            whole(spool, number)
+        put_wal(primary, 3, 4)
+        head(spool, 5)
+        spool.free({file.name for file in spool.files() if file.whole})
+
+    store.meanwhile = ship
+    (found,) = sources(replace(REQUEST, spool=tmp_path), primary)
+    assert found.plan.reachable_end >= Lsn(3 * SIZE)
+
+
+def test_a_spool_that_cannot_be_read_hides_no_other_reason(tmp_path: Path) -> None:
+    (tmp_path / SYSTEM).mkdir()  # not as a stream leaves it
+    primary = tier("primary", backup("20260102T030405Z-full"))
+    put_wal(primary, 1)
+    with pytest.raises(TargetUnreachable, match="before the oldest"):
+        sources(replace(REQUEST, spool=tmp_path, target=RecoveryTarget("lsn", Lsn(5))), primary)
