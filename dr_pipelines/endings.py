@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object]
+_TICK = 0.01  # seconds
+_TAKE_LOCKS = ("threading", "concurrent.futures", "queue")
 
 
 def on_ending(act: Handler | signal.Handlers) -> None:
@@ -14,3 +16,28 @@ def on_ending(act: Handler | signal.Handlers) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, act)
+
+
+def raise_when_safe(error: BaseException, frame: FrameType | None) -> None:
+    """For a handler: raise `error` in the main thread, now or a few ticks later. Not where Python's own threading may
+    just have taken a lock: it would never give it back, and whoever wants it would wait for ever."""
+    places: list[tuple[int, int]] = []
+
+    def attempt(_number: int, at: FrameType | None) -> None:
+        if at is None or not _may_hold_a_lock(at):
+            raise error
+        places.append((id(at), at.f_lasti))
+        if len(places) >= 3 and len(set(places[-3:])) == 1:
+            raise error  # it stands still: it waits there, and holds nothing
+        signal.setitimer(signal.ITIMER_REAL, _TICK)
+
+    signal.signal(signal.SIGALRM, attempt)
+    attempt(signal.SIGALRM, frame)
+
+
+def _may_hold_a_lock(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).startswith(_TAKE_LOCKS):
+            return True
+        frame = frame.f_back
+    return False

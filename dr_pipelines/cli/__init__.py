@@ -15,7 +15,7 @@ import typer
 from dr_pipelines.cli import restore, setup, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
-from dr_pipelines.endings import on_ending
+from dr_pipelines.endings import on_ending, raise_when_safe
 from dr_pipelines.errors import DrError, UsageError
 
 EXIT_CODES = (
@@ -60,10 +60,10 @@ class _Stopped(SystemExit):
     """A signal; not an `Exception`, so that work in hand is abandoned and nothing takes it for a failure to retry."""
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def _stop(number: int, frame: FrameType | None) -> None:
     # What was in hand is undone now; a second signal must not cut that short.
     on_ending(signal.SIG_IGN)
-    raise _Stopped(128 + number)
+    raise_when_safe(_Stopped(128 + number), frame)
 
 
 def _arguments(given: list[str]) -> list[str]:
