@@ -9,6 +9,8 @@ from types import FrameType
 Handler = Callable[[int, FrameType | None], object]
 _TICK = 0.01  # seconds
 _TAKE_LOCKS = ("threading", "concurrent.futures", "queue")
+_WAIT = ("wait", "_wait_for_tstate_lock", "join")
+"""Functions of theirs that block and may be left where they do."""
 
 
 def on_ending(act: Handler | signal.Handlers) -> None:
@@ -27,7 +29,7 @@ def raise_when_safe(error: BaseException, frame: FrameType | None) -> None:
         if at is None or not _may_hold_a_lock(at):
             raise error
         places.append((id(at), at.f_lasti))
-        if len(places) >= 3 and len(set(places[-3:])) == 1:
+        if at.f_code.co_name in _WAIT and len(places) >= 3 and len(set(places[-3:])) == 1:
             raise error  # it stands still: it waits there, and holds nothing
         signal.setitimer(signal.ITIMER_REAL, _TICK)
 
