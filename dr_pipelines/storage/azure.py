@@ -20,7 +20,7 @@ from dr_pipelines.errors import (
     StoreError,
     StoreUnavailable,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
 from dr_pipelines.storage.refusals import no_such_service, refusal, unreachable
@@ -66,7 +66,7 @@ def make_container_client(
         raise StoreError(f"{_plain(error)}: {account_url.partition('?')[0]}", hint=_MEND) from error
 
 
-class AzureStore:
+class AzureStore(Plain):
     """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service confirms;
     a larger one is read back, and so is one without that confirmation. The blocks of an upload that fails are no
     object: no listing shows them, and the service drops them after a week."""
@@ -82,9 +82,16 @@ class AzureStore:
     def capabilities(self) -> Capabilities:
         return Capabilities(conditional_put=True, confirms_digest=True, largest_put=self._block_size)
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        if retain_until is not None:
-            raise self._no_lock()
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
+        self.refuse(retain_until, storage_class)
         checked(key)
         if not body.matches():  # the service checks MD5, which the SDK takes from the bytes it sends
             raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
@@ -125,12 +132,6 @@ class AzureStore:
                 self._container.delete_blob(checked(key))
         except ObjectNotFound:
             return
-
-    def extend_lock(self, key: str, retain_until: datetime) -> None:
-        raise self._no_lock()
-
-    def _no_lock(self) -> StoreError:
-        return StoreError(f"{self.name} was not opened for locking objects", hint="keep locked copies on another tier.")
 
     def _send(self, key: str, body: Body, *, if_absent: bool) -> bool:
         """True when the service says the MD5 of what it stored, which the SDK compares with that of what it sent."""

@@ -1,7 +1,8 @@
-"""What a store is: six verbs over bytes under keys, and what it can do beyond that.
+"""What a store is: six verbs over bytes under keys, and beyond them locks, storage classes, old versions.
 
-Callers ask a store what it can do (`capabilities`), never which store it is. What cuts across stores (retry,
-read-only, a prefix) is a wrapper in `wrappers.py`. Nothing here knows what a backup is.
+Callers ask a store what it can do (`capabilities`), never which store it is; `Plain` answers for those that can no
+more. What cuts across stores (retry, read-only, a prefix) is a wrapper in `wrappers.py`. Nothing here knows what a
+backup is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Protocol
+
+from dr_pipelines.errors import StoreError
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Capabilities:
     `put` reads the object back before it returns.
     `object_lock`: `put(retain_until=…)` makes the object immutable. `versioning`: old versions survive.
     `largest_put`: what is larger, in bytes, is sent in parts; None where every object is one piece.
+    `storage_classes`: the names that `put(storage_class=…)` and `set_class` take, coldest last; none where it has none.
     """
 
     conditional_put: bool = False
@@ -30,16 +35,63 @@ class Capabilities:
     object_lock: bool = False
     versioning: bool = False
     largest_put: int | None = None
+    storage_classes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+class Availability(StrEnum):
+    """Whether an object's bytes can be read now. Of an archive class they must be recalled first, which takes hours."""
+
+    ONLINE = "online"
+    OFFLINE = "offline"
+    ARRIVING = "arriving"
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object as the store lists it. `size` in bytes; `retain_until` only from `stat`."""
+    """One object as the store lists it. `size` in bytes; `storage_class` is None for the store's ordinary one.
+    `retain_until` and `availability` are known only from `stat`."""
 
     key: str
     size: int
     modified: datetime
     retain_until: datetime | None = None
+    storage_class: str | None = None
+    availability: Availability = Availability.ONLINE
+
+
+@dataclass(frozen=True)
+class LifecycleRule:
+    """What a bucket does by itself to objects under `prefix`; days None: not that."""
+
+    name: str
+    prefix: str = ""
+    enabled: bool = True
+    expires_days: int | None = None
+    old_versions_expire_days: int | None = None
+    unfinished_uploads_days: int | None = None
+    moves: tuple[tuple[int, str], ...] = ()
+    """(after days, to storage class)."""
+
+
+@dataclass(frozen=True)
+class BucketSettings:
+    """What the bucket says of itself. None: this store has no such setting, or does not tell."""
+
+    versioning: bool | None = None
+    object_lock: bool | None = None
+    default_lock_days: int | None = None
+    encryption: str | None = None
+    lifecycle: tuple[LifecycleRule, ...] | None = None
+
+
+@dataclass(frozen=True)
+class LockAttempt:
+    """One try to break a lock with the store's own credentials. `held`: the locked bytes are still there, unshortened;
+    `said` is what the service answered."""
+
+    what: str
+    held: bool
+    said: str
 
 
 class Body:
@@ -73,7 +125,15 @@ class ObjectStore(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
         """Store the whole body, or nothing. When it returns, the object is durable and its digest was confirmed
         by the store or read back.
 
@@ -102,6 +162,67 @@ class ObjectStore(Protocol):
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         """Lengthen an object's immutability; raises `StoreError` where the store cannot lock."""
         ...
+
+    def set_class(self, key: str, storage_class: str) -> None:
+        """Move an object to another storage class; its bytes, key and lock stay. Raises `StoreError` where there is
+        no such class."""
+        ...
+
+    def recall(self, key: str, *, urgent: bool = False) -> Availability:
+        """Ask for an offline object's bytes; asking again is harmless. Once it is `ONLINE`, `open` reads it for some
+        days."""
+        ...
+
+    def revive(self, key: str, sha256: str) -> bool:
+        """Make the old version with this content the current one again, whatever was laid over it or deleted. False
+        when the store holds none."""
+        ...
+
+    def settings(self) -> BucketSettings:
+        """How the bucket is set up. Raises `AccessDenied` when this key may not ask."""
+        ...
+
+    def attack(self, key: str) -> Sequence[LockAttempt]:
+        """Try to delete, overwrite and shorten the lock of an object, by all means that this store's API has. Only for
+        canaries: what does not hold is gone. Raises `StoreError` where the store cannot lock."""
+        ...
+
+
+class Plain:
+    """For stores with no locks, storage classes or old versions."""
+
+    name: str
+
+    def extend_lock(self, key: str, retain_until: datetime) -> None:
+        raise self.cannot_lock()
+
+    def set_class(self, key: str, storage_class: str) -> None:
+        raise self.no_classes()
+
+    def recall(self, key: str, *, urgent: bool = False) -> Availability:
+        return Availability.ONLINE
+
+    def revive(self, key: str, sha256: str) -> bool:
+        return False
+
+    def settings(self) -> BucketSettings:
+        return BucketSettings()
+
+    def attack(self, key: str) -> Sequence[LockAttempt]:
+        raise self.cannot_lock()
+
+    def refuse(self, retain_until: datetime | None, storage_class: str | None) -> None:
+        """Raises `StoreError` when a put asks for what there is not here."""
+        if retain_until is not None:
+            raise self.cannot_lock()
+        if storage_class is not None:
+            raise self.no_classes()
+
+    def cannot_lock(self) -> StoreError:
+        return StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+
+    def no_classes(self) -> StoreError:
+        return StoreError(f"{self.name} has no storage classes", hint="take `classes` out of this store in the plan.")
 
 
 def sha256_of(pieces: Iterable[bytes | bytearray | memoryview]) -> str:

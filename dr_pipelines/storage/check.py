@@ -45,9 +45,17 @@ class _Scratch(Prefixed):
         self.is_down = False
         """What is not available after all retries will not be for the next promise: a person waits for the answer."""
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
         self.keys.add(key)
-        return super().put(key, body, if_absent=if_absent, retain_until=retain_until)
+        return super().put(key, body, if_absent=if_absent, retain_until=retain_until, storage_class=storage_class)
 
 
 def _try(name: str, attempt: Callable[[_Scratch], str], store: _Scratch) -> CheckResult:

@@ -13,7 +13,7 @@ from stat import S_ISREG
 
 from dr_pipelines.disk import sync
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectNotFound, StoreError, disk_is_full
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain
 from dr_pipelines.storage.keys import checked
 
 _PIECE = 4 * 1024 * 1024
@@ -22,7 +22,7 @@ _UNFINISHED = ".unfinished-"
 _STALE = 24 * 3600.0
 
 
-class LocalStore:
+class LocalStore(Plain):
     """Objects are files below `root`; an unfinished put is a hidden file that no listing shows. What a killed process
     left of one is removed by the first put into its folder, once it is a day old."""
 
@@ -35,9 +35,16 @@ class LocalStore:
     def capabilities(self) -> Capabilities:
         return Capabilities(conditional_put=True, confirms_digest=True)
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        if retain_until is not None:
-            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
+        self.refuse(retain_until, storage_class)
         path = self._path(key)
         if "/" in key:  # only the description of a repository, which is put first, may make the folder
             self._require_root()
@@ -77,9 +84,6 @@ class LocalStore:
         with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
             sync(path.parent)  # a manifest is gone for good before what it names goes
-
-    def extend_lock(self, key: str, retain_until: datetime) -> None:
-        raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
 
     def _require_root(self) -> None:
         """A disk that is not mounted must not look like an empty store: absence has to be proven."""

@@ -9,13 +9,13 @@ from datetime import datetime
 
 from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.errors import IntegrityError, ObjectExists, ObjectLocked, ObjectNotFound
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain
 from dr_pipelines.storage.keys import checked
 
 _PIECE = 1024 * 1024
 
 
-class MemoryStore:
+class MemoryStore(Plain):
     """Keeps everything, locks included, until the process ends."""
 
     def __init__(self, name: str = "memory", clock: Clock | None = None) -> None:
@@ -28,7 +28,16 @@ class MemoryStore:
     def capabilities(self) -> Capabilities:
         return Capabilities(conditional_put=True, confirms_digest=True, object_lock=True)
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
+        self.refuse(None, storage_class)
         if not body.matches():
             raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
         data = b"".join(body.chunks)

@@ -28,7 +28,7 @@ from dr_pipelines.errors import (
     StoreError,
     StoreUnavailable,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, sha256_of
+from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain, sha256_of
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
 from dr_pipelines.storage.refusals import no_such_service, redirected, refusal, unreachable
@@ -78,7 +78,7 @@ def make_client(
         raise StoreError(f"no S3 store: {error}", hint="mend this store's endpoint or region in the plan.") from error
 
 
-class S3Store:
+class S3Store(Plain):
     """One bucket. Profile `aws` trusts conditional puts; with the others a key is looked at before a put. An object is
     read back after a put unless the service itself says that it checked the SHA-256.
 
@@ -139,7 +139,16 @@ class S3Store:
                 return {}
             raise
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
+        self.refuse(None, storage_class)
         until = None if retain_until is None else whole_second(retain_until)
         if until is not None:
             self._require_lock()
@@ -204,7 +213,7 @@ class S3Store:
                 hint="give this key the right s3:GetBucketObjectLockConfiguration.",
             ) from error
         if not able:
-            raise StoreError(f"{self.name} cannot lock objects", hint="use a bucket with object lock for this tier.")
+            raise self.cannot_lock()
 
     def _put(self, key: str, body: Body, *, if_absent: bool, until: datetime | None) -> ObjectInfo:
         if if_absent and not self._aws and (there := self._there(key, body)):
@@ -328,6 +337,8 @@ class S3Store:
         except ParamValidationError as error:
             raise StoreError(f"{self.name}: {error}", hint="mend the store in the plan.") from error
         except (BotoCoreError, *_BROKEN) as error:
+            if isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), RecursionError):
+                raise redirected(self.name, self._endpoint, key) from error
             if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:
                 raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
             raise unreachable(self.name, self._endpoint, str(error)) from error

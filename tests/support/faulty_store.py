@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TypeVar
 
 from dr_pipelines.errors import StoreUnavailable
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, ObjectStore
+from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore
+from dr_pipelines.storage.wrappers import Forwarding
+
+T = TypeVar("T")
 
 
-class FaultyStore:
+class FaultyStore(Forwarding):
     """`fail_at` is the number (from 1) of the call that raises `StoreUnavailable`, as does every later one with
     `stays_down`; `cut_after` ends every stream after so many bytes; `flip_at` flips a bit of the byte there. It lies
     with `loses_puts` (what was put is not there), `replaces` (other content is taken under any key), `keeps_deleted`
@@ -31,47 +35,47 @@ class FaultyStore:
         takes_damage: bool = False,
         lists_at_most: int | None = None,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self.fail_at, self.stays_down = fail_at, stays_down
         self.cut_after, self.flip_at = cut_after, flip_at
         self._loses_puts, self._replaces, self._keeps_deleted = loses_puts, replaces, keeps_deleted
         self._takes_damage, self._lists_at_most = takes_damage, lists_at_most
         self.calls = 0
         self._lock = threading.Lock()
-        self.name = inner.name
 
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._inner.capabilities
-
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        self._count()
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
         if self._loses_puts:
+            self._count()
             return ObjectInfo(key, body.size, datetime.now(UTC), retain_until)
         if self._takes_damage:
             body = Body.of(b"".join(body.chunks))
-        return self._inner.put(key, body, if_absent=if_absent and not self._replaces, retain_until=retain_until)
+        absent = if_absent and not self._replaces
+        return super().put(key, body, if_absent=absent, retain_until=retain_until, storage_class=storage_class)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        self._count()
-        return self._spoiled(self._inner.open(key, offset=offset, length=length), offset)
-
-    def stat(self, key: str) -> ObjectInfo:
-        self._count()
-        return self._inner.stat(key)
+        return self._spoiled(super().open(key, offset=offset, length=length), offset)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        self._count()
-        return islice(self._inner.list(prefix), self._lists_at_most)
+        return islice(super().list(prefix), self._lists_at_most)
 
     def delete(self, key: str) -> None:
-        self._count()
-        if not self._keeps_deleted:
-            self._inner.delete(key)
+        if self._keeps_deleted:
+            self._count()
+        else:
+            super().delete(key)
 
-    def extend_lock(self, key: str, retain_until: datetime) -> None:
-        self._count()
-        self._inner.extend_lock(key, retain_until)
+    def _do(self, what: str, call: Callable[[], T], *, writes: bool = False) -> T:
+        if not what.startswith("ask"):
+            self._count()
+        return call()
 
     def _count(self) -> None:
         with self._lock:

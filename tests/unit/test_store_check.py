@@ -98,8 +98,8 @@ def test_scratch_that_may_not_be_removed_is_told_beside_the_results() -> None:
 class _Interrupted(FaultyStore):
     """A person presses Ctrl-C during a put."""
 
-    def put(self, key: str, body: Body, *, if_absent: bool = True, retain_until: datetime | None = None) -> ObjectInfo:
-        info = super().put(key, body, if_absent=if_absent, retain_until=retain_until)
+    def put(self, key: str, body: Body, **asked: Any) -> ObjectInfo:
+        info = super().put(key, body, **asked)
         if key.endswith("taken"):
             raise KeyboardInterrupt
         return info
