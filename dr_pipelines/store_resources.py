@@ -18,8 +18,8 @@ from dagster_azure.blob import (
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.plan import Plan
-from dr_pipelines.plan.model import AzureStorePlan, S3StorePlan, StorePlan
 from dr_pipelines.plan.references import Secret
+from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
 from dr_pipelines.storage.azure import AzureStore, make_container_client
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.open import open_store, wrapped

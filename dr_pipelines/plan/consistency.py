@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from dr_pipelines.plan.mistake import Mistake
-from dr_pipelines.plan.model import BucketSource, Plan, S3StorePlan, ServerPlan
+from dr_pipelines.plan.model import BucketSource, Plan, ServerPlan
 from dr_pipelines.plan.references import Secret, is_reference
+from dr_pipelines.plan.stores import S3StorePlan
 from dr_pipelines.plan.values import format_duration
 
 _SUPABASE = (".supabase.co", ".supabase.com")

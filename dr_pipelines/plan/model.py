@@ -6,110 +6,31 @@ its JSON blocks can be pasted in.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from datetime import date, timedelta
-from pathlib import Path
+from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from dr_pipelines.errors import SecretMissing
-from dr_pipelines.plan.addresses import Address, Bucket, Prefix, same_address
+from dr_pipelines.plan.policies import ReplicationPlan, RetentionPlan, ScrubPlan
 from dr_pipelines.plan.references import SECRET_PATTERN, Secret, is_reference
+from dr_pipelines.plan.stores import PlanPath, StorePlan
 from dr_pipelines.plan.values import (
     SLOT_PATTERN,
-    Days,
     Duration,
     Model,
-    Months,
     Name,
     PositiveDuration,
     Recipient,
     Schedule,
     ScheduleField,
-    Weeks,
 )
 
-
-def _from_base(value: Any, info: ValidationInfo) -> Any:
-    """Paths are relative to the plan's folder; `~` is the home of whoever reads the plan."""
-    if not isinstance(value, str | Path):
-        raise ValueError("write the path as text")
-    if not str(value) or "\0" in str(value):
-        raise ValueError("not a path")
-    try:
-        return (info.context or {}).get("base", Path()) / Path(value).expanduser()
-    except RuntimeError:
-        raise ValueError("nobody of this name has a home here") from None
-
-
-_OF_AWS = r"(^|[/.])s3[.-][a-z0-9.-]*amazonaws\.com$"
-"""A bucket's name is one in all of AWS, by whichever address."""
-
-PlanPath = Annotated[Path, BeforeValidator(_from_base)]
 Steps = tuple[str, ...]
 
 
 # --- storage ------------------------------------------------------------------------------------------------
-
-
-class S3StorePlan(Model):
-    """A bucket of any S3-compatible endpoint. Without keys, AWS's own chain of credentials is used."""
-
-    type: Literal["s3"]
-    profile: Literal["aws", "supabase", "generic"] = "generic"
-    endpoint: Address | None = None
-    region: str = "us-east-1"
-    bucket: Bucket
-    prefix: Prefix = ""
-    access_key_id: Secret | None = None
-    secret_access_key: Secret | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> S3StorePlan:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key come together")
-        if self.profile != "aws" and self.endpoint is None:
-            raise ValueError(f"profile {self.profile} needs an endpoint")
-        return self
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Where it is, for comparing two stores."""
-        where = "aws" if self.endpoint is None else same_address(self.endpoint)
-        return ("s3", "aws" if re.search(_OF_AWS, where) else where, self.bucket.lower())
-
-
-class AzureStorePlan(Model):
-    """A container of Azure Blob Storage. Without a key or token, Azure's default credential is used."""
-
-    type: Literal["azure"]
-    account_url: Address
-    container: Bucket
-    prefix: Prefix = ""
-    account_key: Secret | None = None
-    sas_token: Secret | None = None
-    api_version: str | None = None
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        return ("azure", same_address(self.account_url), self.container)
-
-
-class LocalStorePlan(Model):
-    """A directory of this machine."""
-
-    type: Literal["local"]
-    path: PlanPath
-    prefix: Prefix = ""
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        return ("local", str(self.path.resolve()))
-
-
-StorePlan = Annotated[S3StorePlan | AzureStorePlan | LocalStorePlan, Field(discriminator="type")]
 
 
 class TierPlan(Model):
@@ -175,20 +96,6 @@ class BackupSchedulePlan(Model):
         return self
 
 
-class RetentionPlan(Model):
-    """How many of each are kept; `window` is how far back any instant can be restored."""
-
-    daily: Days = 7
-    weekly: Weeks = 4
-    monthly: Months = 12
-    window: PositiveDuration | None = None
-
-    @property
-    def longest(self) -> timedelta:
-        """How long the oldest backup that is kept is kept."""
-        return max(timedelta(days=self.daily), timedelta(weeks=self.weekly), timedelta(days=31 * self.monthly))
-
-
 class WalPlan(Model):
     """The WAL stream. `synchronous` makes a commit wait for the backup host: RPO 0. `slot` defaults to dr_<server>."""
 
@@ -205,6 +112,7 @@ class ServerPlan(Model):
     schedule: BackupSchedulePlan
     retention: RetentionPlan = RetentionPlan()
     storage: TierPlan
+    replication: ReplicationPlan = ReplicationPlan()
     since: date = date(2026, 1, 1)
     wal: WalPlan = WalPlan()
     bin_dir: PlanPath | None = None
@@ -323,7 +231,8 @@ class DocumentationPlan(Model):
 
 
 class Plan(Model):
-    """The whole plan. Sections refer to each other by name; `consistency.mistakes` says where they contradict."""
+    """The whole plan. Sections refer to each other by name; `consistency.mistakes` says where they contradict. `canary`
+    is when locked objects are attacked, to prove that they hold."""
 
     version: Literal[1]
     name: Name
@@ -331,6 +240,8 @@ class Plan(Model):
     storage: dict[Name, StorePlan] = Field(min_length=1)
     encryption: EncryptionPlan | None
     compression: CompressionPlan = CompressionPlan()
+    scrub: ScrubPlan = ScrubPlan()
+    canary: ScheduleField = Field(default="weekly", validate_default=True)
     databases: dict[Name, ServerPlan] = {}
     file_storage: dict[Name, FileSetPlan] = {}
     systems: dict[Name, dict[Name, System]] = {}

@@ -134,6 +134,28 @@ Weeks = _count_of("week")
 Months = _count_of("month")
 
 
+_SHARE = re.compile(r"\A\s*(\d{1,3})\s*(%|percent)\s*\Z")
+
+
+def _share(value: Any) -> Any:
+    if not isinstance(value, str | bool):
+        return value
+    match = _SHARE.match(str(value))
+    if match is None:
+        raise ValueError('not a share; write it like "30 %"')
+    return int(match[1])
+
+
+Share = Annotated[
+    int,
+    BeforeValidator(_share),
+    Field(ge=1, le=100),
+    PlainSerializer(lambda percent: f"{percent} %", return_type=str),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+"""In percent."""
+
+
 _KEY_LENGTH = 52
 """Of 32 bytes, in characters of five bits."""
 

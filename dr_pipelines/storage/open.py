@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.plan.model import AzureStorePlan, S3StorePlan, StorePlan
+from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.wrappers import Prefixed, Retrying

@@ -11,8 +11,8 @@ import pytest
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import ObjectExists, SecretMissing
-from dr_pipelines.plan.model import AzureStorePlan, S3StorePlan, StorePlan
 from dr_pipelines.plan.references import Secret
+from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from tests.support.stores import AZURITE_KEY, azurite_container, moto_bucket, rclone_bucket
 
