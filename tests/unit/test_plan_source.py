@@ -146,9 +146,8 @@ def test_database_backups(plan: Plan) -> None:
     assert {section: written[section] for section in ("schedule", "storage")} == {
         section: json.loads(DATABASE_BACKUPS)[section] for section in ("schedule", "storage")
     }
-    assert {name: kept for name, kept in written["retention"].items() if kept} == json.loads(DATABASE_BACKUPS)[
-        "retention"
-    ]
+    asked = json.loads(DATABASE_BACKUPS)["retention"]
+    assert {name: written["retention"][name] for name in asked} == asked
     assert (shop.retention.daily, shop.retention.weekly, shop.retention.monthly) == (7, 4, 12)
     assert shop.schedule.incremental is not None
     assert (shop.schedule.full.interval, shop.schedule.incremental.interval) == (DAY, HOUR)
