@@ -77,6 +77,10 @@ class ObjectLocked(StoreError):
     """The object is immutable until its retention ends."""
 
 
+class ObjectOffline(StoreError):
+    """The object's bytes are in an archive class: they must be recalled first, which takes hours."""
+
+
 class IntegrityError(DrError):
     """Bytes are not what their SHA-256 says. Never restored from."""
 

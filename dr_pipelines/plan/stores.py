@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from dr_pipelines.plan.addresses import Address, Bucket, Prefix, same_address
+from dr_pipelines.plan.classes import StorageClass
 from dr_pipelines.plan.references import Secret
 from dr_pipelines.plan.values import Days, Duration, Model
 
@@ -70,6 +71,11 @@ class _Kept(Model):
     classes: tuple[AgedClassPlan, ...] = ()
     prices: dict[str, PricePlan] = {}
     settings: BucketExpectations = BucketExpectations()
+
+    def price_of(self, facts: StorageClass, *, urgent: bool = False) -> PricePlan:
+        """The plan's own, or else the rough list price in US dollars."""
+        read = facts.urgent_read if urgent else facts.read
+        return self.prices.get(facts.name) or PricePlan(keep=facts.keep, read=read)
 
 
 class S3StorePlan(_Kept):

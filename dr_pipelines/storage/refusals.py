@@ -14,6 +14,7 @@ from dr_pipelines.errors import (
     ObjectExists,
     ObjectLocked,
     ObjectNotFound,
+    ObjectOffline,
     StoreError,
     StoreUnavailable,
 )
@@ -50,7 +51,11 @@ _BUSY = Meaning(
 )
 _CANNOT = Meaning(StoreError, "{endpoint} cannot do this: {key}: {why}")
 _NO_BUCKET = Meaning(StoreError, "there is no such bucket at {endpoint}", "create it, or mend its name in the plan.")
-_COLD = Meaning(StoreError, "{key} is in the archive tier", "rehydrate it, then try again.")
+_COLD = Meaning(
+    ObjectOffline,
+    "{key} is in the archive tier of {store}: its bytes must be recalled first, which takes hours",
+    "run `dr restore --wait`: it asks for them and goes on when they are there.",
+)
 _HELD = Meaning(StoreUnavailable, "{key} is held for now: {why}", "end the lease, or wait.")
 _DAMAGED = Meaning(IntegrityError, "what came of {key} does not match its digest: {why}", "put it again.")
 _CLOCK = Meaning(AccessDenied, "access to {key} denied: {why}", "set the clock of this machine.")
