@@ -1,48 +1,43 @@
 """S3-compatible endpoints through boto3: AWS, Supabase Storage, and whatever else speaks the protocol.
 
-The only module that imports boto3. Retries are the wrapper's; botocore's own are off. Source of the quirks: measured
-against real servers.
+The only module that imports boto3; what its calls raise is told in `s3_bucket.py`. Retries are the wrapper's;
+botocore's own are off. Source of the quirks: measured against real servers.
 """
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+from botocore.exceptions import BotoCoreError
 
-from dr_pipelines.errors import (
-    AccessDenied,
-    DrError,
-    IntegrityError,
-    ObjectExists,
-    ObjectLocked,
-    ObjectNotFound,
-    StoreError,
-    StoreUnavailable,
+from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectLocked, ObjectNotFound, StoreError
+from dr_pipelines.storage import s3_attack, s3_classes, s3_settings, s3_versions
+from dr_pipelines.storage.base import (
+    Availability,
+    Body,
+    BucketSettings,
+    Capabilities,
+    LockAttempt,
+    ObjectInfo,
+    Plain,
+    sha256_of,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain, sha256_of
 from dr_pipelines.storage.keys import checked
-from dr_pipelines.storage.reader import BodyReader
-from dr_pipelines.storage.refusals import no_such_service, redirected, refusal, unreachable
-from dr_pipelines.storage.s3_locks import is_held, is_locked, whole_second
+from dr_pipelines.storage.s3_bucket import S3Bucket, status_of
+from dr_pipelines.storage.s3_locks import LockMode, is_held, is_locked, is_retained, whole_second
+from dr_pipelines.storage.s3_uploads import in_base64, send, send_parts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Profile = Literal["aws", "supabase", "generic"]
-_PIECE = 4 * 1024 * 1024
 _PART = 72 * 1024 * 1024
 """A whole pack is one put: encryption can make it a little larger than 64 MiB."""
-# What boto3 raises while it reads a body that ends early or a connection that breaks.
-_BROKEN = (HTTPClientError, OSError, EOFError)
 
 
 def make_client(
@@ -79,8 +74,11 @@ def make_client(
 
 
 class S3Store(Plain):
-    """One bucket. Profile `aws` trusts conditional puts; with the others a key is looked at before a put. An object is
-    read back after a put unless the service itself says that it checked the SHA-256.
+    """One bucket. Profile `aws` trusts conditional puts; with the others a key is looked at before a put. `supabase`
+    has no locks, classes, versions or settings; of the others the bucket is asked.
+
+    A put is confirmed by the SHA-256 that the service itself compared; or else by its MD5 of what is under the key,
+    when it is that of what was sent (not with `supabase`, where it proves nothing); or else the object is read back.
 
     What is larger than `part_size` bytes is put in parts, straight from the body's chunks. An upload that fails is
     aborted; where even that fails, because the network is gone, its parts stay until the bucket's rule for incomplete
@@ -93,51 +91,47 @@ class S3Store(Plain):
         name: str | None = None,
         *,
         profile: Profile = "generic",
+        lock_mode: LockMode = "COMPLIANCE",
         part_size: int = _PART,
         page_size: int = 1000,
     ) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._profile = profile
-        self._part_size, self._page_size = part_size, page_size
         self.name = name or bucket
+        self._bucket = S3Bucket(client, bucket, self.name)
+        self._profile, self._lock_mode = profile, lock_mode
+        self._part_size, self._page_size = part_size, page_size
 
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
             conditional_put=self._aws,
             confirms_digest=self._aws,
-            object_lock=self._aws and _may_be_asked(lambda: self._locks),
-            versioning=self._aws and _may_be_asked(lambda: self._versions),
+            object_lock=_may_be_asked(lambda: self._locks),
+            versioning=_may_be_asked(lambda: self._versions),
             largest_put=self._part_size,
+            storage_classes=self._classes,
         )
 
     @property
     def _aws(self) -> bool:
         return self._profile == "aws"
 
+    @property
+    def _plain(self) -> bool:
+        return self._profile == "supabase"
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return () if self._plain else s3_classes.NAMES
+
     @cached_property
     def _locks(self) -> bool:
         """The bucket is asked: a promise of immutability must not rest on the profile's name. Raises `AccessDenied`."""
-        found = self._asked(self._client.get_object_lock_configuration)
-        return bool(found.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+        return not self._plain and s3_settings.objects_can_be_locked(self._bucket)
 
     @cached_property
     def _versions(self) -> bool:
         """Raises `AccessDenied`."""
-        return bool(self._asked(self._client.get_bucket_versioning).get("Status") == "Enabled")
-
-    def _asked(self, question: Callable[..., Any]) -> Any:
-        """The bucket's answer; none where it has no such setting or the endpoint does not know the question."""
-        try:
-            with self._told(self._bucket):
-                return question(Bucket=self._bucket)
-        except ObjectNotFound:
-            return {}
-        except StoreError as error:
-            if _status(error.__cause__) in (405, 501) or _code(error.__cause__) == "NotImplemented":
-                return {}
-            raise
+        return not self._plain and bool(s3_settings.versions_are_kept(self._bucket))
 
     def put(
         self,
@@ -148,235 +142,201 @@ class S3Store(Plain):
         retain_until: datetime | None = None,
         storage_class: str | None = None,
     ) -> ObjectInfo:
-        self.refuse(None, storage_class)
+        checked(key)
+        if storage_class is not None:
+            self._require_class(storage_class)
         until = None if retain_until is None else whole_second(retain_until)
         if until is not None:
             self._require_lock()
-        info = self._put(checked(key), body, if_absent=if_absent, until=until)
-        return info if until is None else self._locked(info, until)
+        head = self._put(key, body, if_absent=if_absent, until=until, storage_class=storage_class)
+        return self._info(key, head if until is None else self._locked(key, head, until))
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         if length == 0:
             return iter(())
         end = "" if length is None else str(offset + length - 1)
-        wanted: dict[str, Any] = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
+        wanted = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
         try:
-            with self._told(key):
-                answer = self._client.get_object(Bucket=self._bucket, Key=checked(key), **wanted)
+            return self._bucket.read(key, **wanted)
         except StoreError as error:
-            if _status(error.__cause__) == 416:  # nothing is left from there: an empty stream, as in a file
+            if status_of(error) == 416:  # nothing is left from there: an empty stream, as in a file
                 return iter(())
             raise
-        if wanted and not answer.get("ContentRange", "").startswith(f"bytes {offset}-"):
-            raise self._no_s3()
-        return self._pieces(key, answer)
 
     def stat(self, key: str) -> ObjectInfo:
-        head = self._head(key)
-        if not {"ContentLength", "LastModified"} <= set(head):
-            raise self._no_s3()
-        return ObjectInfo(key, head["ContentLength"], head["LastModified"], head.get("ObjectLockRetainUntilDate"))
+        return self._info(key, self._bucket.head(key))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with self._told(prefix):
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket, Prefix=prefix, PaginationConfig={"PageSize": self._page_size}
+        with self._bucket.told(prefix):
+            pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket.bucket, Prefix=prefix, PaginationConfig={"PageSize": self._page_size}
             )
             for page in pages:
                 if "IsTruncated" not in page:  # a web page is no listing, and no proof of an empty one
-                    raise self._no_s3()
+                    raise self._bucket.no_s3()
                 for entry in page.get("Contents", []):
-                    yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"])
+                    kind = s3_classes.class_of(entry)
+                    yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"], storage_class=kind)
 
     def delete(self, key: str) -> None:
         try:
-            if self._aws and is_held(self._head(key)):  # with versions, S3 would hide even what is locked
+            # With versions, S3 would hide even what is locked.
+            if (self._aws or _may_be_asked(lambda: self._locks)) and is_held(self._bucket.head(key)):
                 raise ObjectLocked(f"{self.name}: {key} is locked", hint="wait until its retention ends.")
-            with self._told(key):
-                self._client.delete_object(Bucket=self._bucket, Key=checked(key))
+            with self._bucket.told(key):
+                self._bucket.client.delete_object(Bucket=self._bucket.bucket, Key=checked(key))
         except ObjectNotFound:
             return
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
+        """Its mode stays what it is."""
         self._require_lock()
-        held = self.stat(key).retain_until
+        head = self._bucket.head(key)
+        held = head.get("ObjectLockRetainUntilDate")
         if held is not None and held > retain_until:  # some services shorten what they should not
             raise ObjectLocked(f"{self.name}: {key} is locked until {held:%Y-%m-%d %H:%M} UTC: no lock is shortened")
-        self._retain(key, whole_second(retain_until))
+        mode = head.get("ObjectLockMode") if is_retained(head) else None
+        self._retain(key, whole_second(retain_until), mode or self._lock_mode)
+
+    def set_class(self, key: str, storage_class: str) -> None:
+        self._require_class(storage_class)
+        s3_classes.move(self._bucket, checked(key), storage_class)
+
+    def recall(self, key: str, *, urgent: bool = False) -> Availability:
+        return s3_classes.recall(self._bucket, checked(key), urgent=urgent)
+
+    def revive(self, key: str, sha256: str) -> bool:
+        return not self._plain and s3_versions.revive(self._bucket, checked(key), sha256)
+
+    def settings(self) -> BucketSettings:
+        return BucketSettings() if self._plain else s3_settings.settings_of(self._bucket)
+
+    def attack(self, key: str) -> Sequence[LockAttempt]:
+        self._require_lock()
+        return s3_attack.attack(self._bucket, checked(key))
+
+    def _info(self, key: str, head: Any) -> ObjectInfo:
+        return ObjectInfo(
+            key,
+            head["ContentLength"],
+            head["LastModified"],
+            head.get("ObjectLockRetainUntilDate"),
+            s3_classes.class_of(head),
+            s3_classes.availability_of(head),
+        )
+
+    def _require_class(self, name: str) -> None:
+        if name not in self._classes:
+            raise (
+                self.no_classes()
+                if not self._classes
+                else StoreError(
+                    f"{self.name} has no storage class {name}", hint=f"there is: {', '.join(self._classes)}."
+                )
+            )
 
     def _require_lock(self) -> None:
-        try:
-            able = self._aws and self._locks
-        except AccessDenied as error:
-            raise AccessDenied(
-                f"{self.name}: may not ask whether {self._bucket} can lock objects",
-                hint="give this key the right s3:GetBucketObjectLockConfiguration.",
-            ) from error
-        if not able:
+        if not self._locks:
             raise self.cannot_lock()
 
-    def _put(self, key: str, body: Body, *, if_absent: bool, until: datetime | None) -> ObjectInfo:
+    def _put(self, key: str, body: Body, *, if_absent: bool, until: datetime | None, storage_class: str | None) -> Any:
         if if_absent and not self._aws and (there := self._there(key, body)):
             return there
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent and self._aws else {}
+        asked: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent and self._aws else {}
+        whole = body.size <= self._part_size
+        # What might have to be read back is moved to a class that cannot be read when it is known to be right, and
+        # locked when it is where it belongs: a locked version would be kept, and paid for, in both classes.
+        direct = whole and (self._aws or not s3_classes.is_offline(storage_class))
         try:
-            with self._told(key):
-                if body.size > self._part_size:
-                    sent = self._send_parts(key, body, condition)
+            with self._bucket.told(key):
+                if whole:
+                    sent = self._send(key, body, asked, until if direct else None, storage_class if direct else None)
                 else:
-                    sent = self._send(key, body, condition, until)
+                    sent = send_parts(self._bucket, key, body, self._part_size, **asked)
         except ObjectExists:
             if there := self._there(key, body):
                 return there
             raise
-        # Some take the header and do not look: the digest counts as compared only when the service says so.
-        if sent.get("ChecksumSHA256") != _in_base64(body.sha256):
-            self._confirm(key, body, sent.get("ETag"))
-        return self.stat(key)
+        head = self._confirmed(key, body, sent)
+        return head if storage_class is None else s3_classes.move(self._bucket, key, storage_class)
 
-    def _locked(self, info: ObjectInfo, until: datetime) -> ObjectInfo:
-        """The object once it is locked so long. Parts are locked here, after they were found to be right, and so is
-        what was there before."""
-        if is_locked(info, until):
-            return info
-        self._retain(info.key, until)
-        info = self.stat(info.key)
-        if not is_locked(info, until):
+    def _send(
+        self, key: str, body: Body, asked: dict[str, Any], until: datetime | None, storage_class: str | None
+    ) -> Any:
+        if until is not None:
+            asked = {**asked, "ObjectLockMode": self._lock_mode, "ObjectLockRetainUntilDate": until}
+        if storage_class is not None:
+            asked = {**asked, "StorageClass": storage_class}
+        return send(self._bucket, key, body, digest=self._aws, **asked)
+
+    def _locked(self, key: str, head: Any, until: datetime) -> Any:
+        """The object's head once it is locked so long. Parts are locked here, after they were found to be right, and so
+        is what was there before."""
+        if is_locked(head, until, self._lock_mode):
+            return head
+        held = head.get("ObjectLockRetainUntilDate")
+        self._retain(key, until if held is None else max(held, until), self._lock_mode)
+        head = self._bucket.head(key)
+        if not is_locked(head, until, self._lock_mode):
             raise StoreError(
-                f"{self.name} took {info.key} without the lock it was put with",
+                f"{self.name} took {key} without the lock it was put with",
                 hint="give this key the rights s3:PutObjectRetention and s3:GetObjectRetention.",
             )
-        return info
+        return head
 
-    def _retain(self, key: str, until: datetime) -> None:
-        with self._told(key):
-            self._client.put_object_retention(
-                Bucket=self._bucket, Key=checked(key), Retention={"Mode": "COMPLIANCE", "RetainUntilDate": until}
+    def _retain(self, key: str, until: datetime, mode: LockMode) -> None:
+        with self._bucket.told(key):
+            self._bucket.client.put_object_retention(
+                Bucket=self._bucket.bucket, Key=checked(key), Retention={"Mode": mode, "RetainUntilDate": until}
             )
 
-    def _send(self, key: str, body: Body, condition: dict[str, Any], until: datetime | None) -> Any:
-        extra: dict[str, Any] = {"ContentMD5": _md5(body), **condition}
-        if self._aws:
-            extra["ChecksumSHA256"] = _in_base64(body.sha256)
-        if until is not None:
-            extra |= {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": until}
-        reader: Any = BodyReader(body)
-        return self._client.put_object(Bucket=self._bucket, Key=key, Body=reader, ContentLength=body.size, **extra)
-
-    def _send_parts(self, key: str, body: Body, condition: dict[str, Any]) -> dict[str, Any]:
-        """Says nothing of what was stored: some give the whole another ETag at once than later."""
-        upload = self._client.create_multipart_upload(Bucket=self._bucket, Key=key)["UploadId"]
+    def _there(self, key: str, body: Body) -> Any:
+        """The head of what is under the key already, when it has the same content. Raises `ObjectExists` when it has
+        not."""
         try:
-            starts = enumerate(range(0, body.size, self._part_size), 1)
-            parts: Any = [self._send_part(key, upload, number, body, start) for number, start in starts]
-            self._client.complete_multipart_upload(
-                Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
-            )
-            return {}
-        except BaseException:
-            with suppress(ClientError, BotoCoreError, *_BROKEN):  # the first trouble is the one to tell
-                self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload)
-            raise
-
-    def _send_part(self, key: str, upload: str, number: int, body: Body, start: int) -> dict[str, Any]:
-        reader: Any = BodyReader(body, start, self._part_size)
-        sent = self._client.upload_part(Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=reader)
-        return {"ETag": sent["ETag"], "PartNumber": number}
-
-    def _there(self, key: str, body: Body) -> ObjectInfo | None:
-        """What is under the key already, when it has the same content. Raises `ObjectExists` when it has not."""
-        try:
-            info = self.stat(key)
+            head = self._bucket.head(key, **({} if self._plain else {"ChecksumMode": "ENABLED"}))
         except ObjectNotFound:
             return None
-        if info.size == body.size and sha256_of(self.open(key)) == body.sha256:
-            return info
+        if head["ContentLength"] == body.size and self._holds(key, head, body):
+            return head
         raise ObjectExists(f"{self.name}: {key} is there with other content")
 
-    def _confirm(self, key: str, body: Body, etag: str | None) -> None:
+    def _holds(self, key: str, head: Any, body: Body) -> bool:
+        """By its bytes; by the service's checksum where they are offline. Raises `ObjectOffline` where it has none."""
+        if s3_classes.availability_of(head) is not Availability.ONLINE and "ChecksumSHA256" in head:
+            return bool(head["ChecksumSHA256"] == in_base64(body.sha256))
+        return sha256_of(self.open(key)) == body.sha256
+
+    def _confirmed(self, key: str, body: Body, sent: Any) -> Any:
+        """The object's head once it is proven to be what the body's digest says."""
+        # Some take the header and do not look: the digest counts as compared only when the service says so.
+        if sent.get("ChecksumSHA256") == in_base64(body.sha256):
+            return self._bucket.head(key)
+        head = self._bucket.head(key)
+        if self._is_md5_of_sent(head, sent) and body.matches():
+            return head
         found = sha256_of(self.open(key))
         if found == body.sha256:
-            return
-        if etag is not None and self._head(key).get("ETag") != etag:  # not ours to remove
+            return self._bucket.head(key)
+        if sent.get("ETag") is not None and self._bucket.head(key).get("ETag") != sent["ETag"]:  # not ours to remove
             raise ObjectExists(f"{self.name}: {key} holds what another writer put there at the same time")
-        try:
-            self.delete(key)
-            end = "it was removed"
-        except ObjectLocked:
-            end = f"it is locked until {self.stat(key).retain_until} and stays"
-        except StoreError as error:  # must not hide what is worse
-            end = f"it stays, for {error.message}"
         raise IntegrityError(
-            f"{self.name} holds {key} with SHA-256 {found} after {body.sha256} was sent; {end}",
+            f"{self.name} holds {key} with SHA-256 {found} after {body.sha256} was sent; {self._removed(key)}",
             hint=f"run `dr store check {self.name}`.",
         )
 
-    def _head(self, key: str) -> Any:
-        with self._told(key):
-            return self._client.head_object(Bucket=self._bucket, Key=checked(key))
+    def _is_md5_of_sent(self, head: Any, sent: Any) -> bool:
+        """Of what is there now: another writer may have replaced it meanwhile."""
+        return not self._plain and "sent_md5" in sent and head.get("ETag", "").strip('"') == sent["sent_md5"]
 
-    def _pieces(self, key: str, answer: Any) -> Iterator[bytes]:
-        expected, seen = answer.get("ContentLength"), 0
-        with self._told(key), answer["Body"] as stream:
-            while piece := stream.read(_PIECE):
-                seen += len(piece)
-                yield piece
-        if expected is not None and seen != expected:
-            raise StoreUnavailable(
-                f"{self.name}: {key} ended after {seen} of {expected} bytes", hint="run the command again."
-            )
-
-    @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _removed(self, key: str) -> str:
         try:
-            yield
-        except ClientError as error:
-            raise self._refusal(error, key) from error
-        except RecursionError as error:  # boto3 asks a redirect's target for the bucket's region, again and again
-            raise redirected(self.name, self._endpoint, key) from error
-        except ParamValidationError as error:
-            raise StoreError(f"{self.name}: {error}", hint="mend the store in the plan.") from error
-        except (BotoCoreError, *_BROKEN) as error:
-            if isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), RecursionError):
-                raise redirected(self.name, self._endpoint, key) from error
-            if "Credentials" in type(error).__name__ or "Token" in type(error).__name__:
-                raise AccessDenied(f"{self.name}: {error}", hint="check the keys of this store in the plan.") from error
-            raise unreachable(self.name, self._endpoint, str(error)) from error
-
-    def _no_s3(self) -> StoreError:
-        return no_such_service(self.name, self._endpoint, "S3")
-
-    @property
-    def _endpoint(self) -> str:
-        return str(self._client.meta.endpoint_url)
-
-    def _bucket_is_there(self) -> bool:
-        try:
-            self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as error:
-            return _status(error) != 404
-        except (BotoCoreError, *_BROKEN):
-            return False
-        return True
-
-    def _refusal(self, error: ClientError, key: str) -> DrError:
-        status, code = _status(error), _code(error)
-        if status == 404 and not self._bucket_is_there():
-            # A HEAD has no body, and some endpoints send no codes: a missing bucket must not pass for proven absence.
-            code = "NoSuchBucket"
-        message = error.response.get("Error", {}).get("Message", "")
-        where = f"{self._endpoint}/{self._bucket}"
-        return refusal(self.name, where, key, status=status, code=code, message=message)
-
-
-def _status(error: BaseException | None) -> int:
-    if not isinstance(error, ClientError):
-        return 0
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _code(error: BaseException | None) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+            self.delete(key)
+        except ObjectLocked:
+            return f"it is locked until {self.stat(key).retain_until} and stays"
+        except StoreError as error:  # must not hide what is worse
+            return f"it stays, for {error.message}"
+        return "it was removed"
 
 
 def _may_be_asked(question: Callable[[], bool]) -> bool:
@@ -385,14 +345,3 @@ def _may_be_asked(question: Callable[[], bool]) -> bool:
         return question()
     except AccessDenied:
         return False
-
-
-def _in_base64(sha256: str) -> str:
-    return b64encode(bytes.fromhex(sha256)).decode()
-
-
-def _md5(body: Body) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    for chunk in body.chunks:
-        digest.update(chunk)
-    return b64encode(digest.digest()).decode()

@@ -1,24 +1,43 @@
-"""Immutability by the rules of S3's object lock. Pure; what asks the service is in `s3.py`."""
+"""Immutability by the rules of S3's object lock, read from the headers of an object. Pure."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
-from dr_pipelines.storage.base import ObjectInfo
+LockMode = Literal["COMPLIANCE", "GOVERNANCE"]
 
 
-def is_locked(info: ObjectInfo, until: datetime) -> bool:
-    return info.retain_until is not None and info.retain_until >= until
+def is_locked(head: Any, until: datetime, mode: LockMode) -> bool:
+    """At least so long and so hard."""
+    found = head.get("ObjectLockRetainUntilDate")
+    return found is not None and found >= until and head.get("ObjectLockMode") in (mode, "COMPLIANCE")
 
 
 def is_held(head: Any) -> bool:
+    return head.get("ObjectLockLegalHoldStatus") == "ON" or is_retained(head)
+
+
+def is_retained(head: Any) -> bool:
     """By the clock of the service, which is the one that counts."""
-    until, date = head.get("ObjectLockRetainUntilDate"), head["ResponseMetadata"]["HTTPHeaders"].get("date")
+    until, date = head.get("ObjectLockRetainUntilDate"), service_time(head)
+    return until is not None and (date is None or until > date)
+
+
+def service_time(answer: Any) -> datetime | None:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return None if date is None else parsedate_to_datetime(date)
+
+
+def lock_of(head: Any) -> dict[str, Any]:
+    """What gives a copy the same lock. A retention that has ended is left out: S3 takes none of the past."""
+    lock: dict[str, Any] = {}
+    if is_retained(head):
+        lock |= {name: head[name] for name in ("ObjectLockMode", "ObjectLockRetainUntilDate") if name in head}
     if head.get("ObjectLockLegalHoldStatus") == "ON":
-        return True
-    return until is not None and (date is None or until > parsedate_to_datetime(date))
+        lock["ObjectLockLegalHoldStatus"] = "ON"
+    return lock
 
 
 def whole_second(until: datetime) -> datetime:
