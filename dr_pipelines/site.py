@@ -96,6 +96,11 @@ class Site:
         """For everything else: needs no recipient, and so must never write. Raises `SecretMissing` of the store."""
         return Repository(ReadOnly(self._store_on(server, tier)), self._codec(()), tier)
 
+    def bare_repository(self, server: str, tier: str) -> Repository:
+        """For what copies, marks or removes stored objects and encodes nothing: needs neither recipients nor identity.
+        Raises `SecretMissing` of the store."""
+        return Repository(self._store_on(server, tier), Codec(self.plan.compression.level), tier)
+
     def readable_repositories(self, server: str, tier: str | None = None) -> tuple[list[Repository], list[str]]:
         """For recovery: the tiers that can be opened here, and why others cannot: one missing secret must not block
         the others. Raises the first tier's error when none can."""

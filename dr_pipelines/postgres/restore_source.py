@@ -179,7 +179,7 @@ class _Finding:
     def _source(self, repository: Repository, catalog: Catalog) -> Source:
         """Notes what of the tier is not understood: it may be the backup that a person expects."""
         self._notes += catalog.problems
-        backups = tuple(backup for backup in catalog.backups if backup.system_id == self._system_id)
+        backups = tuple(self._usable(repository, catalog))
         wanted = self._wanted(repository, catalog, backups)
         system = self._system(wanted)
         target, notes = self._position(backups, system)
@@ -194,6 +194,19 @@ class _Finding:
         notes += [*_elsewhere(plan, system, repository.tier), *plan.notes]
         return Source(repository, backups, system, replace(plan, notes=tuple(notes)))
 
+    def _usable(self, repository: Repository, catalog: Catalog) -> Iterator[BackupManifest]:
+        """Those of the system whose chain is whole. Raises `IntegrityError` when the one that is named is not."""
+        for backup in catalog.backups:
+            if backup.system_id != self._system_id:
+                continue
+            if (trouble := catalog.trouble(backup)) is None:
+                yield backup
+                continue
+            said = f"{backup.label} on {repository.tier} cannot be used: {trouble}"
+            if backup.label == self._request.label:
+                raise IntegrityError(said, hint=f"`dr scrub {repository.tier}` repairs what another tier holds whole.")
+            self._notes.append(said)
+
     def _wanted(self, repository: Repository, catalog: Catalog, backups: Sequence[BackupManifest]) -> BackupManifest:
         """The one named, or the newest. Raises `BackupNotFound`."""
         server = self._request.server
@@ -201,6 +214,11 @@ class _Finding:
             return repository.backup(server, self._request.label)
         if not catalog.backups:
             raise no_backup(server, repository.tier)
+        if any(backup.system_id == self._system_id for backup in catalog.backups) and not backups:
+            raise BackupNotFound(
+                f"no backup of {server} on {repository.tier} can be used: each lacks something or is damaged",
+                hint=f"`dr scrub {repository.tier}` repairs what another tier holds whole.",
+            )
         if not backups:
             raise BackupNotFound(
                 f"the backups of {server} on {repository.tier} are of another system than the newest one",

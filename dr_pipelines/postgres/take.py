@@ -120,7 +120,7 @@ def _wish(repository: Repository, name: str, kind: BackupKind, facts: ServerFact
     """None: an hourly point below PostgreSQL 17, which WAL gives where there is a full that it can follow."""
     if kind is BackupKind.FULL:
         return _Wish(kind, None, None, None)
-    parent = parent_of(repository.backups(name), facts)
+    parent = parent_of(repository.usable_backups(name), facts)
     if facts.version_num < FIRST_WITH_INCREMENTALS:
         reason = reason_for_base(parent, facts)
         return _Wish(kind, None, None, reason) if reason else None

@@ -5,48 +5,116 @@ Reading manifests and putting them in order belongs here; what to do with a back
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from pydantic import ValidationError
 
-from dr_pipelines.errors import BackupNotFound, ObjectNotFound, RepositoryError
-from dr_pipelines.repository.layout import BackupLayout, backups_prefix, label_of
-from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest
-from dr_pipelines.storage.base import ObjectStore, read_all
+from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.repository.layout import BackupLayout, ProofName, backups_prefix, label_of, parse_proof
+from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, decode
+from dr_pipelines.repository.marks import Expired, Marks, read_expired, read_keep
+from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """`backups` oldest first; `unfinished` labels that have objects and no manifest (being taken, or garbage);
-    `problems` one sentence for each object that is not understood."""
+    """`backups` oldest first, whatever their state; `marks` of each by its label; `unfinished` labels that have objects
+    and no manifest (being taken, or garbage); `expired` those that can still be undone; `problems` one sentence for
+    each object that is not understood."""
 
     backups: tuple[BackupManifest, ...]
     unfinished: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    marks: Mapping[str, Marks] = field(default_factory=dict)
+    expired: tuple[Expired, ...] = ()
+
+    @property
+    def usable(self) -> tuple[BackupManifest, ...]:
+        """Those whose chain is whole: nothing of it is missing or marked as damaged. Oldest first."""
+        return tuple(backup for backup in self.backups if self.trouble(backup) is None)
+
+    def trouble(self, backup: BackupManifest) -> str | None:
+        """Why no restore can use a backup, as far as the catalog shows it; None when it can."""
+        try:
+            chain = chain_of(backup, self.backups)
+        except RepositoryError as error:
+            return error.message
+        for link in chain:
+            marks = self.marks.get(link.label, _UNMARKED)
+            of = "" if link is backup else f"{link.label}, which it builds on, "
+            if marks.damage:
+                return f"{of}is damaged, and no tier had it whole"
+            if marks.missing:
+                return f"{of}lacks {len(marks.missing)} of {len(link.objects)} objects"
+        return None
+
+
+_UNMARKED = Marks()
+
+
+class _Listed:
+    """What a listing shows of one label."""
+
+    def __init__(self, layout: BackupLayout) -> None:
+        self.layout = layout
+        self.committed = self.expired = False
+        self.sizes: dict[str, int] = {}
+        self.keeps: list[str] = []
+        self.damage: list[str] = []
+        self.proofs: list[ProofName] = []
+        self.stored_bytes = 0
+
+    def add(self, info: ObjectInfo) -> None:
+        key, layout = info.key, self.layout
+        self.stored_bytes += info.size
+        if layout.is_content(key):
+            self.sizes[key] = info.size
+        elif key == layout.manifest:
+            self.committed = True
+        elif key == layout.expired:
+            self.expired = True
+        elif key.startswith(layout.keeps):
+            self.keeps.append(key)
+        elif key.startswith(layout.damages):
+            self.damage.append(key)
+        elif (proof := parse_proof(key)) is not None:
+            self.proofs.append(proof)
+
+    def marks(self, store: ObjectStore, manifest: BackupManifest) -> Marks:
+        keeps = {key: read_keep(store, key) for key in self.keeps}
+        missing = tuple(named.key for named in manifest.objects if self.sizes.get(named.key) != named.size)
+        return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes)
 
 
 def read_catalog(store: ObjectStore, server: str) -> Catalog:
     """Raises what the store raises: a listing that is not whole is no catalog."""
-    labels: dict[str, bool] = {}
+    labels: dict[str, _Listed] = {}
     problems: list[str] = []
     for info in store.list(backups_prefix(server)):
         label = label_of(server, info.key)
         if label is None:
             problems.append(f"{info.key} on {store.name} belongs to no backup")
             continue
-        labels[label] = labels.get(label, False) or info.key == BackupLayout(server, label).manifest
+        if label not in labels:
+            labels[label] = _Listed(BackupLayout(server, label))
+        labels[label].add(info)
     backups: list[BackupManifest] = []
+    expired: list[Expired] = []
+    marks: dict[str, Marks] = {}
     with ThreadPoolExecutor(8, thread_name_prefix="catalog") as pool:
-        for found in pool.map(lambda label: _try_read(store, server, label), (n for n, done in labels.items() if done)):
+        for found in pool.map(lambda listed: _try_read(store, listed), labels.values()):
             if isinstance(found, str):
                 problems.append(found)
+            elif isinstance(found, Expired):
+                expired.append(found)
             elif found is not None:
-                backups.append(found)
-    unfinished = tuple(label for label, done in labels.items() if not done)
-    return Catalog(tuple(in_order(backups)), unfinished, tuple(problems))
+                backup, marks[backup.label] = found
+                backups.append(backup)
+    unfinished = tuple(label for label, listed in labels.items() if not listed.committed and not listed.expired)
+    return Catalog(tuple(in_order(backups)), unfinished, tuple(problems), marks, tuple(expired))
 
 
 def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest:
@@ -59,7 +127,12 @@ def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest
             f"there is no backup {label} of {server} on {store.name}", hint=f"`dr list {server}` shows what there is."
         ) from None
     try:
-        manifest = BackupManifest.model_validate_json(data)
+        manifest = decode(data)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{key} on {store.name} is damaged: {error.message}",
+            hint=f"`dr scrub {store.name}` repairs it from another tier.",
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -106,11 +179,14 @@ def chain_of(manifest: BackupManifest, backups: Iterable[BackupManifest]) -> lis
     return chain
 
 
-def _try_read(store: ObjectStore, server: str, label: str) -> BackupManifest | str | None:
-    """None when it was removed since the listing."""
+def _try_read(store: ObjectStore, listed: _Listed) -> tuple[BackupManifest, Marks] | Expired | str | None:
+    """None when it is no backup, or was removed since the listing."""
     try:
-        return read_manifest(store, server, label)
-    except BackupNotFound:
+        if listed.committed:
+            manifest = read_manifest(store, listed.layout.server, listed.layout.label)
+            return manifest, listed.marks(store, manifest)
+        return read_expired(store, listed.layout) if listed.expired else None
+    except (BackupNotFound, ObjectNotFound):
         return None
-    except RepositoryError as error:
+    except (RepositoryError, IntegrityError) as error:
         return error.message

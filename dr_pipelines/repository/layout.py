@@ -26,7 +26,7 @@ _LABEL = re.compile(r"\A(\d{8}T\d{6}Z)-(full|incr)\Z")
 
 def label_for(taken: datetime, kind: BackupKind) -> str:
     """`20261123T020000Z-full`: unique for a server by the claim that its taker makes on it."""
-    return f"{taken.astimezone(UTC):%Y%m%dT%H%M%SZ}-{_SUFFIX[kind]}"
+    return f"{_stamp(taken)}-{_SUFFIX[kind]}"
 
 
 def parse_label(label: str) -> tuple[datetime, BackupKind]:
@@ -35,7 +35,33 @@ def parse_label(label: str) -> tuple[datetime, BackupKind]:
     if match is None:
         raise ValueError(f"not a backup label: {label!r}")
     kind = BackupKind.FULL if match[2] == "full" else BackupKind.INCREMENTAL
-    return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC), kind
+    return _parse_stamp(match[1]), kind
+
+
+@dataclass(frozen=True)
+class ProofName:
+    """What the key of a proof says: a backup was looked at (`kind`: `replicate`, `verify`, `scrub`, `validate`) at a
+    time (to the second), with a verdict (`pass`, `fail`, `not-proven`)."""
+
+    kind: str
+    at: datetime
+    verdict: str
+
+
+_PROOF = re.compile(r"\A([a-z-]+)\.(\d{8}T\d{6}Z)\.([a-z-]+)\.[0-9a-f]+\.json\Z")
+
+
+def parse_proof(key: str) -> ProofName | None:
+    match = _PROOF.match(key.rpartition("/")[2])
+    return ProofName(match[1], _parse_stamp(match[2]), match[3]) if match else None
+
+
+def _stamp(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _parse_stamp(text: str) -> datetime:
+    return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,39 @@ class BackupLayout:
         """README.md, SHA256SUMS and restore.sh, in clear text, for stock tools."""
         return f"{self.prefix}break-glass/{name}"
 
+    @property
+    def expired(self) -> str:
+        """The manifest of a backup that retention let go: while it is there, that can be undone."""
+        return f"{self.prefix}expired.json"
+
+    @property
+    def keeps(self) -> str:
+        return f"{self.prefix}keeps/"
+
+    def keep(self, nonce: str) -> str:
+        """A person's veto against expiry."""
+        return f"{self.keeps}{nonce}.json"
+
+    @property
+    def damages(self) -> str:
+        return f"{self.prefix}damage/"
+
+    def damage(self, nonce: str) -> str:
+        """A mark: what this backup needs is damaged and no tier has it whole."""
+        return f"{self.damages}{nonce}.json"
+
+    @property
+    def proofs(self) -> str:
+        return f"{self.prefix}proofs/"
+
+    def proof(self, name: ProofName, nonce: str) -> str:
+        return f"{self.proofs}{name.kind}.{_stamp(name.at)}.{name.verdict}.{nonce}.json"
+
+    def is_content(self, key: str) -> bool:
+        """Whether a manifest names it: a pack, PostgreSQL's manifest, the index, the break-glass bundle."""
+        name = key.removeprefix(self.prefix)
+        return name.startswith(("packs/", "break-glass/", "backup_manifest.", "index.json."))
+
 
 def backups_prefix(server: str) -> str:
     return f"servers/{server}/backups/"
@@ -88,6 +147,25 @@ def label_of(server: str, key: str) -> str | None:
 
 
 SERVERS = "servers/"
+EVIDENCE = "evidence/"
+INCIDENTS = "incidents/"
+
+
+def evidence(kind: str, at: datetime, nonce: str) -> str:
+    """What a scrub, an expiry, a drill saw: kept for whoever asks later."""
+    return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{_stamp(at)}-{nonce}.json"
+
+
+def incident(identity: str) -> str:
+    return f"{INCIDENTS}{identity}/incident.json"
+
+
+def incident_closed(identity: str) -> str:
+    return f"{INCIDENTS}{identity}/closed.json"
+
+
+def incident_of(key: str) -> str:
+    return key.removeprefix(INCIDENTS).partition("/")[0]
 
 
 def server_of(key: str) -> str:
@@ -142,6 +220,19 @@ def wal_prefix(server: str) -> str:
 
 def system_id_of(server: str, key: str) -> str:
     return key.removeprefix(wal_prefix(server)).partition("/")[0]
+
+
+_DAMAGED = ".damaged"
+
+
+def wal_damage(key: str) -> str:
+    """The mark beside a WAL object: it is damaged and no tier has it whole."""
+    return f"{key}{_DAMAGED}"
+
+
+def damaged_wal(key: str) -> str | None:
+    """The WAL object that a mark is about; None for what is no mark."""
+    return key.removesuffix(_DAMAGED) if key.endswith(_DAMAGED) else None
 
 
 _WAL_NAME = re.compile(r"\A([0-9A-F]{24})(?:\.([0-9A-F]{16})\.partial)?\.([0-9a-f]{64})\.zst(?:\.age)?\Z")

@@ -6,11 +6,14 @@ secret. Source of the fields about WAL: PostgreSQL manual, "Streaming Replicatio
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
+from dr_pipelines.errors import IntegrityError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 
@@ -135,3 +138,32 @@ class BackupManifest(_Record):
     @property
     def stored_size(self) -> int:
         return sum(stored.size for stored in self.objects)
+
+
+# --- as it is stored ----------------------------------------------------------------------------------------
+#
+# Nothing else names a manifest's digest, so it carries its own: a flipped bit in it must not pass for another backup.
+
+
+def encode(manifest: BackupManifest) -> bytes:
+    """JSON with `sha256` over the rest of it."""
+    fields = manifest.model_dump(mode="json")
+    return json.dumps({**fields, "sha256": _digest(fields)}, indent=1).encode() + b"\n"
+
+
+def decode(data: bytes) -> BackupManifest:
+    """Raises `IntegrityError` when it does not match its own SHA-256 or is no JSON, `pydantic.ValidationError` when it
+    is no manifest."""
+    try:
+        fields = json.loads(data)
+        told = fields.pop("sha256", None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise IntegrityError("no JSON object") from error
+    if told != _digest(fields):
+        raise IntegrityError("does not match its own SHA-256")
+    return BackupManifest.model_validate(fields)
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()

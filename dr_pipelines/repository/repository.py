@@ -22,7 +22,7 @@ from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import Catalog, chain_of, read_catalog, read_manifest
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
-from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject
+from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject, encode
 from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -71,6 +71,10 @@ class Repository:
     def backups(self, server: str) -> list[BackupManifest]:
         """Oldest first. What is not understood is in `catalog(server).problems`."""
         return list(self.catalog(server).backups)
+
+    def usable_backups(self, server: str) -> list[BackupManifest]:
+        """Those that can be restored as far as the catalog shows it, oldest first."""
+        return list(self.catalog(server).usable)
 
     def backup(self, server: str, label: str) -> BackupManifest:
         """Raises `BackupNotFound`."""
@@ -152,7 +156,7 @@ class BackupWriter:
         chain = self._repository.chain(manifest)
         files = tuple(self._put(self._layout.break_glass(name), Body.of(data)) for name, data in bundle(chain).items())
         committed = manifest.model_copy(update={"break_glass": files})
-        self._put(self._layout.manifest, Body.of(committed.model_dump_json(indent=1).encode() + b"\n"))
+        self._put(self._layout.manifest, Body.of(encode(committed)))
         with contextlib.suppress(DrError):  # a claim beside a manifest says nothing
             self._store.delete(self._claim)
         return committed

@@ -22,7 +22,7 @@ from dr_pipelines.errors import (
 )
 from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment, is_history_name
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import WalKey, WalLayout, parse_wal_key
+from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
 
@@ -202,7 +202,12 @@ class WalArchive:
             raise RepositoryError(f"the WAL of {self.system_id} has segments of {self._segment_size} bytes")
 
     def _objects(self, prefix: str) -> list[tuple[ObjectInfo, WalKey]]:
-        return [(info, key) for info in self._store.list(prefix) if (key := parse_wal_key(info.key)) is not None]
+        """What is marked as damaged is not there: recovery must see the gap that it is."""
+        listed = [*self._store.list(prefix)]
+        damaged = {marked for info in listed if (marked := damaged_wal(info.key)) is not None}
+        return [
+            (info, key) for info in listed if info.key not in damaged and (key := parse_wal_key(info.key)) is not None
+        ]
 
     def _of_segment(self, segment: WalSegment) -> list[tuple[ObjectInfo, WalKey]]:
         return self._objects(self._layout.segment_prefix(segment))

@@ -26,7 +26,7 @@ from dr_pipelines.repository.archive_writer import PACK_SIZE
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import encrypt, generate_identity
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import Archive, BackupManifest
+from dr_pipelines.repository.manifest import Archive, BackupManifest, encode
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from tests.support.live import Live, running
@@ -60,7 +60,7 @@ class Stored:
 
     def rewrite(self, manifest: BackupManifest) -> None:
         """Our manifest says something else, and says it well."""
-        self.path(manifest.layout.manifest).write_text(manifest.model_dump_json())
+        self.path(manifest.layout.manifest).write_bytes(encode(manifest))
 
     def restore(self, target: Path, *more: Repository, label: str | None = None) -> RestoreReport:
         request = replace(self.live.request(target), label=label)
@@ -250,8 +250,8 @@ def test_a_manifest_of_ours_that_cannot_be_read_is_said(damage: str, stored: Sto
     key = stored.second.layout.manifest
     other = {
         "cut": stored.path(key).read_text()[:-10],
-        "of another": stored.first.model_dump_json(),
-        "newer": stored.second.model_copy(update={"format": 99}).model_dump_json(),
+        "of another": encode(stored.first).decode(),
+        "newer": encode(stored.second.model_copy(update={"format": 99})).decode(),
     }
     stored.path(key).write_text(other[damage])
     with pytest.raises(RepositoryError, match=key):

@@ -38,7 +38,7 @@ from dr_pipelines.postgres.restore_preview import RestorePreview, preview
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.manifest import BackupManifest, encode
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectInfo
 from dr_pipelines.storage.local import LocalStore
@@ -75,7 +75,7 @@ class Past:
         """The backup's manifest says something else meanwhile."""
         path = self.base / "store" / backup.layout.manifest
         there = path.read_bytes()
-        path.write_text(backup.model_copy(update=changes).model_dump_json())
+        path.write_bytes(encode(backup.model_copy(update=changes)))
         try:
             yield
         finally:

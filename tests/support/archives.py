@@ -18,10 +18,10 @@ from dr_pipelines.postgres.unpack import Link
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.layout import BackupKind, BackupLayout
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject, encode
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import Body, read_all
+from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.memory import MemoryStore
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -30,16 +30,35 @@ SMALL_BLOCK = 16
 
 
 def manifest(label: str = "20260102T030405Z-full", **changes: object) -> BackupManifest:
-    """A full backup at 0/1000 to 0/2000 on timeline 1, with `changes`."""
-    nothing = StoredObject(key="nothing", size=0, sha256="")
+    """A full backup at 0/1000 to 0/2000 on timeline 1, with `changes`. `put_backup` makes it be there."""
+    keys = BackupLayout("shop", label)
     fields: dict[str, object] = dict(
         server="shop", label=label, kind=BackupKind.FULL, asked_kind=BackupKind.FULL, started_at=AT, finished_at=AT,
         tool_version="0", taken_on="here", system_id="1", postgres_version="18.7", postgres_version_num=180007,
         segment_size=1 << 20, block_size=SMALL_BLOCK, data_checksums=True, timeline=Timeline(1),
         start_lsn=Lsn(0x1000), stop_lsn=Lsn(0x2000), encoding=Codec(1).encoding,
-        archive={"size": 0, "pack_size": 1, "packs": ()}, backup_manifest=nothing, index=nothing,
+        archive={"size": 9, "pack_size": 9, "packs": (stored_object(keys.pack(0, ".zst")),)},
+        backup_manifest=stored_object(keys.backup_manifest(".zst")), index=stored_object(keys.index(".zst")),
     )  # fmt: skip
     return BackupManifest.model_validate(fields | changes)
+
+
+def content_of(key: str) -> bytes:
+    """What `put_backup` puts there."""
+    return f"the content of {key}".encode()
+
+
+def stored_object(key: str) -> StoredObject:
+    data = content_of(key)
+    return StoredObject(key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def put_backup(store: ObjectStore, made: BackupManifest) -> BackupManifest:
+    """Every object that it names, with a content that shows damage but decodes to nothing, and its manifest."""
+    for named in made.objects:
+        store.put(named.key, Body.of(content_of(named.key)))
+    store.put(made.layout.manifest, Body.of(encode(made)))
+    return made
 
 
 def member(name: str, content: bytes = b"", kind: bytes = tarfile.REGTYPE) -> tuple[tarfile.TarInfo, bytes]:

@@ -19,9 +19,9 @@ from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore
+from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 from dr_pipelines.storage.memory import MemoryStore
-from tests.support.archives import manifest
+from tests.support.archives import manifest, put_backup
 from tests.unit.test_wal_spool import SIZE, head, whole
 
 SYSTEM = "7000000000000000001"
@@ -37,7 +37,7 @@ def tier(name: str, *backups: BackupManifest, store: ObjectStore | None = None) 
     repository = Repository(store or MemoryStore(), Codec(1), name)
     repository.initialise()
     for made in backups:
-        repository.store.put(made.layout.manifest, Body.of(made.model_dump_json().encode()))
+        put_backup(repository.store, made)
     return repository
 
 

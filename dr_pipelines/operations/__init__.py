@@ -1,0 +1,28 @@
+"""One function a verb, used by the command line and Dagster alike. Nothing here prints."""
+
+from dr_pipelines.operations.backups import (
+    check_store,
+    find_backup,
+    list_backups,
+    take_backup,
+    verify_backup,
+    wal_has_no_gap,
+)
+from dr_pipelines.operations.recovery import preview_restore, restore
+from dr_pipelines.operations.status import ServerState, TierState, status
+from dr_pipelines.operations.wal import stream_wal
+
+__all__ = [
+    "ServerState",
+    "TierState",
+    "check_store",
+    "find_backup",
+    "list_backups",
+    "preview_restore",
+    "restore",
+    "status",
+    "stream_wal",
+    "take_backup",
+    "verify_backup",
+    "wal_has_no_gap",
+]

@@ -1,0 +1,97 @@
+"""Taking, listing and verifying backups."""
+
+from __future__ import annotations
+
+import contextlib
+
+from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.errors import BackupNotFound, DrError, UsageError
+from dr_pipelines.postgres.restore_source import no_backup
+from dr_pipelines.postgres.take import SealedWal
+from dr_pipelines.postgres.take import take_backup as _take_backup
+from dr_pipelines.postgres.verify import verify
+from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.site import Site
+from dr_pipelines.storage.check import check_store as _check_store
+
+
+def check_store(site: Site, tier_or_name: str) -> list[CheckResult]:
+    """Try a store of the plan with scratch objects."""
+    return _check_store(site.store_of(tier_or_name))
+
+
+def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -> BackupManifest | SealedWal:
+    """Take a backup into the primary tier. Raises what `postgres.take.take_backup` raises."""
+    repository = site.repository(server, "primary")
+    taken = _take_backup(
+        site.server(server),
+        repository,
+        server,
+        kind,
+        state_dir=site.state_dir,
+        clock=site.clock,
+        progress=progress,
+    )
+    if isinstance(taken, BackupManifest) and _lacks_wal(repository, taken):
+        progress.note(
+            f"no WAL of {server} is on {repository.tier} yet: {taken.label} can be restored only with the WAL from "
+            f"{taken.start_lsn} on; does `dr wal stream {server}` run?"
+        )
+    return taken
+
+
+def _lacks_wal(repository: Repository, backup: BackupManifest) -> bool:
+    with contextlib.suppress(DrError):  # the backup is there; a listing that failed says nothing of its WAL
+        return repository.wal(backup.server, backup.system_id).is_empty()
+    return False
+
+
+def list_backups(site: Site, server: str, tier: str = "primary") -> Catalog:
+    repository = site.read_only_repository(server, tier)
+    repository.check_format()
+    return repository.catalog(server)
+
+
+def find_backup(site: Site, label: str, tier: str = "primary", server: str | None = None) -> BackupManifest:
+    """A backup by its label, or the `latest`; without a server, of whichever server of the plan has it.
+
+    Raises `BackupNotFound`; `UsageError` when `latest` could be of several servers.
+    """
+    servers = [server] if server else [name for name in site.plan.databases if tier in site.tiers(name)]
+    if label == "latest" and len(servers) > 1:
+        raise UsageError(f"the plan has {len(servers)} servers", hint=f"name one of them: {', '.join(servers)}.")
+    for name in servers:
+        with contextlib.suppress(BackupNotFound):
+            return _labelled(site.read_only_repository(name, tier), name, label)
+    raise BackupNotFound(
+        f"no backup {label!r} of {' or '.join(servers) or 'any server'} on {tier}",
+        hint=f"`dr list --tier {tier}` shows those that there are.",
+    )
+
+
+def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:
+    """Read a backup whole and compare it; `label` may be `latest`. Raises `BackupNotFound`."""
+    repository = site.read_only_repository(server, tier)
+    return verify(repository, _labelled(repository, server, label), progress=progress)
+
+
+def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResult:
+    repository = site.read_only_repository(server, tier)
+    try:
+        return _wal_has_no_gap(repository, server, repository.backups(server))
+    except DrError as error:
+        return not_proven("wal_has_no_gap", f"{tier} could not be read: {error.message}")
+
+
+def _labelled(repository: Repository, server: str, label: str) -> BackupManifest:
+    if label != "latest":
+        return repository.backup(server, label)
+    backups = repository.backups(server)
+    if not backups:
+        raise no_backup(server, repository.tier)
+    return backups[-1]

@@ -1,0 +1,118 @@
+"""What people and checks say of a backup beside its manifest: keeps, proofs, marks of damage, its expiry.
+
+Each is an object of its own under the backup's label, so that one listing shows all of it and nothing that was written
+is ever changed. What to make of them does not belong here.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dr_pipelines.checks import CheckResult
+from dr_pipelines.errors import IntegrityError, RepositoryError
+from dr_pipelines.repository.layout import BackupLayout, ProofName
+from dr_pipelines.repository.manifest import BackupManifest, decode
+from dr_pipelines.storage.base import Body, ObjectStore, read_all
+
+
+class Keep(BaseModel):
+    """A person's veto. `until` None: for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    until: datetime | None
+    reason: str
+    by: str
+    at: datetime
+
+    def holds(self, now: datetime) -> bool:
+        return self.until is None or self.until > now
+
+
+@dataclass(frozen=True)
+class Expired:
+    """A backup that retention let go at a time; `data` is its manifest as it was stored."""
+
+    manifest: BackupManifest
+    at: datetime
+    reason: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Of one backup. `missing`: objects that its manifest names and that are not there with their size; `damage`: keys
+    of marks; `stored_bytes` of all its objects, whoever names them."""
+
+    keeps: Mapping[str, Keep] = field(default_factory=dict)
+    damage: tuple[str, ...] = ()
+    proofs: tuple[ProofName, ...] = ()
+    missing: tuple[str, ...] = ()
+    stored_bytes: int = 0
+
+    def proven(self) -> ProofName | None:
+        """The newest proof, when it is one that passed: a later failure takes an earlier pass back."""
+        newest = max(self.proofs, key=lambda proof: proof.at, default=None)
+        return newest if newest is not None and newest.verdict == "pass" else None
+
+
+def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep) -> str:
+    return _put(store, backup.keep(_nonce()), keep.model_dump_json(indent=1).encode())
+
+
+def read_keep(store: ObjectStore, key: str) -> Keep:
+    """Raises `RepositoryError` for one that cannot be understood: it may be the one that matters."""
+    try:
+        return Keep.model_validate_json(read_all(store, key))
+    except ValidationError as error:
+        raise RepositoryError(f"{key} on {store.name} is no readable keep") from error
+
+
+def put_damage(store: ObjectStore, backup: BackupLayout, objects: list[str], *, at: datetime, found_by: str) -> str:
+    """From now on no restore picks the backup on this tier."""
+    return _put(store, backup.damage(_nonce()), _json({"at": at.isoformat(), "objects": objects, "found_by": found_by}))
+
+
+def put_proof(
+    store: ObjectStore, backup: BackupLayout, kind: str, result: CheckResult, *, at: datetime, tier: str, run: str
+) -> str:
+    """Puts down that a backup was looked at, where and by which run, and what was seen."""
+    verdict = result.verdict.value.replace(" ", "-")
+    seen = {"check": result.name, "summary": result.summary, "details": dict(result.details), "tier": tier, "run": run}
+    return _put(store, backup.proof(ProofName(kind, at, verdict), _nonce()), _json({"at": at.isoformat(), **seen}))
+
+
+def put_expired(store: ObjectStore, manifest: BackupManifest, data: bytes, *, at: datetime, reason: str) -> None:
+    """`data` is the manifest as it is stored. An expiry that was begun and did not end is written anew."""
+    told = {"at": at.isoformat(), "reason": reason, "manifest": json.loads(data)}
+    store.put(manifest.layout.expired, Body.of(_json(told)), if_absent=False)
+
+
+def read_expired(store: ObjectStore, backup: BackupLayout) -> Expired:
+    """Raises `ObjectNotFound`; `IntegrityError` when it is damaged."""
+    try:
+        told = json.loads(read_all(store, backup.expired))
+        data = json.dumps(told["manifest"], indent=1).encode() + b"\n"
+        return Expired(decode(data), datetime.fromisoformat(told["at"]), str(told["reason"]), data)
+    except (ValueError, KeyError, TypeError, IntegrityError) as error:
+        raise IntegrityError(f"{backup.expired} on {store.name} is unreadable") from error
+
+
+def _put(store: ObjectStore, key: str, data: bytes) -> str:
+    store.put(key, Body.of(data))
+    return key
+
+
+def _json(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, indent=1, default=str).encode() + b"\n"
+
+
+def _nonce() -> str:
+    return secrets.token_hex(8)
