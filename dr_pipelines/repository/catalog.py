@@ -47,8 +47,10 @@ class Catalog:
             of = "" if link is backup else f"{link.label}, which it builds on, "
             if marks.damage:
                 return f"{of}is damaged, and no tier had it whole"
-            if marks.missing:
-                return f"{of}lacks {len(marks.missing)} of {len(link.objects)} objects"
+            lacking = [named.key for named in link.restored_from if named.key in marks.missing]
+            if lacking:
+                more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+                return f"{of}has no whole {lacking[0]}{more}"
         return None
 
 

@@ -136,6 +136,11 @@ class BackupManifest(_Record):
         return (*self.archive.packs, self.backup_manifest, self.index, *self.break_glass)
 
     @property
+    def restored_from(self) -> tuple[StoredObject, ...]:
+        """What a restore reads; the index and the break-glass bundle only make it easier."""
+        return (*self.archive.packs, self.backup_manifest)
+
+    @property
     def stored_size(self) -> int:
         return sum(stored.size for stored in self.objects)
 

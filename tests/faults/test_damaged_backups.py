@@ -201,9 +201,12 @@ def contents_of_another_backup(stored: Stored) -> str:
 
 
 def a_wrong_digit_in_our_manifest(stored: Stored) -> str:
-    path, digest = stored.path(stored.second.layout.manifest), stored.second.archive.packs[0].sha256
-    path.write_text(path.read_text().replace(digest, ("1" if digest[0] == "0" else "0") + digest[1:]))
-    return stored.second.archive.packs[0].key
+    """Written so, not damaged later."""
+    pack, *others = stored.second.archive.packs
+    wrong = pack.model_copy(update={"sha256": ("1" if pack.sha256[0] == "0" else "0") + pack.sha256[1:]})
+    archive = stored.second.archive.model_copy(update={"packs": (wrong, *others)})
+    stored.rewrite(stored.second.model_copy(update={"archive": archive}))
+    return pack.key
 
 
 DAMAGES = [
@@ -245,21 +248,22 @@ def test_the_other_backup_gives_the_newest_commit(
         assert server.psql("SELECT count(*) FROM orders") == "4"
 
 
-@pytest.mark.parametrize("damage", ["cut", "of another", "newer"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "of another", "newer"])
 def test_a_manifest_of_ours_that_cannot_be_read_is_said(damage: str, stored: Stored, folder: Path) -> None:
     key = stored.second.layout.manifest
     other = {
         "cut": stored.path(key).read_text()[:-10],
+        "flipped": stored.path(key).read_text().replace(stored.second.system_id, f"1{stored.second.system_id[1:]}"),
         "of another": encode(stored.first).decode(),
         "newer": encode(stored.second.model_copy(update={"format": 99})).decode(),
     }
     stored.path(key).write_text(other[damage])
-    with pytest.raises(RepositoryError, match=key):
+    with pytest.raises((RepositoryError, IntegrityError), match=key):
         stored.verify(stored.second.label)
-    with pytest.raises(RepositoryError, match=key):
+    with pytest.raises((RepositoryError, IntegrityError), match=key):
         stored.restore(folder / "target", label=stored.second.label)
     assert not list(folder.iterdir())
-    if damage == "cut":
+    if damage in ("cut", "flipped"):
         report = stored.restore(folder / "target")
         assert report.chain == (stored.first.label,)
         assert any(key in note for note in report.notes)
