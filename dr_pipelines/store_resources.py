@@ -20,7 +20,8 @@ from dr_pipelines.clock import Clock
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.references import Secret
 from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
-from dr_pipelines.storage.azure import AzureStore, make_container_client
+from dr_pipelines.storage.azure import AzureStore
+from dr_pipelines.storage.azure_container import make_container_client
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.open import open_store, wrapped
 from dr_pipelines.storage.s3 import S3Store, make_client
@@ -77,7 +78,7 @@ def open_through_dagster(name: str, plan: StorePlan, clock: Clock) -> ObjectStor
         store: ObjectStore = S3Store(TierS3Resource.of(plan).get_client(), plan.bucket, name, profile=plan.profile)
     elif isinstance(plan, AzureStorePlan):
         client = TierAzureResource.of(plan).container_client(plan.container, plan.api_version)
-        store = AzureStore(client, name)
+        store = AzureStore(client, name, lock=plan.lock.mode if plan.lock else None)
     else:
         return open_store(plan, name, clock=clock)
     return wrapped(store, plan.prefix, clock)

@@ -30,7 +30,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("dr_pipelines/commands.py",),
     "boto3": ("dr_pipelines/storage/s3.py",),
     "botocore": ("dr_pipelines/storage/s3.py", "dr_pipelines/storage/s3_bucket.py"),
-    "azure": ("dr_pipelines/storage/azure.py",),
+    "azure": ("dr_pipelines/storage/azure",),
     # base_backup speaks the replication protocol over libpq; the demo's shop is a client, not a part of the product.
     "psycopg": (
         "dr_pipelines/postgres/server.py",

@@ -1,86 +1,76 @@
-"""Azure Blob Storage. The only module that imports the Azure SDK."""
+"""Azure Blob Storage: the verbs. The SDK is imported only here and in the modules beside it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
-from azure.storage.blob import BlobServiceClient, ContainerClient, ContentSettings
+from azure.storage.blob import ContainerClient, ContentSettings, StandardBlobTier
 
 from dr_pipelines.errors import (
-    AccessDenied,
-    DrError,
     IntegrityError,
     ObjectExists,
+    ObjectLocked,
     ObjectNotFound,
     StoreError,
-    StoreUnavailable,
+    UsageError,
 )
-from dr_pipelines.storage.base import Body, Capabilities, ObjectInfo, Plain, sha256_of
+from dr_pipelines.storage.azure_archive import FOLDER, AzureArchive
+from dr_pipelines.storage.azure_container import BLOCK, DIGEST, AzureContainer, Head
+from dr_pipelines.storage.azure_locks import AzureLocks, LockMode, refuse_if_held, until_of, whole_second
+from dr_pipelines.storage.azure_versions import AzureVersions, attack
+from dr_pipelines.storage.base import (
+    Availability,
+    Body,
+    BucketSettings,
+    Capabilities,
+    LockAttempt,
+    ObjectInfo,
+    Plain,
+    sha256_of,
+)
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.reader import BodyReader
-from dr_pipelines.storage.refusals import no_such_service, refusal, unreachable
 
-_PIECE = 4 * 1024 * 1024
-_BLOCK = 72 * 1024 * 1024
-"""A whole pack is one put: encryption can make it a little larger than 64 MiB."""
-_MEND = "mend this store's account URL or credential in the plan."
-
-
-def make_container_client(
-    account_url: str,
-    container: str,
-    *,
-    credential: Any = None,
-    api_version: str | None = None,
-    block_size: int = _BLOCK,
-    connect_timeout: float = 10,
-    read_timeout: float = 120,
-) -> ContainerClient:
-    """`credential` is an account key, a SAS token or one of Azure's credential objects; without it Azure's default
-    chain of credentials is used. `block_size` in bytes: what is larger is put in blocks; timeouts in seconds. The SDK
-    copies what it sends in one piece: a put holds its body twice, or one block of at most 4 MiB more. Raises
-    `StoreError` for an account URL that is none."""
-    if credential is None:
-        from azure.identity import DefaultAzureCredential  # slow to import, seldom needed
-
-        credential = DefaultAzureCredential()
-    versioned: dict[str, Any] = {"api_version": api_version} if api_version else {}
-    try:
-        service = BlobServiceClient(
-            account_url,
-            credential,
-            retry_total=0,
-            max_single_put_size=block_size,
-            max_block_size=min(block_size, _PIECE),
-            connection_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            **versioned,
-        )
-        return service.get_container_client(container)
-    except ValueError as error:
-        raise StoreError(f"{_plain(error)}: {account_url.partition('?')[0]}", hint=_MEND) from error
+_TIERS = {
+    tier.value: tier
+    for tier in (StandardBlobTier.HOT, StandardBlobTier.COOL, StandardBlobTier.COLD, StandardBlobTier.ARCHIVE)
+}
 
 
 class AzureStore(Plain):
     """One container. A put up to `block_size`, which is the client's, is one request whose MD5 the service confirms;
     a larger one is read back, and so is one without that confirmation. The blocks of an upload that fails are no
-    object: no listing shows them, and the service drops them after a week."""
+    object: no listing shows them, and the service drops them after a week. `lock` is how firmly the plan wants objects
+    locked."""
 
     def __init__(
-        self, container: ContainerClient, name: str | None = None, *, block_size: int = _BLOCK, page_size: int = 5000
+        self,
+        container: ContainerClient,
+        name: str | None = None,
+        *,
+        lock: LockMode | None = None,
+        block_size: int = BLOCK,
+        page_size: int = 5000,
     ) -> None:
         self._block_size, self._page_size = block_size, page_size
-        self._container = container
         self.name = name or str(container.container_name)
+        self._container = AzureContainer(container, self.name)
+        self._locks = AzureLocks(self._container, lock)
+        self._archive = AzureArchive(self._container)
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(conditional_put=True, confirms_digest=True, largest_put=self._block_size)
+        locks = self._locks.may_lock()
+        return Capabilities(
+            conditional_put=True,
+            confirms_digest=True,
+            object_lock=locks,
+            versioning=locks,  # such locks need versions; of other containers the data plane does not tell
+            largest_put=self._block_size,
+            storage_classes=tuple(_TIERS),
+        )
 
     def put(
         self,
@@ -91,103 +81,169 @@ class AzureStore(Plain):
         retain_until: datetime | None = None,
         storage_class: str | None = None,
     ) -> ObjectInfo:
-        self.refuse(retain_until, storage_class)
-        checked(key)
+        key, until = _own(key), self._until(retain_until)
+        tier = None if storage_class is None else self._tier(storage_class)
         if not body.matches():  # the service checks MD5, which the SDK takes from the bytes it sends
             raise IntegrityError(f"{self.name}: the bytes for {key} do not match their SHA-256")
-        confirmed = False
+        if not if_absent:
+            self._refuse_replacing(key)
         try:
-            with self._told(key):
-                confirmed = self._send(key, body, if_absent=if_absent)
+            with self._container.told(key):
+                confirmed = self._send(key, body, if_absent, until, tier)
         except ObjectExists:
-            if sha256_of(self.open(key)) != body.sha256:
+            if not self._container.holds(key, self._container.head(key), body.sha256):
                 raise
             confirmed = True
         if not confirmed and sha256_of(self.open(key)) != body.sha256:
-            self.delete(key)
-            raise IntegrityError(f"{self.name} does not hold under {key} what was sent; it was removed")
-        return self.stat(key)
+            raise self._damaged(key)
+        if until is not None:
+            self._locks.ensure(key, until)
+        return self._moved(key, storage_class)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        size = self.stat(key).size
+        head = self._container.head(_own(key))
+        size = int(head.properties.size)
         count = size - offset if length is None else min(length, size - offset)
-        return self._pieces(checked(key), offset, count)
+        name = self._archive.readable(key, head)
+        pieces = self._container.pieces(name, offset, count)
+        return pieces if name == key else self._of_copy(key, pieces)
 
     def stat(self, key: str) -> ObjectInfo:
-        with self._told(key):
-            found = self._container.get_blob_client(checked(key)).get_blob_properties()
-        if found.last_modified is None:
-            raise self._no_azure()
-        return ObjectInfo(key, int(found.size), found.last_modified)
+        return self._info(key, self._container.head(_own(key)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with self._told(prefix):
-            blobs = self._container.list_blobs(name_starts_with=prefix or None, results_per_page=self._page_size)
+        with self._container.told(prefix):
+            blobs = self._container.client.list_blobs(name_starts_with=prefix or None, results_per_page=self._page_size)
             for blob in blobs:
-                yield ObjectInfo(blob.name, int(blob.size), blob.last_modified)
+                if not blob.name.startswith(FOLDER):
+                    yield ObjectInfo(blob.name, int(blob.size), blob.last_modified, storage_class=_class(blob))
 
     def delete(self, key: str) -> None:
         try:
-            with self._told(key):
-                self._container.delete_blob(checked(key))
+            head = self._container.head(_own(key))
+            refuse_if_held(self.name, key, head)  # with versions, Azure may hide even what is locked
+            if head.is_archived:
+                self._archive.drop(key)
+            with self._container.told(key):
+                self._container.blob(key).delete_blob()
         except ObjectNotFound:
             return
 
-    def _send(self, key: str, body: Body, *, if_absent: bool) -> bool:
-        """True when the service says the MD5 of what it stored, which the SDK compares with that of what it sent."""
-        blob = self._container.get_blob_client(key)
-        told: dict[str, Any] = blob.upload_blob(
+    def extend_lock(self, key: str, retain_until: datetime) -> None:
+        until = self._until(retain_until)
+        held = until_of(self._container.head(_own(key)))
+        if until is None or (held is not None and held > until):
+            raise ObjectLocked(f"{self.name}: {key} is locked until {held:%Y-%m-%d %H:%M} UTC: no lock is shortened")
+        self._locks.ensure(key, until)
+
+    def set_class(self, key: str, storage_class: str) -> None:
+        tier = self._tier(storage_class)
+        with self._container.told(key):
+            self._container.blob(_own(key)).set_standard_blob_tier(tier)
+
+    def recall(self, key: str, *, urgent: bool = False) -> Availability:
+        return self._archive.recall(key, self._container.head(_own(key)), urgent=urgent)
+
+    def revive(self, key: str, sha256: str) -> bool:
+        return AzureVersions(self._container, self._locks).revive(_own(key), sha256)
+
+    def settings(self) -> BucketSettings:
+        """Rules for lifecycle and default locks are of Azure's control plane, which a credential for data cannot ask;
+        neither can it whether there are versions, except where locks need them."""
+        found = self._container.properties
+        locks = bool(found.immutable_storage_with_versioning_enabled)
+        scope = found.encryption_scope.default_encryption_scope if found.encryption_scope else None
+        return BucketSettings(versioning=True if locks else None, object_lock=locks, encryption=scope)
+
+    def attack(self, key: str) -> Sequence[LockAttempt]:
+        if not self._locks.able():
+            raise self.cannot_lock()
+        return attack(self._container, self._locks, _own(key))
+
+    def _send(
+        self, key: str, body: Body, if_absent: bool, until: datetime | None, tier: StandardBlobTier | None
+    ) -> bool:
+        """True when the service says the MD5 of what it stored, which the SDK compares with that of what it sent. Only
+        then is it locked and archived at once: what has to be read back must first be found right."""
+        extra: dict[str, Any] = {}
+        if until is not None and body.size <= self._block_size:
+            extra["immutability_policy"] = self._locks.policy(until)
+        if tier is not None and (tier is not StandardBlobTier.ARCHIVE or body.size <= self._block_size):
+            extra["standard_blob_tier"] = tier
+        told: dict[str, Any] = self._container.blob(key).upload_blob(
             BodyReader(body),
             length=body.size,
             overwrite=not if_absent,
             validate_content=True,
             content_settings=ContentSettings(content_type="application/octet-stream"),
+            metadata={DIGEST: body.sha256},
+            **extra,
         )
         return body.size <= self._block_size and bool(told.get("content_md5"))
 
-    def _pieces(self, key: str, offset: int, count: int) -> Iterator[bytes]:
-        position, end = offset, offset + count
-        with self._told(key):
-            while position < end:
-                piece = self._container.download_blob(
-                    key, offset=position, length=min(_PIECE, end - position)
-                ).readall()
-                if not piece:
-                    raise StoreUnavailable(
-                        f"{self.name}: {key} ended after {position} bytes", hint="run the command again."
-                    )
-                position += len(piece)
-                yield piece
+    def _moved(self, key: str, storage_class: str | None) -> ObjectInfo:
+        """What was there before, or had to be read back, is moved now; nothing is taken out of the archive."""
+        head = self._container.head(key)
+        if storage_class is None or head.is_archived or head.properties.blob_tier == storage_class:
+            return self._info(key, head)
+        self.set_class(key, storage_class)
+        return self.stat(key)
 
-    @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _info(self, key: str, head: Head) -> ObjectInfo:
+        found = head.properties
+        return ObjectInfo(
+            key, int(found.size), found.last_modified, until_of(head), _class(found), self._archive.state(key, head)
+        )
+
+    def _of_copy(self, key: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
         try:
-            yield
-        except ClientAuthenticationError as error:
-            raise AccessDenied(f"{self.name}: {_plain(error)}", hint=_MEND) from error
-        except HttpResponseError as error:
-            raise self._refusal(error, key) from error
-        except ValueError as error:  # of the SDK, when headers are missing that Azure always sends
-            raise self._no_azure() from error
-        except (AzureError, OSError) as error:
-            raise unreachable(self.name, self._endpoint, _plain(error)) from error
+            yield from pieces
+        except ObjectNotFound as error:  # the copy's absence is not the object's
+            raise self._archive.offline(key) from error
 
-    def _no_azure(self) -> StoreError:
-        return no_such_service(self.name, self._endpoint, "Azure Blob Storage")
+    def _damaged(self, key: str) -> IntegrityError:
+        try:
+            self.delete(key)
+            end = "it was removed"
+        except StoreError as error:  # must not hide what is worse
+            end = f"it stays, for {error.message}"
+        return IntegrityError(
+            f"{self.name} does not hold under {key} what was sent; {end}", hint=f"run `dr store check {self.name}`."
+        )
 
-    @property
-    def _endpoint(self) -> str:
-        return f"{self._container.scheme}://{self._container.primary_hostname}"
+    def _refuse_replacing(self, key: str) -> None:
+        """With versions, Azure lays a new one over what is locked: this store does not."""
+        try:
+            refuse_if_held(self.name, key, self._container.head(key))
+        except ObjectNotFound:
+            return
 
-    def _refusal(self, error: HttpResponseError, key: str) -> DrError:
-        told = getattr(error, "error_code", None) or ""
-        code = str(getattr(told, "value", told))  # the SDK gives an enum for the codes that it knows
-        if error.status_code == 404 and not code:  # Azure always gives one: not its word, so no proof of absence
-            code = "ContainerNotFound"
-        where = f"{self._endpoint}/{self._container.container_name}"
-        return refusal(self.name, where, key, status=error.status_code or 0, code=code)
+    def _until(self, retain_until: datetime | None) -> datetime | None:
+        if retain_until is None:
+            return None
+        if not self._locks.able():
+            raise self.cannot_lock()
+        return whole_second(retain_until)
+
+    def _tier(self, storage_class: str) -> StandardBlobTier:
+        tier = _TIERS.get(storage_class)
+        if tier is None:
+            raise StoreError(
+                f"{self.name} has no storage class {storage_class}", hint=f"it has {', '.join(_TIERS)}: mend the plan."
+            )
+        return tier
 
 
-def _plain(error: BaseException) -> str:
-    """The error's words without the queries of URLs: one may hold a SAS token."""
-    return re.sub(r"\?\S*", "", str(error))
+def _own(key: str) -> str:
+    if key.startswith(FOLDER):
+        raise UsageError(
+            f"the key {key} is in {FOLDER}, where rehydrated copies lie", hint="take another prefix for this store."
+        )
+    return checked(key)
+
+
+def _class(blob: Any) -> str | None:
+    """None where the account's default says it, or where it is Azure's own ordinary one."""
+    if blob.blob_tier_inferred or not blob.blob_tier or blob.blob_tier == StandardBlobTier.HOT.value:
+        return None
+    return str(blob.blob_tier)

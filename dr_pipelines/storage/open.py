@@ -33,7 +33,8 @@ def _bare(plan: StorePlan, name: str) -> ObjectStore:
         )
         return S3Store(client, plan.bucket, name, profile=plan.profile)
     if isinstance(plan, AzureStorePlan):
-        from dr_pipelines.storage.azure import AzureStore, make_container_client
+        from dr_pipelines.storage.azure import AzureStore
+        from dr_pipelines.storage.azure_container import make_container_client
 
         secret = plan.account_key or plan.sas_token
         container = make_container_client(
@@ -42,5 +43,5 @@ def _bare(plan: StorePlan, name: str) -> ObjectStore:
             credential=secret.reveal() if secret else None,
             api_version=plan.api_version,
         )
-        return AzureStore(container, name)
+        return AzureStore(container, name, lock=plan.lock.mode if plan.lock else None)
     return LocalStore(plan.path, name)

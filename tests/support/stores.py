@@ -8,7 +8,7 @@ from typing import Any
 from azure.storage.blob import ContainerClient
 
 from dr_pipelines.embedded.stores import EmbeddedS3
-from dr_pipelines.storage.azure import make_container_client
+from dr_pipelines.storage.azure_container import make_container_client
 from dr_pipelines.storage.s3 import make_client
 
 MIB = 1024 * 1024
