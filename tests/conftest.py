@@ -84,6 +84,14 @@ def moto_port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
+def strict_s3() -> Iterator[str]:
+    """The endpoint of an S3 server that keeps S3's own rules of object lock. Make a bucket of your own."""
+    port, root = _free_port(), Path(__file__).parent.parent
+    with _serving(Command([sys.executable, "-m", "tests.support.strict_s3", str(port)], cwd=root), port):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
 def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Azurite's Blob service: account `devstoreaccount1`. Skipped where it is not installed."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))

@@ -173,9 +173,12 @@ def _delete(store: ObjectStore) -> str:
 
 
 def _capabilities(store: ObjectStore) -> str:
-    names = ("conditional_put", "confirms_digest", "object_lock", "versioning")
-    able = [name for name in names if getattr(store.capabilities, name)]
-    return f"can: {', '.join(able) or 'only the six verbs'}; what it cannot is made up for by reading back"
+    can = store.capabilities
+    names = ("conditional_put", "confirms_digest", "versioning")
+    able = [name for name in names if getattr(can, name)]
+    lock = "can lock objects (object_lock)" if can.object_lock else "cannot lock objects"
+    classes = f"storage classes: {', '.join(can.storage_classes)}" if can.storage_classes else "no storage classes"
+    return f"{lock}; {classes}; can: {', '.join(able) or 'only the six verbs'}; the rest is made up for by reading back"
 
 
 def _clean(scratch: _Scratch) -> str:

@@ -258,7 +258,9 @@ class S3Store(Plain):
                 return there
             raise
         head = self._confirmed(key, body, sent)
-        return head if storage_class is None else s3_classes.move(self._bucket, key, storage_class)
+        if storage_class is None:
+            return head
+        return s3_classes.move(self._bucket, key, storage_class, checksum=in_base64(body.sha256))
 
     def _send(
         self, key: str, body: Body, asked: dict[str, Any], until: datetime | None, storage_class: str | None

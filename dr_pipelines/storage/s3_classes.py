@@ -34,8 +34,9 @@ def availability_of(head: Any) -> Availability:
     return Availability.ARRIVING if 'ongoing-request="true"' in restore else Availability.OFFLINE
 
 
-def move(bucket: S3Bucket, key: str, name: str) -> Any:
-    """Copies the object onto itself; the copy has its lock. Returns the copy's head.
+def move(bucket: S3Bucket, key: str, name: str, *, checksum: str | None = None) -> Any:
+    """Copies the object onto itself; the copy has its lock. `checksum` is its SHA-256 in base64, where it was seen to
+    be right just now. Returns the copy's head.
 
     With versions the former one stays where it is locked, and is paid for until its lock ends: where objects are
     locked, a lifecycle rule of the bucket moves them cheaper. It stays too where nothing says that both are the same.
@@ -49,7 +50,7 @@ def move(bucket: S3Bucket, key: str, name: str) -> Any:
         raise StoreError(
             f"{bucket.name} does not keep {key} in {name}", hint="take `classes` out of this store in the plan."
         )
-    if not is_held(head) and _same_content(head, moved):
+    if not is_held(head) and _same_content({"ChecksumSHA256": checksum, **head}, moved):
         _drop_former(bucket, key, head, moved)
     return moved
 
@@ -65,6 +66,7 @@ def copy(bucket: S3Bucket, key: str, head: Any, **asked: Any) -> None:
             Key=key,
             CopySource=source,  # type: ignore[arg-type]
             CopySourceIfMatch=head["ETag"],
+            ChecksumAlgorithm="SHA256",  # of the whole, whatever the source was put in
             **lock_of(head),
             **asked,
         )
@@ -105,7 +107,7 @@ def _same_content(head: Any, other: Any) -> bool:
     """By what the service says of both: enough to remove one of them, for it made the other from it."""
     if head["ContentLength"] != other["ContentLength"]:
         return False
-    return any(name in head and head[name] == other.get(name) for name in ("ChecksumSHA256", "ETag"))
+    return any(head.get(name) and head[name] == other.get(name) for name in ("ChecksumSHA256", "ETag"))
 
 
 def _drop_former(bucket: S3Bucket, key: str, head: Any, moved: Any) -> None:

@@ -43,9 +43,8 @@ def _is_on(lock: Any) -> bool:
 
 def _default_days(lock: Any) -> int | None:
     retention = lock.get("Rule", {}).get("DefaultRetention", {})
-    if "Years" in retention:
-        return 365 * int(retention["Years"])
-    return int(retention["Days"]) if "Days" in retention else None
+    days = int(retention.get("Days") or 0) + 365 * int(retention.get("Years") or 0)
+    return days or None
 
 
 def _encryption(bucket: S3Bucket) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator
 from typing import Any
 
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectLocked, ObjectNotFound, StoreError
@@ -15,30 +14,31 @@ from dr_pipelines.storage.s3_classes import availability_of, class_of, copy
 def revive(bucket: S3Bucket, key: str, sha256: str) -> bool:
     """Versions are compared newest first, by their bytes or, where these are offline, by the service's checksum. Raises
     `ObjectOffline` when the right one must be recalled before it can be laid on top."""
-    entries = _entries(bucket, key)
-    for position, entry in enumerate(entries):
-        if "ETag" in entry and _is_right(bucket, key, entry, sha256):
-            _bring_up(bucket, key, entry, entries[:position])
-            _assert_current(bucket, key, sha256)
+    versions, markers = _history(bucket, key)
+    for position, version in enumerate(versions):
+        if _is_right(bucket, key, version, sha256):
+            if not version.get("IsLatest", True):
+                _bring_up(bucket, key, version, None if position else markers)
+                _assert_current(bucket, key, sha256)
             return True
     return False
 
 
-def _entries(bucket: S3Bucket, key: str) -> list[Any]:
-    """Versions and delete markers of exactly this key, newest first; without versions, the object alone."""
+def _history(bucket: S3Bucket, key: str) -> tuple[list[Any], list[Any]]:
+    """Versions of exactly this key, newest first, and its delete markers; without versions, the object alone."""
     try:
         with bucket.told(key):
-            pages = bucket.client.get_paginator("list_object_versions").paginate(Bucket=bucket.bucket, Prefix=key)
-            found = [entry for page in pages for entry in _of(page, key)]
+            pages = [*bucket.client.get_paginator("list_object_versions").paginate(Bucket=bucket.bucket, Prefix=key)]
     except StoreError as error:
         if status_of(error) not in (405, 409, 501) and code_of(error) != "NotImplemented":
             raise
-        return _current(bucket, key)
-    return sorted(found, key=lambda entry: (entry["IsLatest"], entry["LastModified"]), reverse=True)
-
-
-def _of(page: Any, key: str) -> Iterator[Any]:
-    return (entry for kind in ("Versions", "DeleteMarkers") for entry in page.get(kind, []) if entry["Key"] == key)
+        return _current(bucket, key), []
+    versions, markers = (
+        [entry for page in pages for entry in page.get(kind, []) if entry["Key"] == key]
+        for kind in ("Versions", "DeleteMarkers")
+    )
+    # Times are of whole seconds; among equals the service's own order stays.
+    return sorted(versions, key=lambda entry: (entry["IsLatest"], entry["LastModified"]), reverse=True), markers
 
 
 def _current(bucket: S3Bucket, key: str) -> list[Any]:
@@ -59,14 +59,14 @@ def _is_right(bucket: S3Bucket, key: str, entry: Any, sha256: str) -> bool:
     return sha256_of(bucket.read(key, **_which(entry))) == sha256
 
 
-def _bring_up(bucket: S3Bucket, key: str, entry: Any, above: list[Any]) -> None:
-    """Markers are taken off, so that the very version with its lock is current again; what else lies above, or may not
-    be removed, gets a copy laid over it."""
-    if not above:
-        return
-    if not any("ETag" in newer for newer in above) and _removed(bucket, key, above):
-        return
-    head = bucket.head(key, **_which(entry))
+def _bring_up(bucket: S3Bucket, key: str, version: Any, markers: list[Any] | None) -> None:
+    """Where nothing but markers lies above it, they are taken off, so that the very version with its lock is current
+    again; what else lies there, or may not be removed, gets a copy laid over it."""
+    if markers is not None:
+        above = [marker for marker in markers if marker["LastModified"] >= version["LastModified"]]
+        if _removed(bucket, key, above):
+            return
+    head = bucket.head(key, **_which(version))
     copy(bucket, key, head, **({"StorageClass": name} if (name := class_of(head)) else {}))
 
 

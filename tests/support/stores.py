@@ -39,13 +39,14 @@ def rclone_bucket(server: EmbeddedS3) -> tuple[Any, str]:
     return client, bucket
 
 
-def moto_client(endpoint: str) -> Any:
-    return make_client(endpoint=endpoint, region="us-east-1", access_key_id="test", secret_access_key="testtest")
+def moto_client(endpoint: str, key: str = "test") -> Any:
+    return make_client(endpoint=endpoint, region="us-east-1", access_key_id=key, secret_access_key="testtest")
 
 
-def moto_bucket(port: int, **settings: Any) -> tuple[Any, str]:
-    """A client and the name of a new bucket."""
-    client, bucket = moto_client(f"http://127.0.0.1:{port}"), some_name("bucket")
+def moto_bucket(server: int | str, **settings: Any) -> tuple[Any, str]:
+    """A client and the name of a new bucket; the server by its endpoint, or its port on this host."""
+    endpoint = server if isinstance(server, str) else f"http://127.0.0.1:{server}"
+    client, bucket = moto_client(endpoint), some_name("bucket")
     client.create_bucket(Bucket=bucket, **settings)
     return client, bucket
 
