@@ -75,10 +75,11 @@ def _azure_credential(plan: AzureStorePlan) -> Any:
 
 def open_through_dagster(name: str, plan: StorePlan, clock: Clock) -> ObjectStore:
     if isinstance(plan, S3StorePlan):
-        store: ObjectStore = S3Store(TierS3Resource.of(plan).get_client(), plan.bucket, name, profile=plan.profile)
+        client = TierS3Resource.of(plan).get_client()
+        store: ObjectStore = S3Store(client, plan.bucket, name, profile=plan.profile, lock_mode=plan.lock_mode)
     elif isinstance(plan, AzureStorePlan):
-        client = TierAzureResource.of(plan).container_client(plan.container, plan.api_version)
-        store = AzureStore(client, name, lock=plan.lock.mode if plan.lock else None)
+        container = TierAzureResource.of(plan).container_client(plan.container, plan.api_version)
+        store = AzureStore(container, name, lock=plan.lock.mode if plan.lock else None)
     else:
         return open_store(plan, name, clock=clock)
     return wrapped(store, plan.prefix, clock)

@@ -99,6 +99,11 @@ class S3StorePlan(_Kept):
         return self
 
     @property
+    def lock_mode(self) -> Literal["COMPLIANCE", "GOVERNANCE"]:
+        """As S3 writes it."""
+        return "GOVERNANCE" if self.lock is not None and self.lock.mode == "governance" else "COMPLIANCE"
+
+    @property
     def place(self) -> tuple[str, ...]:
         """Where it is, for comparing two stores."""
         where = "aws" if self.endpoint is None else same_address(self.endpoint)

@@ -31,7 +31,7 @@ def _bare(plan: StorePlan, name: str) -> ObjectStore:
             access_key_id=plan.access_key_id.reveal() if plan.access_key_id else None,
             secret_access_key=plan.secret_access_key.reveal() if plan.secret_access_key else None,
         )
-        return S3Store(client, plan.bucket, name, profile=plan.profile)
+        return S3Store(client, plan.bucket, name, profile=plan.profile, lock_mode=plan.lock_mode)
     if isinstance(plan, AzureStorePlan):
         from dr_pipelines.storage.azure import AzureStore
         from dr_pipelines.storage.azure_container import make_container_client
