@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from dr_pipelines.plan.mistake import Mistake
 from dr_pipelines.plan.model import BucketSource, Plan, ServerPlan
 from dr_pipelines.plan.references import Secret, is_reference
+from dr_pipelines.plan.store_consistency import store_mistakes
 from dr_pipelines.plan.stores import S3StorePlan
 from dr_pipelines.plan.values import format_duration
 
@@ -24,7 +25,7 @@ _SUPABASE_S3 = "/storage/v1/s3"
 def mistakes(plan: Plan) -> list[Mistake]:
     """All contradictions; none of them needs a secret or a connection."""
     judges = (
-        _credentials_in_addresses, _stores_overlap, _supabase_endpoints, _servers, _retention, _files,
+        _credentials_in_addresses, _stores_overlap, _supabase_endpoints, store_mistakes, _servers, _retention, _files,
         _systems_named_twice, _systems, _data_classes,
     )  # fmt: skip
     return [mistake for judge in judges for mistake in judge(plan)]

@@ -86,6 +86,26 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "no decision on encryption": (
         "encryption:\n  recipients: [age1wypxncaxwfkapmvz3a8sxvm2040sg6ynfgjldp3phn4qky0dca0sefqwcd]", "encryption:"
     ),
+    "a lock that Supabase cannot keep": (
+        "https://one.example\n", "https://abcdef.supabase.co/storage/v1/s3\n    profile: supabase\n    lock: {}\n"
+    ),
+    "storage classes that Supabase does not have": (
+        "https://one.example\n",
+        "https://abcdef.supabase.co/storage/v1/s3\n    profile: supabase\n    classes: [{name: GLACIER_IR}]\n",
+    ),
+    "a storage class of another service": ("bucket: backups", "bucket: backups\n    classes: [{name: Cold}]"),
+    "a price of a class that is none": ("bucket: backups", "bucket: backups\n    prices: {GLACEIR: {keep: 0.004}}"),
+    "storage classes that are not in order of age": (
+        "bucket: backups",
+        "bucket: backups\n    classes: [{name: STANDARD_IA, after: 30 days}, {name: GLACIER_IR, after: 7 days}]",
+    ),
+    "storage classes that grow warmer": (
+        "bucket: backups", "bucket: backups\n    classes: [{name: GLACIER_IR}, {name: STANDARD_IA, after: 90 days}]"
+    ),
+    "a primary that is offline when it is needed": (
+        "bucket: backups",
+        "bucket: backups\n    classes: [{name: STANDARD_IA}, {name: DEEP_ARCHIVE, after: 5 days}]",
+    ),
     "two stores in one bucket": (
         "type: local\n    path: /srv/backups", "type: s3\n    endpoint: https://ONE.example/\n    bucket: backups"
     ),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dr_pipelines.plan.classes import ORDINARY, StoreKind, classes_of, storage_class
+from dr_pipelines.plan.consistency import mistakes
+from dr_pipelines.plan.model import Plan
 from dr_pipelines.plan.stores import PricePlan, S3StorePlan
 
 
@@ -29,3 +31,31 @@ def test_the_plan_s_prices_come_before_list_prices() -> None:
     assert glacier is not None and deep is not None
     assert plan.price_of(glacier) == PricePlan(keep=1, read=2)
     assert plan.price_of(deep) == PricePlan(keep=deep.keep, read=deep.read)
+
+
+@pytest.mark.parametrize(
+    ("tier", "after", "wrong"),
+    [("primary", "7 days", True), ("primary", "8 days", False), ("secondary", "1 day", False)],
+)
+def test_an_offline_class_is_wrong_only_where_it_makes_recovery_wait(tier: str, after: str, wrong: bool) -> None:
+    cold = {
+        "type": "s3", "profile": "aws", "bucket": "backups",
+        "classes": [{"name": "GLACIER_IR"}, {"name": "GLACIER", "after": after}],
+    }  # fmt: skip
+    other = "secondary" if tier == "primary" else "primary"
+    server = {
+        "connection": {"host": "db.example"},
+        "schedule": {"full": "daily"},
+        "retention": {"daily": "14 days", "window": "7 days"},
+        "storage": {tier: "cold", other: "warm"},
+    }
+    plan = Plan.model_validate(
+        {
+            "version": 1,
+            "name": "shop",
+            "storage": {"cold": cold, "warm": {"type": "s3", "profile": "aws", "bucket": "others"}},
+            "encryption": "none",
+            "databases": {"shop": server},
+        }
+    )
+    assert [mistake.path for mistake in mistakes(plan)] == (["storage.cold.classes[1]"] if wrong else [])
