@@ -59,7 +59,7 @@ class AzureArchive:
         self._sweep(head.now)
         with self._container.told(key):
             self._container.blob(FOLDER + key).start_copy_from_url(
-                self._container.blob(key).url,
+                self._container.source(key),
                 standard_blob_tier=StandardBlobTier.HOT,
                 rehydrate_priority=RehydratePriority.HIGH if urgent else RehydratePriority.STANDARD,
             )

@@ -10,6 +10,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
 from azure.storage.blob import (
@@ -97,6 +98,13 @@ class AzureContainer:
     def blob(self, key: str, version: str | None = None) -> BlobClient:
         return self.client.get_blob_client(key, version_id=version)
 
+    def source(self, key: str, version: str | None = None) -> str:
+        """What a copy is made from: it may hold a SAS token. The SDK leaves the version out."""
+        url = str(self.blob(key).url)
+        if version is None:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}versionid={quote(version, safe='')}"
+
     def head(self, key: str, version: str | None = None) -> Head:
         """Raises `ObjectNotFound`."""
         dates: list[str | None] = []
@@ -172,8 +180,10 @@ class AzureContainer:
 
 
 def code_of(error: HttpResponseError) -> str:
-    told = getattr(error, "error_code", None) or ""
-    return str(getattr(told, "value", told))  # the SDK gives an enum for the codes that it knows
+    told = getattr(error, "error_code", None)
+    if not told and error.response is not None:  # some of the SDK's calls do not look for it
+        told = error.response.headers.get("x-ms-error-code")
+    return str(getattr(told, "value", told or ""))  # the SDK gives an enum for the codes that it knows
 
 
 def status_of(error: BaseException) -> int:

@@ -52,7 +52,7 @@ class AzureVersions:
         options: dict[str, Any] = {}
         if head.is_archived:
             options = {"standard_blob_tier": StandardBlobTier.HOT, "rehydrate_priority": RehydratePriority.HIGH}
-        source = self._container.blob(key, head.properties.version_id).url
+        source = self._container.source(key, head.properties.version_id)
         with self._container.told(key):
             self._container.blob(key).start_copy_from_url(source, **options)
         until = until_of(head)
@@ -102,11 +102,19 @@ class _Attack:
             said = self._said(means)
             attempts.append(LockAttempt(what, self._is_held(prize), said))
             if not self._is_there(prize):  # nothing is left to try it on
-                return attempts
-        current = self._head()
-        if current is None or current.properties.etag != prize.properties.etag:
-            AzureVersions(self.container, self.locks).promote(self.key, prize)
+                break
+        self._clean(prize)
         return attempts
+
+    def _clean(self, prize: Head) -> None:
+        current = self._head()
+        if current is not None and current.properties.etag == prize.properties.etag:
+            return
+        if self._is_there(prize):
+            AzureVersions(self.container, self.locks).promote(self.key, prize)
+        elif current is not None:
+            with self.container.told(self.key):
+                self.container.blob(self.key).delete_blob()
 
     def _means(self, prize: Head) -> dict[str, Callable[[], object]]:
         blob, version = self.container.blob(self.key), prize.properties.version_id

@@ -279,6 +279,8 @@ class AzureFront:
         if not told.is_well:
             return told
         more = _marks(held) | {"x-ms-is-current-version": "true"}
+        if held.archived:
+            told.headers.pop("x-ms-access-tier-inferred", None)
         if held.arriving:
             more |= {"x-ms-archive-status": "rehydrate-pending-to-hot", "x-ms-copy-status": "pending"}
         return told.having(**(more if self._manners.immutable or held.archived else {}))
@@ -380,11 +382,9 @@ def _mark(blob: Xml.Element, held: _Version, *, with_version: bool) -> None:
     properties = blob.find("Properties")
     assert properties is not None
     if held.archived:
-        (properties.find("AccessTier") or Xml.SubElement(properties, "AccessTier")).text = "Archive"
-        for tier in properties.findall("AccessTier"):
-            tier.text = "Archive"
-        for inferred in properties.findall("AccessTierInferred"):
-            properties.remove(inferred)
+        for told in [tag for tag in properties if tag.tag in ("AccessTier", "AccessTierInferred")]:
+            properties.remove(told)
+        Xml.SubElement(properties, "AccessTier").text = "Archive"
     if with_version:
         Xml.SubElement(blob, "VersionId").text = held.id
         Xml.SubElement(blob, "IsCurrentVersion").text = "true"
