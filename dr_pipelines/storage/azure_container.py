@@ -181,8 +181,8 @@ class AzureContainer:
 
 def code_of(error: HttpResponseError) -> str:
     told = getattr(error, "error_code", None)
-    if not told and error.response is not None:  # some of the SDK's calls do not look for it
-        told = error.response.headers.get("x-ms-error-code")
+    if not told:  # some of the SDK's calls do not look for it
+        told = getattr(error.response, "headers", {}).get("x-ms-error-code")
     return str(getattr(told, "value", told or ""))  # the SDK gives an enum for the codes that it knows
 
 
