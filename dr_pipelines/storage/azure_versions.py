@@ -12,7 +12,7 @@ from azure.storage.blob import ImmutabilityPolicy, RehydratePriority, StandardBl
 
 from dr_pipelines.errors import ObjectNotFound, ObjectOffline, StoreError, StoreUnavailable
 from dr_pipelines.storage.azure_container import AzureContainer, Head, code_of, status_of
-from dr_pipelines.storage.azure_locks import UNLOCKED, AzureLocks, mode_of, until_of
+from dr_pipelines.storage.azure_locks import LOCKED, UNLOCKED, AzureLocks, mode_of, until_of
 from dr_pipelines.storage.base import LockAttempt
 
 _NOTHING_TO_UNDELETE = (400, 404, 409, 501)
@@ -98,6 +98,8 @@ class _Attack:
     def run(self) -> list[LockAttempt]:
         prize = self.container.head(self.key)
         attempts: list[LockAttempt] = []
+        if not prize.is_before(until_of(prize)):
+            attempts.append(LockAttempt("find its lock", False, f"{self.key} is not locked"))
         for what, means in self._means(prize).items():
             said = self._said(means)
             attempts.append(LockAttempt(what, self._is_held(prize), said))
@@ -150,7 +152,8 @@ class _Attack:
         if found is None or found.properties.etag != prize.properties.etag:
             return False
         until, held = until_of(prize), until_of(found)
-        return until is None or (held is not None and held >= until and mode_of(found) == mode_of(prize))
+        firm = mode_of(found) in (LOCKED, mode_of(prize))
+        return until is None or (held is not None and held >= until and firm)
 
     def _is_there(self, prize: Head) -> bool:
         found = self._head(prize.properties.version_id)

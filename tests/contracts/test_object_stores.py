@@ -28,9 +28,9 @@ _PAGE = 3
 
 
 class TestMemoryStore(ObjectStoreContract):
-    @pytest.fixture
-    def store(self) -> ObjectStore:
-        return MemoryStore()
+    @pytest.fixture(params=[False, True], ids=["plain", "versioned"])
+    def store(self, request: pytest.FixtureRequest) -> ObjectStore:
+        return MemoryStore(versioned=request.param)
 
 
 class TestLocalStore(ObjectStoreContract):
