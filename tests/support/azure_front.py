@@ -14,19 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from email.message import Message
 from email.utils import format_datetime, parsedate_to_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 from xml.etree import ElementTree as Xml
 
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
+from tests.support.azure_wire import Answer, Request, refused, serving
 from tests.support.stores import AZURITE_KEY
 
 _UNTIL, _MODE = "x-ms-immutability-policy-until-date", "x-ms-immutability-policy-mode"
 _OURS = {"authorization", "host", "x-ms-rehydrate-priority", _UNTIL, _MODE}
-_HOPS = {"transfer-encoding", "connection", "keep-alive", "content-length", "date"}
 _KEPT = ("last-modified", "etag", "content-type", "content-md5", "x-ms-blob-type", "x-ms-creation-time")
 
 
@@ -64,46 +63,10 @@ class _Version:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Request:
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes = b""
-
-    @property
-    def comp(self) -> str:
-        return self.query.get("comp", "")
-
-    @property
-    def is_of_a_blob(self) -> bool:
-        return self.path.count("/") > 2 and "restype" not in self.query
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-    @property
-    def is_well(self) -> bool:
-        return self.status < 300
-
-    def having(self, **more: str) -> _Answer:
-        return replace(self, headers=self.headers | {name.replace("_", "-"): value for name, value in more.items()})
-
-
-def _refused(status: int, code: str) -> _Answer:
-    body = f'<?xml version="1.0" encoding="utf-8"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'
-    return _Answer(status, {"x-ms-error-code": code, "content-type": "application/xml"}, body.encode())
-
-
 _IMMUTABLE, _ARCHIVED, _ABSENT = (
-    _refused(409, "BlobImmutableDueToPolicy"),
-    _refused(409, "BlobArchived"),
-    _refused(404, "BlobNotFound"),
+    refused(409, "BlobImmutableDueToPolicy"),
+    refused(409, "BlobArchived"),
+    refused(404, "BlobNotFound"),
 )
 
 
@@ -131,7 +94,7 @@ class AzureFront:
     def now(self) -> datetime:
         return datetime.now(UTC) + self.passed
 
-    def answer(self, asked: _Request) -> _Answer:
+    def answer(self, asked: Request) -> Answer:
         with self._lock:
             if not asked.is_of_a_blob:
                 return self._of_container(asked)
@@ -139,14 +102,14 @@ class AzureFront:
                 return self._of_current(asked)
             return self._of_version(asked, asked.query["versionid"])
 
-    def _of_container(self, asked: _Request) -> _Answer:
+    def _of_container(self, asked: Request) -> Answer:
         if asked.comp == "list" and asked.query.get("restype") == "container":
             return self._listing(asked)
         told = self._forward(asked)
         immutable = str(self._manners.immutable).lower()
         return told.having(**{"x-ms-immutable-storage-with-versioning-enabled": immutable}) if not asked.comp else told
 
-    def _of_current(self, asked: _Request) -> _Answer:
+    def _of_current(self, asked: Request) -> Answer:
         held = self._current.get(asked.path)
         match asked.method, asked.comp:
             case ("PUT", "" | "blocklist"):
@@ -163,12 +126,12 @@ class AzureFront:
                 return _ARCHIVED if held.archived and asked.method == "GET" else self._told_of(asked, held)
         return self._forward(asked)
 
-    def _of_version(self, asked: _Request, version: str) -> _Answer:
+    def _of_version(self, asked: Request, version: str) -> Answer:
         current = self._current.get(asked.path)
         if current is not None and current.id == version:
             if asked.method == "DELETE" and not asked.comp:
-                return _refused(403, "OperationNotAllowedOnRootBlob")
-            return self._of_current(replace(asked, query=_without(asked.query, "versionid")))
+                return refused(403, "OperationNotAllowedOnRootBlob")
+            return self._of_current(replace(asked, query=without(asked.query, "versionid")))
         held = next((old for old in self._old.get(asked.path, []) if old.id == version), None)
         if held is None:
             return _ABSENT
@@ -178,10 +141,10 @@ class AzureFront:
             if self._is_protected(held):
                 return _IMMUTABLE
             self._old[asked.path].remove(held)
-            return _Answer(202)
+            return Answer(202)
         return _ARCHIVED if held.archived and asked.method == "GET" else _read(asked, held)
 
-    def _write(self, asked: _Request, held: _Version | None) -> _Answer:
+    def _write(self, asked: Request, held: _Version | None) -> Answer:
         keeps = held and self._manners.immutable and asked.headers.get("if-none-match") != "*"
         before = self._whole(asked.path, held) if held and keeps else None
         archived = asked.headers.get("x-ms-access-tier") == "Archive"
@@ -200,13 +163,13 @@ class AzureFront:
         self._current[asked.path] = made
         return told.having(x_ms_version_id=made.id)
 
-    def _uploaded(self, asked: _Request) -> _Policy | None:
+    def _uploaded(self, asked: Request) -> _Policy | None:
         if _UNTIL not in asked.headers or self._manners.ignores_policies or not self._manners.immutable:
             return None
         policy = _policy_of(asked)
         return policy if self._manners.locks_uploads else replace(policy, mode="Unlocked")
 
-    def _source(self, asked: _Request) -> _Version | None:
+    def _source(self, asked: Request) -> _Version | None:
         """What is copied: an old version has its bytes with it."""
         url = urlsplit(asked.headers.get("x-ms-copy-source", ""))
         current, version = self._current.get(unquote(url.path)), parse_qs(url.query).get("versionid", [""])[0]
@@ -214,46 +177,46 @@ class AzureFront:
             return current
         return next(old for old in self._old[unquote(url.path)] if old.id == version)
 
-    def _copy(self, asked: _Request, source: _Version) -> _Answer:
+    def _copy(self, asked: Request, source: _Version) -> Answer:
         metadata = {name: value for name, value in source.headers.items() if name.startswith("x-ms-meta-")}
         headers = {"x-ms-blob-type": "BlockBlob", "x-ms-version": asked.headers["x-ms-version"], **metadata}
         told = self._forward(replace(asked, headers=headers, body=source.data))
         return replace(told, status=202).having(x_ms_copy_id="copy", x_ms_copy_status="success")
 
-    def _undelete(self, asked: _Request) -> _Answer:
+    def _undelete(self, asked: Request) -> Answer:
         gone = self._deleted.pop(asked.path, None)
         if gone is None:
-            return _Answer(200) if asked.path in self._current else _ABSENT
+            return Answer(200) if asked.path in self._current else _ABSENT
         self._copy(replace(asked, query={}), gone)
         self._current[asked.path] = replace(gone, data=b"", headers={})
-        return _Answer(200)
+        return Answer(200)
 
-    def _police(self, asked: _Request, held: _Version) -> _Answer:
+    def _police(self, asked: Request, held: _Version) -> Answer:
         locked = held.policy is not None and held.policy.mode == "Locked"
         if asked.method == "DELETE":
             if locked:
-                return _refused(409, "ImmutabilityPolicyDeleteOnLockedPolicy")
+                return refused(409, "ImmutabilityPolicyDeleteOnLockedPolicy")
             held.policy = None
-            return _Answer(200)
+            return Answer(200)
         wanted = _policy_of(asked)
         if wanted.until <= self.now():
-            return _refused(400, "InvalidHeaderValue")
+            return refused(400, "InvalidHeaderValue")
         if locked and held.policy and (wanted.mode != "Locked" or wanted.until < held.policy.until):
             return _IMMUTABLE
         if not self._manners.ignores_policies:
             held.policy = wanted
-        return _Answer(200, wanted.headers())
+        return Answer(200, wanted.headers())
 
-    def _move(self, asked: _Request, held: _Version) -> _Answer:
+    def _move(self, asked: Request, held: _Version) -> Answer:
         if asked.headers["x-ms-access-tier"] == "Archive":
             held.archived = True
-            return _Answer(200)
+            return Answer(200)
         if held.archived:
             held.arriving = True
-            return _Answer(202)
+            return Answer(202)
         return self._forward(asked)
 
-    def _delete(self, asked: _Request, held: _Version) -> _Answer:
+    def _delete(self, asked: Request, held: _Version) -> Answer:
         if self._is_protected(held) and not self._manners.deletes_hide:
             return _IMMUTABLE
         before = self._whole(asked.path, held)
@@ -270,11 +233,11 @@ class AzureFront:
         return held.policy is not None and held.policy.until > self.now()
 
     def _whole(self, path: str, held: _Version) -> _Version:
-        told = self._forward(_Request("GET", path, {}, {"x-ms-version": "2021-12-02"}))
+        told = self._forward(Request("GET", path, {}, {"x-ms-version": "2021-12-02"}))
         kept = {name: value for name, value in told.headers.items() if name in _KEPT or name.startswith("x-ms-meta-")}
         return replace(held, data=told.body, headers=kept)
 
-    def _told_of(self, asked: _Request, held: _Version) -> _Answer:
+    def _told_of(self, asked: Request, held: _Version) -> Answer:
         told = self._forward(asked)
         if not told.is_well:
             return told
@@ -285,10 +248,10 @@ class AzureFront:
             more |= {"x-ms-archive-status": "rehydrate-pending-to-hot", "x-ms-copy-status": "pending"}
         return told.having(**(more if self._manners.immutable or held.archived else {}))
 
-    def _listing(self, asked: _Request) -> _Answer:
+    def _listing(self, asked: Request) -> Answer:
         include = asked.query.get("include", "").split(",")
         plain = ",".join(name for name in include if name not in ("versions", "snapshots"))
-        query = _without(asked.query, "include") | ({"include": plain} if plain else {})
+        query = without(asked.query, "include") | ({"include": plain} if plain else {})
         told = self._forward(replace(asked, query=query))
         if not told.is_well:
             return told
@@ -304,15 +267,15 @@ class AzureFront:
                     blobs.extend(_listed(path.removeprefix(f"{asked.path}/"), version) for version in old)
         return replace(told, body=Xml.tostring(root, encoding="utf-8", xml_declaration=True))
 
-    def _forward(self, asked: _Request) -> _Answer:
+    def _forward(self, asked: Request) -> Answer:
         headers = {name: value for name, value in asked.headers.items() if name not in _OURS}
         if headers.get("x-ms-access-tier") == "Archive":
             del headers["x-ms-access-tier"]
         connection = http.client.HTTPConnection("127.0.0.1", self._port)
-        path = "/".join(map(_quoted, asked.path.split("/")))
+        path = "/".join(map(quoted, asked.path.split("/")))
         connection.request(asked.method, f"{path}?{urlencode(asked.query)}&{_token()}", asked.body, headers)
         told = connection.getresponse()
-        answer = _Answer(told.status, {k.lower(): v for k, v in told.getheaders()}, told.read())
+        answer = Answer(told.status, {k.lower(): v for k, v in told.getheaders()}, told.read())
         connection.close()
         return answer
 
@@ -325,41 +288,12 @@ class AzureFront:
 def azure_front(port: int, manners: Manners | None = None) -> Iterator[AzureFront]:
     """In front of Azurite on `port`, while the block runs."""
     front = AzureFront(port, manners or Manners())
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            url = urlsplit(self.path)
-            query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            asked = _Request(self.command, unquote(url.path), query, _lower(self.headers), body)
-            told = front.answer(asked)
-            size = told.headers.get("content-length", "0") if self.command == "HEAD" else str(len(told.body))
-            self.send_response_only(told.status)
-            for name, value in told.headers.items():
-                if name not in _HOPS:
-                    self.send_header(name, value)
-            self.send_header("Date", format_datetime(front.now(), usegmt=True))
-            self.send_header("Content-Length", size)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(told.body)
-
-        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = answer
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    front.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with serving(front.answer, front.now) as endpoint:
+        front.endpoint = endpoint
         yield front
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
-def _policy_of(asked: _Request) -> _Policy:
+def _policy_of(asked: Request) -> _Policy:
     return _Policy(parsedate_to_datetime(asked.headers[_UNTIL]), asked.headers.get(_MODE, "Unlocked").capitalize())
 
 
@@ -368,14 +302,14 @@ def _marks(held: _Version) -> dict[str, str]:
     return marks | ({"x-ms-access-tier": "Archive"} if held.archived else {})
 
 
-def _read(asked: _Request, held: _Version) -> _Answer:
+def _read(asked: Request, held: _Version) -> Answer:
     headers, size = held.headers | _marks(held), len(held.data)
     if asked.method == "HEAD":
-        return _Answer(200, headers | {"content-length": str(size)})
+        return Answer(200, headers | {"content-length": str(size)})
     wanted = asked.headers.get("x-ms-range") or asked.headers.get("range") or f"bytes=0-{size - 1}"
     start, end = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
     body = held.data[start : end + 1]
-    return _Answer(206, headers | {"content-range": f"bytes {start}-{start + len(body) - 1}/{size}"}, body)
+    return Answer(206, headers | {"content-range": f"bytes {start}-{start + len(body) - 1}/{size}"}, body)
 
 
 def _mark(blob: Xml.Element, held: _Version, *, with_version: bool) -> None:
@@ -406,18 +340,15 @@ def _listed(name: str, version: _Version) -> Xml.Element:
     return blob
 
 
-def _without(query: dict[str, str], name: str) -> dict[str, str]:
+def without(query: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in query.items() if key != name}
 
 
-def _lower(headers: Message) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
-
-
-def _quoted(part: str) -> str:
+def quoted(part: str) -> str:
     return urlencode({"": part})[1:]
 
 
+@cache
 def _token() -> str:
     return generate_account_sas(
         "devstoreaccount1",
