@@ -10,8 +10,10 @@ from dr_pipelines.commands import Runner
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.model import ServerPlan
+from dr_pipelines.plan.stores import LocalStorePlan
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.open import open_store
@@ -90,7 +92,7 @@ class Site:
         forgotten the newest backup's `backup_manifest`. Raises `SecretMissing`."""
         encryption = self.plan.encryption
         recipients = encryption.public_keys() if encryption else ()
-        return Repository(self._store_on(server, tier), self._codec(recipients), tier)
+        return Repository(self._store_on(server, tier), self._codec(recipients), tier, self.placement(server, tier))
 
     def read_only_repository(self, server: str, tier: str) -> Repository:
         """For everything else: needs no recipient, and so must never write. Raises `SecretMissing` of the store."""
@@ -99,7 +101,20 @@ class Site:
     def bare_repository(self, server: str, tier: str) -> Repository:
         """For what copies, marks or removes stored objects and encodes nothing: needs neither recipients nor identity.
         Raises `SecretMissing` of the store."""
-        return Repository(self._store_on(server, tier), Codec(self.plan.compression.level), tier)
+        codec = Codec(self.plan.compression.level)
+        return Repository(self._store_on(server, tier), codec, tier, self.placement(server, tier))
+
+    def placement(self, server: str, tier: str) -> Placement:
+        """How what is put on a tier lies there. A lock lasts for the recovery window and one interval of fulls more:
+        until then the next full is there, and retention has looked and lengthened what it keeps longer."""
+        plan = self.plan_of(server)
+        name = dict(plan.storage.items()).get(tier)
+        store = self.plan.storage.get(name) if name is not None else None
+        if store is None or isinstance(store, LocalStorePlan):
+            return Placement(self.clock)
+        window = plan.retention.on(tier).recovery_window + plan.schedule.full.longest_interval
+        first = next((aged.name for aged in store.classes if not aged.after), None)
+        return Placement(self.clock, window if store.lock else None, first)
 
     def readable_repositories(self, server: str, tier: str | None = None) -> tuple[list[Repository], list[str]]:
         """For recovery: the tiers that can be opened here, and why others cannot: one missing secret must not block

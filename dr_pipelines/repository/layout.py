@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name
 
 REPOSITORY = "repository.json"
 
@@ -256,3 +256,30 @@ def parse_wal_key(key: str) -> WalKey | None:
     if match := _HISTORY_NAME.match(name):
         return WalKey(match[1], match[2])
     return None
+
+
+class Role(StrEnum):
+    """What an object is for, as far as that says how it lies in its store."""
+
+    BULK = "bulk"
+    """Packs and whole WAL segments: nearly all bytes, read only when something is restored."""
+    GUIDE = "guide"
+    """Manifests, indexes, histories, the break-glass bundle: what a recovery is planned with."""
+    NOTE = "note"
+    """Claims, marks, evidence, heads of open segments: what is not of the backup, or soon replaced."""
+
+
+_CONTENT = re.compile(
+    r"\Aservers/[^/]+/backups/[^/]+/(?:(packs/)|break-glass/|backup_manifest\.|index\.json\.|manifest\.json\Z)"
+)
+
+
+def role_of(key: str) -> Role:
+    if (wal := parse_wal_key(key)) is not None:
+        if wal.partial_end is not None:
+            return Role.NOTE
+        return Role.GUIDE if is_history_name(wal.file) else Role.BULK
+    match = _CONTENT.match(key)
+    if match is None:
+        return Role.NOTE
+    return Role.BULK if match[1] else Role.GUIDE

@@ -23,6 +23,7 @@ from dr_pipelines.repository.catalog import Catalog, chain_of, read_catalog, rea
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject, encode
+from dr_pipelines.repository.placement import ORDINARY, Placement
 from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -32,8 +33,12 @@ _CLAIM_ATTEMPTS = 30
 class Repository:
     """The repository on a tier. Cheap to make; nothing is read before it is asked for."""
 
-    def __init__(self, store: ObjectStore, codec: Codec, tier: str) -> None:
-        self.store, self.codec, self.tier = store, codec, tier
+    def __init__(self, store: ObjectStore, codec: Codec, tier: str, placement: Placement = ORDINARY) -> None:
+        self.store, self.codec, self.tier, self.placement = store, codec, tier, placement
+
+    def put(self, key: str, body: Body, *, if_absent: bool = True) -> None:
+        """An object of the format, as the plan wants it to lie in its store."""
+        self.placement.put(self.store, key, body, if_absent=if_absent)
 
     def initialise(self) -> None:
         """Makes the store a repository; one that is already a repository stays as it is."""
@@ -107,7 +112,7 @@ class Repository:
 
     def wal(self, server: str, system_id: str, segment_size: int | None = None) -> WalArchive:
         """Whoever only reads may give the segment size, as a backup's manifest knows it."""
-        return WalArchive(self.store, self.codec, server, system_id, segment_size)
+        return WalArchive(self.store, self.codec, server, system_id, segment_size, placement=self.placement)
 
     def wal_system_ids(self, server: str) -> list[str]:
         keys = self.store.list(layout.wal_prefix(server))
@@ -181,5 +186,5 @@ class BackupWriter:
         return self._put(self._layout.pack(number, self._codec.suffix), body)
 
     def _put(self, key: str, body: Body) -> StoredObject:
-        self._store.put(key, body)
+        self._repository.put(key, body)
         return StoredObject(key=key, size=body.size, sha256=body.sha256)

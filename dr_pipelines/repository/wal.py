@@ -24,6 +24,7 @@ from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment, is
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key
 from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.placement import ORDINARY, Placement
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
 
 
@@ -62,9 +63,16 @@ class WalArchive:
     """Safe to use from several threads, and by several writers at once."""
 
     def __init__(
-        self, store: ObjectStore, codec: Codec, server: str, system_id: str, segment_size: int | None = None
+        self,
+        store: ObjectStore,
+        codec: Codec,
+        server: str,
+        system_id: str,
+        segment_size: int | None = None,
+        *,
+        placement: Placement = ORDINARY,
     ) -> None:
-        self._store, self._codec = store, codec
+        self._store, self._codec, self._placement = store, codec, placement
         self.server, self.system_id = server, system_id
         self._layout = WalLayout(server, system_id)
         self._segment_size = segment_size
@@ -95,7 +103,7 @@ class WalArchive:
                 self._require_same(stored, data, segment.name)
                 return
         encoded = Body.of(self._codec.encode(data))
-        self._store.put(self._layout.segment(segment, encoded.sha256, self._codec.suffix), encoded)
+        self._put(self._layout.segment(segment, encoded.sha256, self._codec.suffix), encoded)
 
     def put_partial(self, segment: WalSegment, end: Lsn, data: bytes) -> None:
         """The open segment's bytes up to `end` (`data` may be longer: what lies behind is not put). Shorter heads of
@@ -108,7 +116,9 @@ class WalArchive:
         if any(key.partial_end is None or key.partial_end == end for _, key in there):
             return
         encoded = Body.of(self._codec.encode(memoryview(data)[:size]))
-        self._store.put(self._layout.partial(segment, end, encoded.sha256, self._codec.suffix), encoded)
+        self._placement.put(
+            self._store, self._layout.partial(segment, end, encoded.sha256, self._codec.suffix), encoded
+        )
         self._remove(info for info, key in there if key.partial_end is not None and key.partial_end < end)
 
     def put_history(self, timeline: Timeline, data: bytes) -> None:
@@ -117,7 +127,7 @@ class WalArchive:
             self._require_same(there[0][0], data, timeline.history_file)
             return
         encoded = Body.of(self._codec.encode(data))
-        self._store.put(self._layout.history(timeline, encoded.sha256, self._codec.suffix), encoded)
+        self._put(self._layout.history(timeline, encoded.sha256, self._codec.suffix), encoded)
 
     def drop_partials(self, segment: WalSegment) -> None:
         """Removes the heads of a segment, once the whole is there; before that it does nothing."""
@@ -185,13 +195,16 @@ class WalArchive:
 
     # --- inside ---
 
+    def _put(self, key: str, body: Body) -> None:
+        self._placement.put(self._store, key, body)
+
     def _describe(self, segment_size: int) -> None:
         if self._segment_size is None:
             data = json.dumps({"segment_size": segment_size}).encode() + b"\n"
             try:
                 there = read_all(self._store, self._layout.description)
             except ObjectNotFound:
-                self._store.put(self._layout.description, Body.of(data))
+                self._put(self._layout.description, Body.of(data))
             else:
                 if there != data:
                     raise RepositoryError(
