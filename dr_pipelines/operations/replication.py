@@ -1,0 +1,229 @@
+"""Copies on the other tiers: bringing them there, and saying how far behind a tier is."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, UsageError
+from dr_pipelines.plan.policies import TierReplicationPlan
+from dr_pipelines.progress import Progress
+from dr_pipelines.replication import checks
+from dr_pipelines.replication.backups import SourceDamaged, copy_backup
+from dr_pipelines.replication.checks import TierLag
+from dr_pipelines.replication.copy import Copied, Copier
+from dr_pipelines.replication.policy import Due, due_backups, keep_all
+from dr_pipelines.replication.wal import copy_wal
+from dr_pipelines.replication.wal_policy import WalDue, wal_due, wal_need
+from dr_pipelines.repository.catalog import Catalog, chain_of
+from dr_pipelines.repository.layout import wal_prefix
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.site import Site
+
+
+@dataclass(frozen=True)
+class ReplicationReport:
+    """What one run brought to a tier: the labels that are there now, objects and bytes that were copied for them, how
+    many were there already, and objects of WAL."""
+
+    server: str
+    tier: str
+    labels: tuple[str, ...]
+    objects: int
+    bytes: int
+    already_there: int
+    wal_objects: int
+    wal_bytes: int
+    seconds: float
+
+
+def replicated_tiers(site: Site, server: str) -> tuple[str, ...]:
+    """Those that copies are sent to."""
+    plan = site.plan_of(server).replication
+    return tuple(tier for tier in site.tiers(server) if (sent := plan.of(tier)) is not None and sent.send != "nothing")
+
+
+def replicate(
+    site: Site,
+    server: str,
+    tier: str,
+    progress: Progress,
+    *,
+    labels: Sequence[str] | None = None,
+    wal: bool = True,
+    source: str = "primary",
+) -> ReplicationReport:
+    """Bring to a tier what the plan sends there, or the backups with these labels and what they build on. `source` is
+    where it is read.
+
+    One damaged backup stops no other: what is whole is copied, then `IntegrityError` is raised. Raises `UsageError`,
+    `BackupNotFound`, and at once what a store raises.
+    """
+    return _Run(site, server, tier, source, progress).run(labels, wal=wal)
+
+
+def due_replicas(site: Site, server: str, tier: str) -> tuple[BackupManifest, ...]:
+    """Backups that are due on a tier, not there yet, and not held back because they are damaged."""
+    sides = _Sides(site, server, tier, "primary")
+    return tuple(one.backup for one in sides.due() if one.held is None)
+
+
+def replication_lag(site: Site, server: str, tier: str) -> TierLag:
+    """How far a tier is behind the primary. Raises what a store raises."""
+    sides = _Sides(site, server, tier, "primary")
+    due = sides.due()
+    wal = sides.wal_due(due) if sides.plan.send != "nothing" else WalDue()
+    return checks.tier_lag(tier, sides.plan.lag, due, wal, now=site.clock.now())
+
+
+def replica_is_current(site: Site, server: str, tier: str) -> CheckResult:
+    try:
+        return checks.replica_is_current(replication_lag(site, server, tier))
+    except DrError as error:
+        return not_proven(checks.REPLICA_IS_CURRENT, f"how far {tier} is behind cannot be seen: {error.message}")
+
+
+def replica_is_complete(site: Site, server: str, label: str, tier: str) -> CheckResult:
+    """Of one backup: is its copy on a tier what the primary has?"""
+    source, target = (site.read_only_repository(server, name) for name in ("primary", tier))
+    try:
+        backup = source.backup(server, label)
+        return checks.replica_is_complete(source.store, target.store, backup, tier)
+    except ObjectNotFound as error:
+        return failed(checks.REPLICA_IS_COMPLETE, error.message)
+    except DrError as error:
+        return not_proven(checks.REPLICA_IS_COMPLETE, error.message)
+
+
+class _Sides:
+    """A tier and where it is copied from, both read whole, at once."""
+
+    def __init__(self, site: Site, server: str, tier: str, source: str) -> None:
+        plan = site.plan_of(server).replication.of(tier)
+        if plan is None or tier == source:
+            raise UsageError(
+                f"nothing is copied from {source} to {tier}",
+                hint=f"the tiers that copies are sent to are: {', '.join(replicated_tiers(site, server)) or 'none'}.",
+            )
+        self.plan: TierReplicationPlan = plan
+        self._site, self._server, self._tier = site, server, tier
+        self.source, self.target = (site.bare_repository(server, name) for name in (source, tier))
+        with ThreadPoolExecutor(2, thread_name_prefix="catalogs") as pool:
+            self.here, self.there = pool.map(self._read, (self.source, self.target))
+
+    def _read(self, repository: Repository) -> Catalog:
+        repository.check_format()
+        return repository.catalog(self._server)
+
+    def due(self) -> tuple[Due, ...]:
+        return due_backups(self.plan.send, self.here, self.there, now=self._site.clock.now(), keeps=keep_all)
+
+    def asked(self, labels: Sequence[str]) -> tuple[Due, ...]:
+        """What a person wants there, whatever the plan sends, with the chains that it needs."""
+        by_label = {backup.label: backup for backup in self.here.backups}
+        for label in labels:
+            if label not in by_label:
+                raise BackupNotFound(
+                    f"no backup {label!r} of {self._server} on {self.source.tier}",
+                    hint=f"`dr list {self._server} --tier {self.source.tier}` shows those that there are.",
+                )
+            if any(gone.manifest.label == label for gone in self.there.expired):
+                raise RepositoryError(
+                    f"{label} was expired from {self._tier}",
+                    hint=f"`dr retention undo` brings it back on {self._tier}.",
+                )
+        wanted = {link.label for label in labels for link in chain_of(by_label[label], self.here.backups)}
+        whole = {backup.label for backup in self.there.backups if not self.there.marks[backup.label].missing}
+        return tuple(
+            Due(backup, backup.finished_at)
+            for backup in self.here.backups
+            if backup.label in wanted and backup.label not in whole
+        )
+
+    def wal_due(self, due: Sequence[Due]) -> WalDue:
+        """For the backups that are on the tier and those that are on their way."""
+        window = self._site.plan_of(self._server).retention.on(self._tier).recovery_window
+        held = {backup.label: backup for backup in (*self.there.backups, *(one.backup for one in due))}
+        need = wal_need(self.plan.send, held.values(), now=self._site.clock.now(), window=window)
+        with ThreadPoolExecutor(2, thread_name_prefix="listings") as pool:
+            listed = pool.map(
+                lambda repository: [*repository.store.list(wal_prefix(self._server))], (self.source, self.target)
+            )
+            here, there = listed
+            return wal_due(self._server, here, there, need)
+
+
+class _Run:
+    """One run of `replicate`."""
+
+    def __init__(self, site: Site, server: str, tier: str, source: str, progress: Progress) -> None:
+        self._clock, self._progress = site.clock, progress
+        self._server, self._tier = server, tier
+        self._began = site.clock.monotonic()
+        self._sides = _Sides(site, server, tier, source)
+        self._id = secrets.token_hex(8)
+        self._troubles: list[DrError] = []
+
+    def run(self, labels: Sequence[str] | None, *, wal: bool) -> ReplicationReport:
+        sides = self._sides
+        due = sides.due() if labels is None else sides.asked(labels)
+        for one in due:
+            if one.held is not None:
+                self._progress.note(f"{one.backup.label} is not sent to {self._tier}: {one.held}")
+        sent = [one for one in due if one.held is None]
+        with Copier(sides.source, sides.target, self._progress) as copier:
+            # WAL first: a backup is not seen before what it needs is there, and on most days WAL is what counts.
+            brought = self._copy_wal(copier, sent) if wal and (sides.plan.send != "nothing" or sent) else Copied()
+            there, copied = self._copy_backups(copier, [one.backup for one in sent])
+        if self._troubles:
+            raise self._trouble(len(there))
+        seconds = self._clock.monotonic() - self._began
+        return ReplicationReport(
+            self._server, self._tier, tuple(there), copied.objects, copied.bytes, copied.already_there,
+            brought.objects, brought.bytes, seconds,
+        )  # fmt: skip
+
+    def _copy_wal(self, copier: Copier, due: Sequence[Due]) -> Copied:
+        wal = self._sides.wal_due(due)
+        if wal.whole or wal.heads:
+            self._progress.phase(f"WAL to {self._tier}", wal.bytes)
+        done = copy_wal(copier, wal)
+        for error in done.damaged:
+            self._tell(error)
+        return done.copied
+
+    def _copy_backups(self, copier: Copier, backups: Sequence[BackupManifest]) -> tuple[list[str], Copied]:
+        there = {backup.label for backup in self._sides.there.backups}
+        copied, labels = Copied(), []
+        for backup in backups:
+            if backup.parent is not None and backup.parent not in there:
+                self._progress.note(f"{backup.label} waits for {backup.parent}, which it builds on")
+                continue
+            self._progress.phase(f"{backup.label} to {self._tier}", backup.stored_size)
+            keeps = self._sides.here.marks[backup.label].keeps
+            try:
+                copied += copy_backup(copier, backup, keeps, clock=self._clock, run=self._id)
+            except (SourceDamaged, RepositoryError) as error:
+                self._tell(error)
+                continue
+            there.add(backup.label)
+            labels.append(backup.label)
+        return labels, copied
+
+    def _tell(self, error: DrError) -> None:
+        self._troubles.append(error)
+        self._progress.note(error.message)
+
+    def _trouble(self, copied: int) -> DrError:
+        first = self._troubles[0]
+        if len(self._troubles) == 1:
+            return first
+        kind = IntegrityError if isinstance(first, IntegrityError) else RepositoryError
+        return kind(
+            f"{first.message}, and {len(self._troubles) - 1} more could not be copied to {self._tier} ({copied} were)",
+            hint=first.hint,
+        )

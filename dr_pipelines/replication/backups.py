@@ -1,0 +1,112 @@
+"""One backup to another tier. The order of writes is that of taking: a claim, the objects, a look at what is there,
+keeps, the manifest; so a crash leaves a whole copy or garbage, and the next run goes on where it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterable
+
+from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
+from dr_pipelines.replication.copy import Copied, Copier
+from dr_pipelines.repository.manifest import BackupManifest, decode
+from dr_pipelines.repository.marks import put_proof
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import Body, read_all
+
+OBJECTS_MATCH = "objects_match_sha256"
+PROOF = "replicate"
+
+
+class SourceDamaged(IntegrityError):
+    """A backup cannot be copied because the source has it not whole. Others can."""
+
+
+def copy_backup(copier: Copier, backup: BackupManifest, keeps: Iterable[str], *, clock: Clock, run: str) -> Copied:
+    """`keeps` are the keys of the source's keeps. Raises `SourceDamaged`; `RepositoryError` when the target has another
+    backup under this label; what a store raises. A proof of what was read is put on both tiers."""
+    source, target = copier.source, copier.target
+    try:
+        data = _manifest(source, backup)
+        there = {info.key: info.size for info in target.store.list(backup.layout.prefix)}
+        _refuse_another(target, backup, data, there)
+        claim = backup.layout.claim(secrets.token_hex(8))
+        target.store.put(claim, Body.of(b'{"replicate": true}\n'))
+        copied = copier.copy(backup.objects, there, stop_at_damage=True)
+        if copied.damaged:
+            first = copied.damaged[0].error
+            raise SourceDamaged(first.message, hint=f"`dr scrub {source.tier}` repairs it from a tier that has it.")
+    except SourceDamaged as error:
+        _prove(source, backup, failed(OBJECTS_MATCH, error.message), clock=clock, run=run)
+        raise
+    _require_all(target, backup)
+    for key in keeps:
+        if key not in there:
+            target.store.put(key, Body.of(read_all(source.store, key)))
+    target.put(backup.layout.manifest, Body.of(data))
+    _end(copier, backup, copied, [claim, *_claims(backup, there)], clock=clock, run=run)
+    return copied
+
+
+def _manifest(source: Repository, backup: BackupManifest) -> bytes:
+    """As it is stored: its copy is the same to the byte."""
+    try:
+        data = read_all(source.store, backup.layout.manifest)
+        decode(data)
+        return data
+    except (IntegrityError, ObjectNotFound) as error:
+        raise SourceDamaged(
+            f"{backup.layout.manifest} on {source.store.name} is damaged: {error.message}",
+            hint=f"`dr scrub {source.tier}` repairs it from a tier that has it.",
+        ) from error
+
+
+def _refuse_another(target: Repository, backup: BackupManifest, data: bytes, there: Iterable[str]) -> None:
+    """Before anything of it is replaced."""
+    manifest = backup.layout.manifest
+    if manifest in there and read_all(target.store, manifest) != data:
+        raise RepositoryError(
+            f"{manifest} on {target.store.name} is not that of the backup that is to be copied",
+            hint=f"`dr scrub {target.tier}` repairs it when it is damaged; else another server writes there under the "
+            "same name: give each its own in the plan (databases).",
+        )
+
+
+def _require_all(target: Repository, backup: BackupManifest) -> None:
+    """What an earlier run had left may have been pruned since the listing."""
+    sizes = {info.key: info.size for info in target.store.list(backup.layout.prefix)}
+    gone = [stored.key for stored in backup.objects if sizes.get(stored.key) != stored.size]
+    if gone:
+        raise StoreError(
+            f"{gone[0]} is not on {target.store.name} any more, where it just was",
+            hint=f"run `dr replicate {backup.server}` again when nothing is pruned there.",
+        )
+
+
+def _claims(backup: BackupManifest, there: Iterable[str]) -> list[str]:
+    """Of earlier runs that were killed."""
+    return [key for key in there if key.startswith(backup.layout.claims)]
+
+
+def _end(copier: Copier, backup: BackupManifest, copied: Copied, claims: list[str], *, clock: Clock, run: str) -> None:
+    """The copy is there: what fails now costs nothing but a proof or a claim that is left. A copy that went on where an
+    earlier run had ended has not read everything, and proves nothing of the whole."""
+    if not copied.already_there:
+        seen = passed(
+            OBJECTS_MATCH,
+            f"all {copied.objects} objects matched on their way from {copier.source.tier} to {copier.target.tier}",
+            objects=copied.objects,
+            bytes=copied.bytes,
+        )
+        for repository in (copier.target, copier.source):
+            _prove(repository, backup, seen, clock=clock, run=run)
+    for claim in claims:
+        with contextlib.suppress(DrError):
+            copier.target.store.delete(claim)
+
+
+def _prove(repository: Repository, backup: BackupManifest, seen: CheckResult, *, clock: Clock, run: str) -> None:
+    with contextlib.suppress(DrError):
+        put_proof(repository.store, backup.layout, PROOF, seen, at=clock.now(), tier=repository.tier, run=run)

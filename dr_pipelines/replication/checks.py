@@ -1,0 +1,79 @@
+"""Is what a tier must hold there? The answers of two promises; pure but for the listing of one backup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.plan.values import format_duration
+from dr_pipelines.replication.policy import Due
+from dr_pipelines.replication.wal_policy import WalDue
+from dr_pipelines.repository.completeness import manifest_is_complete
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.storage.base import ObjectStore, read_all
+
+REPLICA_IS_CURRENT = "replica_is_current"
+REPLICA_IS_COMPLETE = "replica_is_complete"
+
+
+@dataclass(frozen=True)
+class TierLag:
+    """How far a tier is behind: labels that `waiting`, bytes of WAL that are not there (`wal_behind`), and for how long
+    the oldest of both has been due (`lag`); `limit` is the plan's. `held` says why a label that waits is not sent."""
+
+    tier: str
+    limit: timedelta
+    waiting: tuple[str, ...] = ()
+    lag: timedelta = timedelta()
+    wal_behind: int = 0
+    held: tuple[str, ...] = ()
+
+    @property
+    def is_late(self) -> bool:
+        return self.lag > self.limit
+
+    def __str__(self) -> str:
+        parts = []
+        if self.waiting:
+            parts.append(f"{len(self.waiting)} backups wait")
+        if self.wal_behind:
+            parts.append(f"{self.wal_behind} bytes of WAL wait")
+        since = f", the oldest for {format_duration(self.lag)} (limit {format_duration(self.limit)})"
+        return " and ".join(parts) + since if parts else "all is there"
+
+
+def tier_lag(tier: str, limit: timedelta, due: Sequence[Due], wal: WalDue, *, now: datetime) -> TierLag:
+    began = [one.since for one in due] + ([wal.oldest] if wal.oldest is not None else [])
+    return TierLag(
+        tier,
+        limit,
+        tuple(one.backup.label for one in due),
+        max(now - min(began), timedelta()) if began else timedelta(),
+        wal.bytes,
+        tuple(f"{one.backup.label} is not sent: {one.held}" for one in due if one.held is not None),
+    )
+
+
+def replica_is_current(lag: TierLag) -> CheckResult:
+    details = {
+        "waiting": list(lag.waiting)[:10],
+        "lag_seconds": lag.lag.total_seconds(),
+        "limit_seconds": lag.limit.total_seconds(),
+        "wal_behind": lag.wal_behind,
+        "held": list(lag.held)[:10],
+    }
+    judge = failed if lag.is_late else passed
+    return judge(REPLICA_IS_CURRENT, f"{lag.tier}: {lag}", **details)
+
+
+def replica_is_complete(source: ObjectStore, target: ObjectStore, backup: BackupManifest, tier: str) -> CheckResult:
+    """Every object with its size, and the manifest the same to the byte. Raises what a store raises."""
+    seen = manifest_is_complete(target, backup)
+    if not seen.passed:
+        return failed(REPLICA_IS_COMPLETE, f"{seen.summary} on {tier}", **seen.details)
+    manifest = backup.layout.manifest
+    if read_all(source, manifest) != read_all(target, manifest):
+        return failed(REPLICA_IS_COMPLETE, f"{manifest} on {tier} is another than the primary's", **seen.details)
+    return passed(REPLICA_IS_COMPLETE, f"{seen.summary} on {tier}", **seen.details)

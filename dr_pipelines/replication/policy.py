@@ -1,0 +1,113 @@
+"""Which backups are due on a tier. Pure: two catalogs, the plan's policy and a time in, an answer out.
+
+`everything`: each usable backup of the source. `monthly`: of each calendar month (UTC) that has ended the newest full,
+for cold storage charges months for what is superseded after days; only to a tier that holds no restorable full at
+all is the newest full of a month that has not ended sent, for a tier with nothing to restore is no tier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dr_pipelines.repository.catalog import Catalog, chain_of, in_order
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import Marks
+
+Keeps = Callable[[Sequence[BackupManifest]], Collection[str]]
+"""Of these backups, were they on the tier: the labels that its retention would keep."""
+
+_OF_BYTES = frozenset({"replicate", "scrub", "verify"})
+"""Proofs that say whether the stored bytes are right; another may fail for what is in the database."""
+
+
+@dataclass(frozen=True)
+class Due:
+    """A backup that belongs on the tier and is not there, since when, and why it is not sent all the same."""
+
+    backup: BackupManifest
+    since: datetime
+    held: str | None = None
+
+
+def keep_all(backups: Sequence[BackupManifest]) -> Collection[str]:
+    return [backup.label for backup in backups]
+
+
+def due_backups(
+    send: str, source: Catalog, target: Catalog, *, now: datetime, keeps: Keeps = keep_all
+) -> tuple[Due, ...]:
+    """In the order in which they are sent: a parent before what builds on it. What the tier's retention let go, or
+    would let go, is not due."""
+    wanted = dict(_wanted(send, source, target, now))
+    there = {backup.label for backup in target.backups if not target.marks.get(backup.label, Marks()).missing}
+    expired = {gone.manifest.label for gone in target.expired}
+    kept = set(keeps(in_order({b.label: b for b in (*target.backups, *_of(source, wanted))}.values()))) - expired
+    needed = {
+        link.label: max(link.finished_at, wanted.get(link.label, link.finished_at))
+        for backup in _of(source, wanted)
+        if backup.label in kept
+        for link in chain_of(backup, source.backups)
+    }
+    return tuple(
+        Due(backup, needed[backup.label], _held(source, backup))
+        for backup in _of(source, needed)
+        if backup.label not in there
+    )
+
+
+def _of(source: Catalog, labels: Collection[str]) -> list[BackupManifest]:
+    return [backup for backup in source.backups if backup.label in labels]
+
+
+def _wanted(send: str, source: Catalog, target: Catalog, now: datetime) -> Iterator[tuple[str, datetime]]:
+    """Labels, and since when each is wanted."""
+    if send == "everything":
+        yield from ((backup.label, backup.finished_at) for backup in source.usable)
+    elif send == "monthly":
+        yield from _monthly(_fulls(source.usable), _fulls(target.usable), now)
+
+
+def _monthly(
+    fulls: Sequence[BackupManifest], there: Sequence[BackupManifest], now: datetime
+) -> Iterator[tuple[str, datetime]]:
+    newest = {_month(full): full for full in sorted(fulls, key=lambda full: full.started_at)}
+    held = {_month(full): full.started_at for full in sorted(there, key=lambda full: full.started_at)}
+    ended = [full for month, full in newest.items() if month < _month_of(now)]
+    for full in ended:
+        # A newer one of the month that is there already serves, should the source have lost it.
+        if _month(full) not in held or held[_month(full)] < full.started_at:
+            yield full.label, _end_of(full)
+    if newest and not ended and not there:
+        first = max(newest.values(), key=lambda full: full.started_at)
+        yield first.label, first.finished_at
+
+
+def _fulls(backups: Iterable[BackupManifest]) -> list[BackupManifest]:
+    return [backup for backup in backups if backup.kind is BackupKind.FULL]
+
+
+def _month(backup: BackupManifest) -> tuple[int, int]:
+    return _month_of(backup.started_at)
+
+
+def _month_of(at: datetime) -> tuple[int, int]:
+    utc = at.astimezone(UTC)
+    return utc.year, utc.month
+
+
+def _end_of(backup: BackupManifest) -> datetime:
+    year, month = _month(backup)
+    return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+
+
+def _held(source: Catalog, backup: BackupManifest) -> str | None:
+    """A copy of damaged bytes is none: what was found damaged waits until it is found whole."""
+    for link in chain_of(backup, source.backups):
+        proofs = [proof for proof in source.marks.get(link.label, Marks()).proofs if proof.kind in _OF_BYTES]
+        newest = max(proofs, key=lambda proof: proof.at, default=None)
+        if newest is not None and newest.verdict == "fail":
+            return f"{link.label} was found damaged on {newest.at:%Y-%m-%d %H:%M} UTC ({newest.kind})"
+    return None
