@@ -15,6 +15,7 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal import WalArchive
+from dr_pipelines.repository.wal_listing import WalListing
 
 NAME = "wal_has_no_gap"
 _NAMED = 10  # missing segments that the result names
@@ -45,7 +46,8 @@ def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[B
         return not_proven(NAME, f"{server_name} has no backup, so there is no place for WAL to start from")
     newest = backups[-1]
     archive = repository.wal(server_name, newest.system_id)
-    timelines = sorted(archive.timelines())
+    listing = archive.listing()
+    timelines = listing.known
     if not timelines:
         return not_proven(NAME, f"the repository holds no WAL of {server_name}", system_id=newest.system_id)
     if newest.timeline > timelines[-1]:
@@ -58,13 +60,16 @@ def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[B
     fulls = _fulls_on(path, [backup for backup in backups if backup.system_id == newest.system_id])
     if not fulls:
         return not_proven(NAME, f"no full backup lies on the way to timeline {timelines[-1].id}")
-    held = {timeline: _held(archive, timeline) for timeline, _ in path}
+    held = {timeline: _held(listing, timeline) for timeline, _ in path}
     # A gap is mended by a full that lies after it: what counts is the oldest full from which nothing is missing.
-    results = [_judge(full, newest, path, held) for full in fulls]
-    mended = next((result for result in results if result.passed), None)
-    if mended is None or mended is results[0]:
-        return results[0]
-    return passed(NAME, f"{mended.summary}; before that {results[0].summary}", **mended.details)
+    oldest = _judge(fulls[0], newest, path, held)
+    if oldest.passed:
+        return oldest
+    judged = (_judge(full, newest, path, held) for full in fulls[1:])
+    mended = next((result for result in judged if result.passed), None)
+    if mended is None:
+        return oldest
+    return passed(NAME, f"{mended.summary}; before that {oldest.summary}", **mended.details)
 
 
 def missing_segments(
@@ -143,10 +148,13 @@ def _fulls_on(path: Sequence[tuple[Timeline, Lsn | None]], backups: Sequence[Bac
     return sorted(fulls, key=lambda backup: backup.start_lsn)
 
 
-def _held(archive: WalArchive, timeline: Timeline) -> TimelineWal:
-    partial = archive.newest_partial(timeline)
+def _held(listing: WalListing, timeline: Timeline) -> TimelineWal:
+    listed = listing.timelines.get(timeline)
+    if listed is None:
+        return TimelineWal(frozenset())
+    head = listed.open_head
     return TimelineWal(
-        frozenset(stored.segment.number for stored in archive.segments(timeline)),
-        None if partial is None else partial.segment.number,
-        None if partial is None else partial.end,
+        frozenset(listed.numbers),
+        None if head is None else head.number,
+        None if head is None else Lsn(head.end),
     )

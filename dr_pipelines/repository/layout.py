@@ -235,7 +235,7 @@ def damaged_wal(key: str) -> str | None:
     return key.removesuffix(_DAMAGED) if key.endswith(_DAMAGED) else None
 
 
-_WAL_NAME = re.compile(r"\A([0-9A-F]{24})(?:\.([0-9A-F]{16})\.partial)?\.([0-9a-f]{64})\.zst(?:\.age)?\Z")
+_WAL_NAME = re.compile(r"([0-9A-F]{24})(?:\.([0-9A-F]{16})\.partial)?\.([0-9a-f]{64})\.zst(?:\.age)?\Z")
 _HISTORY_NAME = re.compile(r"\A([0-9A-F]{8}\.history)\.([0-9a-f]{64})\.zst(?:\.age)?\Z")
 
 
@@ -246,6 +246,13 @@ class WalKey:
     file: str
     sha256: str
     partial_end: Lsn | None = None
+
+
+def wal_place(key: str) -> tuple[int, int] | None:
+    """The quick way to where a segment lies: its 24 hex digits as one number, and the end of a head (0: the whole).
+    None for what is no segment."""
+    match = _WAL_NAME.match(key, key.rfind("/") + 1)
+    return (int(match[1], 16), int(match[2], 16) if match[2] else 0) if match else None
 
 
 def parse_wal_key(key: str) -> WalKey | None:

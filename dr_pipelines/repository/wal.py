@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,11 +19,13 @@ from dr_pipelines.errors import (
     ObjectNotFound,
     RepositoryError,
 )
-from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment, is_history_name
+from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.placement import ORDINARY, Placement
+from dr_pipelines.repository.wal_listing import WalCoverage as WalCoverage
+from dr_pipelines.repository.wal_listing import WalListing, list_wal
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
 
 
@@ -45,18 +46,6 @@ class StoredPartial:
     end: Lsn
     stored: StoredObject
     modified: datetime
-
-
-@dataclass(frozen=True)
-class WalCoverage:
-    """WAL without a gap from `start` up to `end` on one timeline: `segments` whole ones, and the head of one more
-    where `ends_in_partial`. Two ranges of one timeline have a gap between them."""
-
-    timeline: Timeline
-    start: Lsn
-    end: Lsn
-    segments: int
-    ends_in_partial: bool = False
 
 
 class WalArchive:
@@ -137,9 +126,13 @@ class WalArchive:
 
     # --- reading ---
 
+    def listing(self) -> WalListing:
+        """All that is there, in one pass."""
+        return list_wal(self._store.list(self._layout.prefix), self.segment_size)
+
     def timelines(self) -> list[Timeline]:
         """Every timeline of which there is WAL or a history."""
-        return sorted({Timeline(int(key.file[:8], 16)) for _, key in self._objects(self._layout.prefix)})
+        return self.listing().known
 
     def is_empty(self) -> bool:
         """Whether nothing of this system is there: its description is put before the first segment."""
@@ -187,11 +180,7 @@ class WalArchive:
 
     def ranges(self) -> list[WalCoverage]:
         """What is there, by timeline and position; a gap is where one range of a timeline ends and the next begins."""
-        by_timeline: dict[str, list[tuple[ObjectInfo, WalKey]]] = defaultdict(list)
-        for info, key in self._objects(self._layout.prefix):
-            if not is_history_name(key.file):
-                by_timeline[key.file[:8]].append((info, key))
-        return [found for _, objects in sorted(by_timeline.items()) for found in _coverage(objects, self.segment_size)]
+        return self.listing().ranges()
 
     # --- inside ---
 
@@ -302,21 +291,3 @@ def _newest_partial(objects: Sequence[tuple[ObjectInfo, WalKey]], size: int) -> 
     newest = max(_partials(objects, size), key=lambda partial: (partial.segment, partial.end), default=None)
     whole = _whole(objects, size)
     return None if newest is None or (whole and whole[-1].segment >= newest.segment) else newest
-
-
-def _coverage(objects: Sequence[tuple[ObjectInfo, WalKey]], size: int) -> list[WalCoverage]:
-    ranges: list[WalCoverage] = []
-    for stored in _whole(objects, size):
-        segment, last = stored.segment, ranges[-1] if ranges else None
-        if last is not None and last.end == segment.start:
-            ranges[-1] = WalCoverage(segment.timeline, last.start, segment.end, last.segments + 1)
-        else:
-            ranges.append(WalCoverage(segment.timeline, segment.start, segment.end, 1))
-    partial = _newest_partial(objects, size)
-    if partial is None:
-        return ranges
-    timeline, start = partial.segment.timeline, partial.segment.start
-    if ranges and ranges[-1].end == start:
-        last = ranges.pop()
-        return [*ranges, WalCoverage(timeline, last.start, partial.end, last.segments, ends_in_partial=True)]
-    return [*ranges, WalCoverage(timeline, start, partial.end, 0, ends_in_partial=True)]
