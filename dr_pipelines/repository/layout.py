@@ -248,7 +248,7 @@ class WalKey:
     partial_end: Lsn | None = None
 
 
-def wal_place(key: str) -> tuple[int, int] | None:
+def wal_position(key: str) -> tuple[int, int] | None:
     """The quick way to where a segment lies: its 24 hex digits as one number, and the end of a head (0: the whole).
     None for what is no segment."""
     match = _WAL_NAME.match(key, key.rfind("/") + 1)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, is_history_name
-from dr_pipelines.repository.layout import damaged_wal, parse_wal_key, wal_place
+from dr_pipelines.repository.layout import damaged_wal, parse_wal_key, wal_position
 from dr_pipelines.storage.base import ObjectInfo
 
 
@@ -147,7 +147,7 @@ def list_wal(listed: Iterable[ObjectInfo], segment_size: int) -> WalListing:
     found: dict[int, TimelineListing] = {}
     histories: set[Timeline] = set()
     for info in listed:
-        place = wal_place(info.key)
+        place = wal_position(info.key)
         if place is None:
             histories |= _history_of(info, damaged)
             continue
