@@ -24,7 +24,7 @@ class Capabilities:
     `conditional_put`: `put(if_absent=True)` is atomic at the store; without it a put over an existing key
     replaces silently, so keys must be unique by construction.
     `confirms_digest`: the store itself refuses a body that does not match the digest that it was sent with; without it
-    `put` reads the object back before it returns.
+    `put` makes sure before it returns, by the service's digest of what is there or by reading it back.
     `object_lock`: `put(retain_until=…)` makes the object immutable. `versioning`: old versions survive.
     `largest_put`: what is larger, in bytes, is sent in parts; None where every object is one piece.
     `storage_classes`: the names that `put(storage_class=…)` and `set_class` take, coldest last; none where it has none.

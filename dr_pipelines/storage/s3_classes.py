@@ -13,7 +13,7 @@ from dr_pipelines.storage.s3_locks import is_held, lock_of
 NAMES = tuple(found.name for found in classes_of("s3"))
 RECALLED_DAYS = 7
 """How long recalled bytes stay readable beside the archived ones; time enough for a restore that is resumed."""
-_NO_HURRY = ("GlacierExpeditedRetrievalNotAvailable", "ServiceUnavailable")
+_NO_HURRY = "GlacierExpeditedRetrievalNotAvailable"
 
 
 def class_of(answer: Any) -> str | None:
@@ -89,7 +89,7 @@ def recall(bucket: S3Bucket, key: str, *, urgent: bool) -> Availability:
         except StoreError as error:
             if code_of(error) == "RestoreAlreadyInProgress":
                 break
-            if tier == tiers[-1] or code_of(error) not in _NO_HURRY:
+            if tier == tiers[-1] or code_of(error) != _NO_HURRY:
                 raise
     return availability_of(bucket.head(key))
 

@@ -19,7 +19,7 @@ from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.check import check_store
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
-from dr_pipelines.storage.s3 import S3Store
+from dr_pipelines.storage.s3 import Profile, S3Store
 from tests.contracts.object_store import ObjectStoreContract
 from tests.support.stores import MIB, PART, azurite_container, moto_bucket, rclone_bucket, rclone_client
 
@@ -69,6 +69,13 @@ class TestS3StoreSupabase(ObjectStoreContract):
         return S3Store(client, bucket, profile="supabase", part_size=PART, page_size=_PAGE)
 
 
+class TestS3StoreGeneric(ObjectStoreContract):
+    @pytest.fixture
+    def store(self, shared_s3: EmbeddedS3) -> ObjectStore:
+        client, bucket = rclone_bucket(shared_s3)
+        return S3Store(client, bucket, profile="generic", part_size=PART, page_size=_PAGE)
+
+
 class TestS3StoreAws(ObjectStoreContract):
     @pytest.fixture
     def store(self, moto_port: int) -> ObjectStore:
@@ -80,7 +87,19 @@ class TestS3StoreAws(ObjectStoreContract):
         assert not store.capabilities.versioning
 
 
-def test_two_writers_of_one_key_do_not_remove_each_other_s_object(shared_s3: EmbeddedS3) -> None:
+@pytest.mark.parametrize(("profile", "size", "read"), [("generic", MIB, 0), ("supabase", MIB, 1), ("generic", PART, 1)])
+def test_what_the_service_s_md5_proves_is_not_read_back(
+    shared_s3: EmbeddedS3, profile: Profile, size: int, read: int
+) -> None:
+    client, bucket = rclone_bucket(shared_s3)
+    seen: list[object] = []
+    client.meta.events.register("before-call.s3.GetObject", lambda **call: seen.append(call))
+    S3Store(client, bucket, profile=profile, part_size=PART - 1).put("a", Body.of(bytes(size)))
+    assert len(seen) == read
+
+
+@pytest.mark.parametrize("profile", ["supabase", "generic"])
+def test_two_writers_of_one_key_do_not_remove_each_other_s_object(shared_s3: EmbeddedS3, profile: Profile) -> None:
     (client, bucket), other = rclone_bucket(shared_s3), rclone_client(shared_s3)
     theirs = b'{"format": 1, "id": "theirs"}'
 
@@ -88,7 +107,7 @@ def test_two_writers_of_one_key_do_not_remove_each_other_s_object(shared_s3: Emb
         other.put_object(Bucket=bucket, Key="repository.json", Body=theirs)
 
     client.meta.events.register("after-call.s3.PutObject", put_theirs)
-    store = S3Store(client, bucket, profile="supabase")
+    store = S3Store(client, bucket, profile=profile)
     with pytest.raises(ObjectExists, match="another writer"):
         store.put("repository.json", Body.of(b"ours"))
     assert read_all(store, "repository.json") == theirs

@@ -12,7 +12,8 @@ from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import ObjectOffline, StoreError
 from dr_pipelines.storage.base import Availability, Body, ObjectInfo, read_all
 from dr_pipelines.storage.s3 import Profile, S3Store
-from tests.support.stores import PART, moto_bucket, rclone_bucket
+from tests.support.faulty_server import replying, response, serving
+from tests.support.stores import PART, moto_bucket, moto_client, rclone_bucket
 from tests.support.strict_s3 import finish_restores, hold_restores
 
 UNTIL = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)
@@ -141,3 +142,16 @@ def test_a_service_that_does_not_keep_classes_is_told(shared_s3: EmbeddedS3) -> 
         with pytest.raises(StoreError, match="no storage classes"):
             attempt()
     assert store.capabilities.storage_classes == ()
+
+
+def test_where_there_is_no_room_to_hurry_it_comes_as_usual() -> None:
+    head = {"x_amz_storage_class": "GLACIER", "Last_Modified": "Thu, 26 Nov 2026 02:00:00 GMT"}
+    busy = b"<Error><Code>GlacierExpeditedRetrievalNotAvailable</Code></Error>"
+    answers = (
+        response("200 OK", **head),
+        response("503 Service Unavailable", busy),
+        response("202 Accepted"),
+        response("200 OK", **head, x_amz_restore='ongoing-request="true"'),
+    )
+    with serving(replying(*answers)) as endpoint:
+        assert S3Store(moto_client(endpoint), "bucket").recall("a", urgent=True) is Availability.ARRIVING

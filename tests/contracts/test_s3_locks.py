@@ -111,7 +111,7 @@ def test_the_canary_dies_of_a_service_that_shortens_locks(moto_port: int) -> Non
 @pytest.mark.parametrize("profile", ["generic", "supabase", "aws"])
 def test_a_service_that_ignores_locks_is_told(shared_s3: EmbeddedS3, profile: Any) -> None:
     client, bucket = rclone_bucket(shared_s3)
-    store = S3Store(client, bucket, "tier", profile=profile)
+    store = S3Store(client, bucket, "tier", profile=profile, part_size=PART)
     assert not store.capabilities.object_lock
     for attempt in (
         lambda: store.put("a", Body.of(b"x"), retain_until=UNTIL),

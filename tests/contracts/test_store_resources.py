@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,9 @@ from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import ObjectExists, SecretMissing
 from dr_pipelines.plan.references import Secret
-from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
+from dr_pipelines.plan.stores import AzureStorePlan, LockPlan, S3StorePlan, StorePlan
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.open import open_store
 from tests.support.stores import AZURITE_KEY, azurite_container, moto_bucket, rclone_bucket
 
 Keep = Callable[[str], Secret]
@@ -71,6 +73,21 @@ def test_moto_as_aws(moto_port: int, keep: Keep) -> None:
     assert store.capabilities.conditional_put
     _assert_serves(store)
     assert client.get_object(Bucket=bucket, Key="a/b")["Body"].read() == b"content"
+
+
+@pytest.mark.parametrize("opened", [_opened, lambda plan: open_store(plan, "tier", clock=SystemClock())])
+@pytest.mark.parametrize(("lock", "mode"), [({"mode": "governance"}, "GOVERNANCE"), ({}, "COMPLIANCE")])
+def test_objects_are_locked_in_the_plan_s_mode(
+    moto_port: int, keep: Keep, opened: Callable[[StorePlan], ObjectStore], lock: dict[str, Any], mode: str
+) -> None:
+    client, bucket = moto_bucket(moto_port, ObjectLockEnabledForBucket=True)
+    endpoint, key = f"http://127.0.0.1:{moto_port}", keep("test")
+    plan = S3StorePlan(
+        type="s3", profile="aws", endpoint=endpoint, bucket=bucket, prefix="some/prefix", lock=LockPlan(**lock),
+        access_key_id=key, secret_access_key=key,
+    )  # fmt: skip
+    opened(plan).put("a", Body.of(b"x"), retain_until=datetime.now(UTC) + timedelta(days=1))
+    assert client.head_object(Bucket=bucket, Key="some/prefix/a")["ObjectLockMode"] == mode
 
 
 @pytest.mark.parametrize("by", ["key", "token"])
