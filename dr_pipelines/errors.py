@@ -182,6 +182,19 @@ class DamagedWal(RestoreError):
         self.until = until
 
 
+class RecallPending(RestoreError):
+    """What the restore reads was asked for, and arrives in hours. The same restore succeeds when it is there; to try
+    again at once cannot help."""
+
+    exit_code = 31
+
+
+class WalOffline(RestoreError):
+    """WAL that replay came to must be recalled first, and that was not foreseen."""
+
+    exit_code = 31
+
+
 class NotProven(DrError):
     """A check could not see enough to say pass or fail. Alarms like a failure."""
 

@@ -11,6 +11,7 @@ from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.model import ServerPlan
 from dr_pipelines.plan.stores import LocalStorePlan
+from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.placement import Placement
@@ -83,6 +84,10 @@ class Site:
             )
         return self.store(str(names.pop()))
 
+    def terms(self, server: str, tier: str) -> StorageTerms:
+        """What the storage classes of a tier's store mean and cost."""
+        return StorageTerms(self.plan.storage[self.store_name(server, tier)])
+
     def tiers(self, server: str) -> tuple[str, ...]:
         """Those that the server uses, in order of preference."""
         return tuple(tier for tier, _ in self.plan_of(server).storage.items())
@@ -133,10 +138,14 @@ class Site:
         return found, notes
 
     def _store_on(self, server: str, tier: str) -> ObjectStore:
+        return self.store(self.store_name(server, tier))
+
+    def store_name(self, server: str, tier: str) -> str:
+        """Of a tier of a server. Raises `UsageError` naming the tiers that there are."""
         stores = dict(self.plan_of(server).storage.items())
         if tier not in stores:
             raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
-        return self.store(stores[tier])
+        return stores[tier]
 
     def _codec(self, recipients: Sequence[str]) -> Codec:
         encryption = self.plan.encryption

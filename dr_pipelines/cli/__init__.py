@@ -20,8 +20,9 @@ from dr_pipelines.errors import DrError, UsageError
 
 EXIT_CODES = (
     "Exit codes: 0 well, 1 an unexpected error, 2 wrong usage, 3 the plan or a secret, 10 a store, 11 integrity, "
-    "12 the repository, 13 a key, 20 PostgreSQL, 21 a backup, 22 a program, 30 a restore, 40 not proven, "
-    "41 a check failed, 129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM."
+    "12 the repository, 13 a key, 20 PostgreSQL, 21 a backup, 22 a program, 30 a restore, 31 bytes are "
+    "on their way out of cold storage, 40 not proven, 41 a check failed, "
+    "129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM."
 )
 
 app = typer.Typer(

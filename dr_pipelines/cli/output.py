@@ -123,6 +123,13 @@ def size(count: int) -> str:
     return decimal(count)
 
 
+def span(seconds: float) -> str:
+    """How long something takes, as exactly as an estimate deserves."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
+
+
 def count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 

@@ -11,13 +11,13 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, out, print_facts, print_json, size
+from dr_pipelines.cli.output import Bars, count, out, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
 from dr_pipelines.postgres.restore import RestoreReport
 from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
-from dr_pipelines.postgres.restore_preview import RestorePreview
+from dr_pipelines.postgres.restore_preview import RestorePreview, TierEstimate
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.tablespaces import parse_mapping
 
@@ -53,6 +53,10 @@ def restore(
     start: Annotated[bool, typer.Option("--start", help="Leave the restored server running.")] = False,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where it listens; as before without it.")] = None,
     socket_dir: Annotated[Path | None, typer.Option(help="Where its Unix socket is; /tmp without it.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for what is in offline storage, which takes hours, and go on.")
+    ] = False,
+    urgent: Annotated[bool, typer.Option("--urgent", help="Ask for that as fast as the service can.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
     identity: IdentityFile = None,
     as_json: Json = False,
@@ -69,6 +73,8 @@ def restore(
         port=port,
         socket_dir=socket_dir.absolute() if socket_dir else None,
         tablespaces=parse_mapping(tablespace or []),
+        wait=wait,
+        urgent=urgent,
     )
     site = settings.site(identity)
     if preview:
@@ -132,10 +138,24 @@ def _show_preview(seen: RestorePreview, bars: Bars, *, as_json: bool) -> None:
             "WAL": f"from {seen.wal_start}, up to {seen.reachable_end} can be reached",
             "bytes": f"{size(seen.bytes)} from {size(seen.stored_bytes)} stored, {size(seen.wal_bytes)} of WAL",
             "newest commit": seen.newest_commit or "not known",
-            "estimated": f"{seen.estimated_seconds:.0f} s",
+            "estimated": span(seen.estimated_seconds),
         }
     )
+    if len(seen.tiers) > 1 or any(tier.offline_objects for tier in seen.tiers):
+        columns = ["tier", "from", "takes about", "reading costs", "offline"]
+        print_table("what each tier would take", columns, [_row(tier) for tier in seen.tiers])
     _show_notes(seen.notes, bars)
+
+
+def _row(tier: TierEstimate) -> tuple[str, ...]:
+    offline = f"{count(tier.offline_objects, 'object')}, {size(tier.offline_bytes)}" if tier.offline_objects else "-"
+    return (
+        f"{tier.tier} (chosen)" if tier.is_chosen else tier.tier,
+        tier.label,
+        span(tier.estimated_seconds),
+        f"{tier.cost:.2f}",
+        f"{offline}, {tier.arriving_objects} on their way" if tier.arriving_objects else offline,
+    )
 
 
 def _show_notes(notes: Iterable[str], bars: Bars) -> None:

@@ -50,4 +50,5 @@ def _located(site: Site, request: RestoreRequest, tier: str | None) -> RestoreRe
         os_user=user if runs_as_root() else None,
         superuser=plan.connection.user,
         spool=None if tier else site.spool(request.server),
+        terms={name: site.terms(request.server, name) for name in site.tiers(request.server)},
     )

@@ -24,10 +24,12 @@ from dr_pipelines.errors import (
     DamagedWal,
     DrError,
     IntegrityError,
+    ObjectOffline,
     RestoreError,
     ServerError,
     StoreError,
     TargetUnreachable,
+    WalOffline,
 )
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_segment_name
 from dr_pipelines.postgres import neutralise, tools
@@ -144,6 +146,8 @@ def _stored_end(fetcher: WalFetcher, planned: Lsn) -> Lsn | None:
 
 def _not_fetched(error: DrError, fetcher: WalFetcher) -> RestoreError:
     name = fetcher.failed_at
+    if isinstance(error, ObjectOffline):
+        return WalOffline(f"recovery stopped at WAL that must be recalled first: {error.message}", hint=error.hint)
     if isinstance(error, IntegrityError) and name is not None and is_segment_name(name):
         damaged = WalSegment.parse(name, fetcher.segment_size)
         return DamagedWal(

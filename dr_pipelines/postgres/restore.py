@@ -8,6 +8,7 @@ tier.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,13 +26,16 @@ from dr_pipelines.errors import (
     RepositoryError,
     RestoreError,
     StoreError,
+    WalOffline,
 )
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import backup_manifest, tools
 from dr_pipelines.postgres.next_commands import ServerCommands
 from dr_pipelines.postgres.programs import require_programs
 from dr_pipelines.postgres.recover import Host, Recovered, own, recover
+from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import Candidate
+from dr_pipelines.postgres.restore_recall import bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
 from dr_pipelines.postgres.restore_target import (
@@ -53,6 +57,8 @@ from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]
 
+_FORESIGHTS = 3
+"""So often a restore is planned; WAL may move to cold storage while it is replayed."""
 _GIVES_WAY = (IntegrityError, StoreError, RepositoryError, BeforeConsistency, DamagedWal)
 
 
@@ -80,6 +86,15 @@ class RestoreReport:
     @property
     def seconds(self) -> float:
         return sum(self.phases.values())
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to restore; `is_asleep` when something of it must be recalled first."""
+
+    source: Source
+    candidate: Candidate
+    is_asleep: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,8 +138,27 @@ class _Restoring:
         self._partial = beside(request.target_dir, "partial")
         self._folder = beside(request.target_dir, "wal")
         self._bin_dir = request.bin_dir
+        self._all_wal = False
 
     def run(self) -> RestoreReport:
+        restored = self._restored()
+        commands = ServerCommands(self._request, self._bin_dir)
+        if self._request.start:
+            with self._phase("start"):
+                self._start(commands)
+        return self._report(restored, commands)
+
+    def _restored(self) -> _Restored:
+        """Planned anew when replay came to WAL that is offline, unforeseen: then all of it is recalled."""
+        for _ in range(_FORESIGHTS - 1):
+            try:
+                return self._first_that_can(self._sources())
+            except WalOffline as error:
+                self._note(error.message)
+                self._all_wal = True
+        return self._first_that_can(self._sources())
+
+    def _sources(self) -> list[Source]:
         with self._phase("plan"):
             sources, notes = find_sources(
                 self._request, self._repositories, runner=self._runner, progress=self._progress
@@ -132,28 +166,42 @@ class _Restoring:
             for note in notes:
                 self._note(note)
             self._bin_dir = require_programs(self._request, sources[0].backups[-1], self._runner)
-        restored = self._first_that_can(sources)
-        commands = ServerCommands(self._request, self._bin_dir)
-        if self._request.start:
-            with self._phase("start"):
-                self._start(commands)
-        return self._report(restored, commands)
+        return sources
 
     def _first_that_can(self, sources: Sequence[Source]) -> _Restored:
         trouble: DrError | None = None
         tried = _Tried()
+        asleep: list[_Way] = []
+        for way in itertools.chain(self._at_hand(sources, asleep), asleep):
+            source, candidate = way.source, way.candidate
+            if tried.fails_too(candidate):
+                continue
+            try:
+                if way.is_asleep:
+                    self._recall(source, candidate)
+                return self._attempt(source, candidate)
+            except _GIVES_WAY as error:
+                tried.failed(candidate, error)
+                if trouble is None or isinstance(trouble, BeforeConsistency):
+                    trouble = error
+                self._note(f"{candidate.label} on {source.repository.tier} cannot be used: {error.message}")
+        raise trouble or none_is_early_enough(self._request.target)
+
+    def _at_hand(self, sources: Sequence[Source], asleep: list[_Way]) -> Iterator[_Way]:
+        """The ways that need no recall, in order; the others are put aside into `asleep`."""
         for source in sources:
             for candidate in source.candidates(self._note):
-                if tried.fails_too(candidate):
-                    continue
                 try:
-                    return self._attempt(source, candidate)
-                except _GIVES_WAY as error:
-                    tried.failed(candidate, error)
-                    if trouble is None or isinstance(trouble, BeforeConsistency):
-                        trouble = error
-                    self._note(f"{candidate.label} on {source.repository.tier} cannot be used: {error.message}")
-        raise trouble or none_is_early_enough(self._request.target)
+                    online = self._needs(source, candidate).all_at_hand()
+                except DrError:
+                    online = True  # whatever it is, the attempt will tell
+                if online:
+                    yield _Way(source, candidate)
+                else:
+                    asleep.append(_Way(source, candidate, is_asleep=True))
+
+    def _needs(self, source: Source, candidate: Candidate) -> Needs:
+        return Needs(source, candidate, self._request.terms, all_wal=self._all_wal)
 
     def _attempt(self, source: Source, candidate: Candidate) -> _Restored:
         spaces: list[Path] = []
@@ -178,10 +226,34 @@ class _Restoring:
             shutil.rmtree(self._folder, ignore_errors=True)
         return _Restored(source, candidate, recovered, wal_bytes)
 
+    def _recall(self, source: Source, candidate: Candidate) -> None:
+        """Returns when all that can be foreseen is at hand. Raises `RecallPending`."""
+        offline = find_offline(self._needs(source, candidate), urgent=self._request.urgent)
+        if not offline.objects:
+            return
+        if all(found.key != backup.backup_manifest.key for backup in candidate.chain for found in offline.objects):
+            # What would fail after hours of waiting fails now: no key, no room.
+            self._require_room(*self._links(source.repository, candidate))
+        with self._phase("recall", offline.bytes):
+            bring_back(
+                offline,
+                urgent=self._request.urgent,
+                wait=self._request.wait,
+                clock=self._clock,
+                progress=self._progress,
+                note=self._note,
+            )
+
+    def _links(self, repository: Repository, candidate: Candidate) -> tuple[list[Link], Mapping[Tablespace, Path]]:
+        """The chain, and where its tablespaces go."""
+        links = [_link(repository, backup) for backup in candidate.chain]
+        return links, new_locations(
+            candidate.chain[-1].tablespaces, self._request.tablespaces, self._request.target_dir
+        )
+
     def _unpack(self, repository: Repository, candidate: Candidate, spaces: list[Path]) -> bytes:
         """Everything but pg_control, which is returned; `spaces` collects the tablespaces' directories."""
-        links = [_link(repository, backup) for backup in candidate.chain]
-        locations = new_locations(candidate.chain[-1].tablespaces, self._request.tablespaces, self._request.target_dir)
+        links, locations = self._links(repository, candidate)
         self._require_room(links, locations)
         self._partial.mkdir(parents=True, mode=0o700)
         self._prepare_tablespaces(locations, spaces)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import DrError, TargetInUse
+from dr_pipelines.errors import DrError, StoreError, TargetInUse
 from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import Candidate
+from dr_pipelines.postgres.restore_recall import Offline, find_offline
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
 from dr_pipelines.postgres.restore_target import refuse_used
@@ -21,8 +23,26 @@ _NEAR = 4  # segments; a time is searched for by halves until it is known so clo
 
 
 @dataclass(frozen=True)
+class TierEstimate:
+    """What a restore from one tier would take. `estimated_seconds` with `recall_seconds` (the longest that the offline
+    objects may take, though some of them may be on their way); `cost` of reading, in the currency of the plan's prices,
+    or by rough list prices in US dollars."""
+
+    tier: str
+    label: str
+    estimated_seconds: float
+    recall_seconds: float
+    cost: float
+    offline_objects: int
+    offline_bytes: int
+    arriving_objects: int
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True)
 class RestorePreview:
-    """What a restore would do. `newest_commit` is None where pg_waldump is not at hand."""
+    """What a restore would do from the tier that it would choose, and what it would take from each. `newest_commit` is
+    None where pg_waldump is not at hand."""
 
     server: str
     tier: str
@@ -35,6 +55,7 @@ class RestorePreview:
     wal_bytes: int
     estimated_seconds: float
     newest_commit: str | None
+    tiers: tuple[TierEstimate, ...]
     notes: tuple[str, ...]
 
 
@@ -44,7 +65,11 @@ def preview(
     """What `restore` would do with the same request. Raises what it would raise before it writes; a target directory
     that it would refuse is a note."""
     sources, notes = find_sources(request, repositories, runner=runner, progress=progress)
-    source, best = _first(sources, notes)
+    ways = list(_ways(sources, request, notes))
+    if not ways:
+        raise none_is_early_enough(sources[0].plan.target)
+    chosen = next((way for way in ways if not way.offline.objects), ways[0])
+    source, best = chosen.source, chosen.candidate
     try:
         refuse_used(request.target_dir)
     except TargetInUse as error:
@@ -64,17 +89,50 @@ def preview(
         bytes=best.bytes,
         stored_bytes=sum(backup.stored_size for backup in best.chain),
         wal_bytes=best.wal_bytes,
-        estimated_seconds=best.estimated_seconds,
+        estimated_seconds=best.estimated_seconds + chosen.offline.seconds,
         newest_commit=newest,
+        tiers=tuple(way.estimate(is_chosen=way is chosen) for way in ways),
         notes=(*source.plan.notes, *notes),
     )
 
 
-def _first(sources: Sequence[Source], notes: list[str]) -> tuple[Source, Candidate]:
+@dataclass(frozen=True)
+class _Way:
+    """How one tier would serve."""
+
+    source: Source
+    candidate: Candidate
+    offline: Offline
+
+    def estimate(self, *, is_chosen: bool) -> TierEstimate:
+        return TierEstimate(
+            tier=self.source.repository.tier,
+            label=self.candidate.label,
+            estimated_seconds=self.candidate.estimated_seconds + self.offline.seconds,
+            recall_seconds=self.offline.seconds,
+            cost=self.offline.cost,
+            offline_objects=len(self.offline.objects),
+            offline_bytes=self.offline.bytes,
+            arriving_objects=len(self.offline.arriving),
+            is_chosen=is_chosen,
+        )
+
+
+def _ways(sources: Sequence[Source], request: RestoreRequest, notes: list[str]) -> Iterator[_Way]:
+    """The first of each tier that needs no recall, or else its first."""
     for source in sources:
-        for candidate in source.candidates(notes.append):
-            return source, candidate
-    raise none_is_early_enough(sources[0].plan.target)
+        first: Candidate | None = None
+        try:
+            for candidate in source.candidates(notes.append):
+                first = first or candidate
+                if Needs(source, candidate, request.terms).all_at_hand():
+                    first = candidate
+                    break
+            if first is not None:
+                needs = Needs(source, first, request.terms)
+                yield _Way(source, first, find_offline(needs, urgent=request.urgent))
+        except StoreError as error:
+            notes.append(f"{source.repository.tier} cannot be compared: {error.message}")
 
 
 def _newest_commit(source: Source, best: Candidate, progress: Progress) -> str | None:

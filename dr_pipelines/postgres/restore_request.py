@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dr_pipelines.errors import UsageError
+from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget, UseIncrementals
 
 RecoveryAction = Literal["promote", "pause", "shutdown"]
@@ -20,6 +21,8 @@ class RestoreRequest:
     `<target_dir>_tablespaces/<oid>`. `os_user` is the account that the server runs as when we are root. Without
     `bin_dir`, `find_bin_dir` is asked with the major version of the backup; None takes the programs from PATH.
     `spool` is the folder in which this host's stream keeps what it received; its WAL counts like a tier's.
+    `terms` are those of each tier's store. What is offline is recalled (`urgent`: as fast as the service can), and with
+    `wait` the restore goes on when it is there; otherwise it ends.
     `port` and `socket_dir` are where the restored server listens, `start` leaves it running there.
     Raises `UsageError` for what makes no sense together."""
 
@@ -38,6 +41,9 @@ class RestoreRequest:
     superuser: str = "postgres"
     tablespaces: Mapping[str, Path] = field(default_factory=dict)
     spool: Path | None = None
+    terms: Mapping[str, StorageTerms] = field(default_factory=dict)
+    wait: bool = False
+    urgent: bool = False
 
     def __post_init__(self) -> None:
         if self.action != "promote" and self.target.kind == "latest":

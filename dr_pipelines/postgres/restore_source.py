@@ -42,16 +42,21 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.wal_listing import ColdSegment
+from dr_pipelines.storage.base import ObjectStore
 
 _UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
 
 
 @dataclass(frozen=True)
 class SystemWal:
-    """The WAL of one system as it was listed: `on` each tier, and in `spans` over all of them. With what it is read."""
+    """The WAL of one system as it was listed: `on` each tier, and in `spans` over all of them; what of it is in `cold`
+    storage on a tier, and the `stores` of the tiers. With what it is read."""
 
     wal: WalTiers
     on: dict[str, list[WalSpan]]
+    cold: dict[str, Sequence[ColdSegment]]
+    stores: dict[str, ObjectStore]
     spans: list[WalSpan]
     histories: dict[Timeline, Switch]
 
@@ -82,6 +87,7 @@ class Source:
     """A tier that can serve the restore; `backups` and `system` are of one system."""
 
     repository: Repository
+    catalog: Catalog
     backups: tuple[BackupManifest, ...]
     system: SystemWal
     plan: RestorePlan
@@ -192,7 +198,7 @@ class _Finding:
             use_incrementals=self._request.use_incrementals,
         )
         notes += [*_elsewhere(plan, system, repository.tier), *plan.notes]
-        return Source(repository, backups, system, replace(plan, notes=tuple(notes)))
+        return Source(repository, catalog, backups, system, replace(plan, notes=tuple(notes)))
 
     def _usable(self, repository: Repository, catalog: Catalog) -> Iterator[BackupManifest]:
         """Those of the system whose chain is whole. Raises `IntegrityError` when the one that is named is not."""
@@ -229,13 +235,18 @@ class _Finding:
     def _system(self, wanted: BackupManifest) -> SystemWal:
         if wanted.system_id not in self._systems:
             sources, on = dict(self._wal_sources(wanted)), dict[str, list[WalSpan]]()
+            cold: dict[str, Sequence[ColdSegment]] = {}
             for name, source in reversed(sources.items()):  # as in `WalTiers.spans`
                 with self._noting(name, only=True):
-                    on[name] = [WalSpan(part.timeline, part.start, part.end) for part in source.ranges()]
+                    listing = source.listing()
+                    on[name] = [WalSpan(part.timeline, part.start, part.end) for part in listing.ranges()]
+                    cold[name] = listing.cold
             wal = WalTiers({name: source for name, source in sources.items() if name in on})
             self._systems[wanted.system_id] = SystemWal(
                 wal,
                 on,
+                cold,
+                {repository.tier: repository.store for repository, _ in self._catalogs},
                 joined(span for there in on.values() for span in there),
                 _histories(wal),
                 wanted.segment_size,

@@ -6,16 +6,29 @@ stands between an acknowledged commit and its loss. What does not belong here: w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dr_pipelines.errors import ObjectNotFound, StoreError
 from dr_pipelines.lsn import Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import WalSpan
 from dr_pipelines.postgres.wal_spool import SpoolFile, SystemSpool
+from dr_pipelines.repository.wal_listing import ColdSegment
 
 SPOOL = "this host's spool"
+
+
+@dataclass(frozen=True)
+class SpoolListing:
+    """As of a tier; nothing here is cold."""
+
+    spans: Sequence[WalSpan]
+    cold: Sequence[ColdSegment] = ()
+
+    def ranges(self) -> Sequence[WalSpan]:
+        return self.spans
 
 
 class SpoolWal:
@@ -25,9 +38,10 @@ class SpoolWal:
         self._folder = folder
         self._spool = SystemSpool(folder / system_id)
 
-    def ranges(self) -> list[WalSpan]:
+    def listing(self) -> SpoolListing:
         """One span a file; they may overlap."""
-        return [WalSpan(file.segment.timeline, file.segment.start, file.end) for file in self._files()]
+        spans = [WalSpan(file.segment.timeline, file.segment.start, file.end) for file in self._files()]
+        return SpoolListing(spans)
 
     def timelines(self) -> list[Timeline]:
         with self._told():

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import WalSpan
+from dr_pipelines.repository.wal_listing import ColdSegment
 
 _ATTEMPTS = 5
 
@@ -38,6 +39,15 @@ class Span(Protocol):
     def end(self) -> Lsn: ...
 
 
+class Listing(Protocol):
+    """What there is: spans, and those of their segments that are in a storage class of their own."""
+
+    def ranges(self) -> Sequence[Span]: ...
+
+    @property
+    def cold(self) -> Sequence[ColdSegment]: ...
+
+
 class Head(Protocol):
     """The beginning of a segment, up to `end`."""
 
@@ -48,7 +58,7 @@ class Head(Protocol):
 class WalSource(Protocol):
     """One place with WAL of a system: a tier's archive, or this host's spool."""
 
-    def ranges(self) -> Sequence[Span]: ...
+    def listing(self) -> Listing: ...
 
     def timelines(self) -> list[Timeline]: ...
 
@@ -81,7 +91,7 @@ class WalTiers:
     def spans(self) -> list[WalSpan]:
         """What is there without a gap, by timeline and position. The spool, which is last, is listed first: WAL moves
         from there to the tiers, and must not be missed in both."""
-        found = [part for archive in reversed(self._archives.values()) for part in archive.ranges()]
+        found = [part for archive in reversed(self._archives.values()) for part in archive.listing().ranges()]
         return joined(WalSpan(part.timeline, part.start, part.end) for part in found)
 
     def end(self, timeline: Timeline) -> Lsn | None:

@@ -36,6 +36,10 @@ class Catalog:
         """Those whose chain is whole: nothing of it is missing or marked as damaged. Oldest first."""
         return tuple(backup for backup in self.backups if self.trouble(backup) is None)
 
+    def class_of(self, backup: BackupManifest, key: str) -> str | None:
+        """The storage class of one of its objects; None for the store's ordinary one."""
+        return self.marks.get(backup.label, _UNMARKED).classes.get(key)
+
     def trouble(self, backup: BackupManifest) -> str | None:
         """Why no restore can use a backup, as far as the catalog shows it; None when it can."""
         try:
@@ -64,6 +68,7 @@ class _Listed:
         self.layout = layout
         self.committed = self.expired = False
         self.sizes: dict[str, int] = {}
+        self.classes: dict[str, str] = {}
         self.keeps: list[str] = []
         self.damage: list[str] = []
         self.proofs: list[ProofName] = []
@@ -74,6 +79,8 @@ class _Listed:
         self.stored_bytes += info.size
         if layout.is_content(key):
             self.sizes[key] = info.size
+            if info.storage_class is not None:
+                self.classes[key] = info.storage_class
         elif key == layout.manifest:
             self.committed = True
         elif key == layout.expired:
@@ -88,7 +95,7 @@ class _Listed:
     def marks(self, store: ObjectStore, manifest: BackupManifest) -> Marks:
         keeps = {key: read_keep(store, key) for key in self.keeps}
         missing = tuple(named.key for named in manifest.objects if self.sizes.get(named.key) != named.size)
-        return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes)
+        return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes, self.classes)
 
 
 def read_catalog(store: ObjectStore, server: str) -> Catalog:

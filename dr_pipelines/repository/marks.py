@@ -49,13 +49,15 @@ class Expired:
 @dataclass(frozen=True)
 class Marks:
     """Of one backup. `missing`: objects that its manifest names and that are not there with their size; `damage`: keys
-    of marks; `stored_bytes` of all its objects, whoever names them."""
+    of marks; `stored_bytes` of all its objects, whoever names them; `classes`: storage classes of those that are not in
+    the store's ordinary one, by key."""
 
     keeps: Mapping[str, Keep] = field(default_factory=dict)
     damage: tuple[str, ...] = ()
     proofs: tuple[ProofName, ...] = ()
     missing: tuple[str, ...] = ()
     stored_bytes: int = 0
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def proven(self) -> ProofName | None:
         """The newest proof, when it is one that passed: a later failure takes an earlier pass back."""

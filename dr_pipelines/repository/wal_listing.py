@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dr_pipelines.errors import RepositoryError
-from dr_pipelines.lsn import Lsn, Timeline, is_history_name
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name
 from dr_pipelines.repository.layout import damaged_wal, parse_wal_key, wal_position
 from dr_pipelines.storage.base import ObjectInfo
 
@@ -37,6 +37,16 @@ class ListedHead:
     end: int
     modified: float
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ColdSegment:
+    """A stored segment that is not in the store's ordinary storage class."""
+
+    segment: WalSegment
+    key: str
+    size: int
+    storage_class: str
 
 
 class TimelineListing:
@@ -115,11 +125,13 @@ class TimelineListing:
 
 @dataclass(frozen=True)
 class WalListing:
-    """A system's WAL by timeline, oldest first, and the timelines that have a history file."""
+    """A system's WAL by timeline, oldest first, the timelines that have a history file, and which of the segments are
+    in cold storage."""
 
     segment_size: int
     timelines: Mapping[Timeline, TimelineListing]
     histories: frozenset[Timeline]
+    cold: Sequence[ColdSegment] = ()
 
     @property
     def known(self) -> list[Timeline]:
@@ -146,6 +158,7 @@ def list_wal(listed: Iterable[ObjectInfo], segment_size: int) -> WalListing:
     per_log = (1 << 32) // segment_size
     found: dict[int, TimelineListing] = {}
     histories: set[Timeline] = set()
+    cold: list[ColdSegment] = []
     for info in listed:
         place = wal_position(info.key)
         if place is None:
@@ -164,8 +177,11 @@ def list_wal(listed: Iterable[ObjectInfo], segment_size: int) -> WalListing:
             found[timeline].heads.append(ListedHead(number, head_end, modified, info.size))
         else:
             found[timeline].add(number, modified, info.size)
+            if info.storage_class is not None:
+                whole = WalSegment(Timeline(timeline), number, segment_size)
+                cold.append(ColdSegment(whole, info.key, info.size, info.storage_class))
     by_timeline = {found[timeline].timeline: found[timeline] for timeline in sorted(found)}
-    return WalListing(segment_size, by_timeline, frozenset(histories))
+    return WalListing(segment_size, by_timeline, frozenset(histories), cold)
 
 
 def _history_of(info: ObjectInfo, damaged: set[str]) -> set[Timeline]:

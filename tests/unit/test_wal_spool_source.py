@@ -22,7 +22,7 @@ def test_what_was_received_is_there_up_to_the_last_record(tmp_path: Path) -> Non
     first = whole(spool, 4)
     second, end = head(spool, 5)
     spool.write_history(Timeline(2), b"1\t0/600000\tpromoted\n")
-    assert joined(source.ranges()) == [WalSpan(Timeline(1), first.start, end)]
+    assert joined(source.listing().ranges()) == [WalSpan(Timeline(1), first.start, end)]
     assert source.timelines() == [Timeline(1), Timeline(2)]
     assert source.history(Timeline(2)) and source.history(Timeline(3)) is None
     assert source.read_segment(first) == b"\1" * SIZE
@@ -42,10 +42,10 @@ def test_what_was_freed_meanwhile_is_absence_and_not_data(tmp_path: Path) -> Non
         source.read_partial(there)
     with pytest.raises(ObjectNotFound):
         source.read_segment(segment)
-    assert source.head(segment) is None and source.ranges() == []
+    assert source.head(segment) is None and source.listing().ranges() == []
 
 
 def test_a_host_that_never_streamed_has_none(tmp_path: Path) -> None:
     source = SpoolWal(tmp_path / "nowhere", SYSTEM)
-    assert source.ranges() == [] and source.timelines() == [] and source.history(Timeline(2)) is None
+    assert source.listing().ranges() == [] and source.timelines() == [] and source.history(Timeline(2)) is None
     assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,139 @@
+"""Objects whose bytes are offline are asked for, all at once, and waited for.
+
+Asking is what a restore may do to a store that is open for reading only: nothing that is stored changes. It costs
+money, so what it costs is said first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import DrError, RecallPending, StoreError
+from dr_pipelines.postgres.restore_needs import ABREAST, Needed, Needs, availabilities
+from dr_pipelines.progress import Progress
+from dr_pipelines.storage.base import Availability
+
+POLL_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Offline:
+    """What a restore needs and cannot read yet: `arriving` was asked for before, `asleep` was not. `seconds` is how
+    long the slowest takes at most, `cost` that of reading all of it."""
+
+    asleep: tuple[Needed, ...]
+    arriving: tuple[Needed, ...]
+    seconds: float
+    cost: float
+
+    @property
+    def objects(self) -> tuple[Needed, ...]:
+        return self.asleep + self.arriving
+
+    @property
+    def bytes(self) -> int:
+        return sum(found.size for found in self.objects)
+
+
+def find_offline(needs: Needs, *, urgent: bool = False) -> Offline:
+    """Raises what the stores raise."""
+    found = list(availabilities(needs.to_ask_about()))
+    asleep = tuple(needed for needed, state in found if state is Availability.OFFLINE)
+    arriving = tuple(needed for needed, state in found if state is Availability.ARRIVING)
+    seconds = [
+        needs.terms(needed.tier).recall_seconds(needed.storage_class, urgent=urgent) for needed in asleep + arriving
+    ]
+    return Offline(asleep, arriving, max(seconds, default=0.0), needs.cost(asleep + arriving, urgent=urgent))
+
+
+def bring_back(
+    offline: Offline,
+    *,
+    urgent: bool,
+    wait: bool,
+    clock: Clock,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> None:
+    """Ask for what is asleep; return when all is there.
+
+    Raises `RecallPending` when not everything is there at once and `wait` is not wanted, `StoreError` when something
+    could not be asked for.
+    """
+    if not offline.objects:
+        return
+    told = _told(offline)
+    if wait:
+        note(f"{told}; waiting for it")
+    pending = _ask(offline.asleep, urgent=urgent) + list(offline.arriving)
+    if pending and not wait:
+        raise RecallPending(
+            f"{told}; nothing was changed here",
+            hint=f"run the same command again in {_span(offline.seconds)}, or with --wait to go on by itself.",
+        )
+    while pending := _still_away(pending, progress, note):
+        clock.wait(POLL_SECONDS)
+
+
+def _ask(asleep: Sequence[Needed], *, urgent: bool) -> list[Needed]:
+    """All of them, whatever becomes of one; returns those that are not there yet."""
+
+    def ask(needed: Needed) -> Availability | DrError:
+        try:
+            return needed.store.recall(needed.key, urgent=urgent)
+        except DrError as error:
+            return error
+
+    with ThreadPoolExecutor(ABREAST, thread_name_prefix="recall") as pool:
+        answers = list(zip(asleep, pool.map(ask, asleep), strict=True))
+    refused = [(needed, answer) for needed, answer in answers if isinstance(answer, DrError)]
+    if refused:
+        needed, error = refused[0]
+        raise StoreError(
+            f"{len(refused)} of {len(asleep)} offline objects could not be asked for; {needed.key} on {needed.tier}: "
+            + error.message,
+            hint=error.hint or "the others were asked for: run the same command again when this is mended.",
+        )
+    return [needed for needed, answer in answers if answer is not Availability.ONLINE]
+
+
+def _still_away(pending: Sequence[Needed], progress: Progress, note: Callable[[str], None]) -> list[Needed]:
+    """A store that does not answer for a while must not end a wait of hours."""
+    try:
+        found = list(availabilities(pending))
+    except DrError as error:
+        if not error.transient:
+            raise
+        note(f"whether it has arrived could not be seen: {error.message}")
+        return list(pending)
+    progress.advance(sum(needed.size for needed, state in found if state is Availability.ONLINE))
+    return [needed for needed, state in found if state is not Availability.ONLINE]
+
+
+def _told(offline: Offline) -> str:
+    asked, arriving = len(offline.asleep), len(offline.arriving)
+    tiers = " and ".join(sorted({found.tier for found in offline.objects}))
+    what = f"{_objects(asked + arriving)} ({offline.bytes / 1e9:.3g} GB) of {tiers} are in offline storage"
+    if not asked:
+        how = "all were asked for before"
+    elif not arriving:
+        how = "all were asked for now"
+    else:
+        how = f"{asked} were asked for now, {arriving} before"
+    return f"{what}: {how}, and arrive within {_span(offline.seconds)}; reading them costs about {offline.cost:.2f}"
+
+
+def _objects(count: int) -> str:
+    return "1 object" if count == 1 else f"{count} objects"
+
+
+def _span(seconds: float) -> str:
+    if seconds <= 0:
+        return "some hours"
+    if seconds < 2 * 3600:
+        return f"about {timedelta(seconds=seconds).total_seconds() / 60:.0f} minutes"
+    return f"about {seconds / 3600:.0f} hours"
