@@ -127,7 +127,8 @@ def read_catalog(store: ObjectStore, server: str) -> Catalog:
 
 
 def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest:
-    """Raises `BackupNotFound`, or `RepositoryError` when the manifest is of a newer format or not a manifest."""
+    """Raises `BackupNotFound`; `IntegrityError` when it is damaged or another backup's; `RepositoryError` when it
+    is of a newer format or no manifest."""
     key = BackupLayout(server, label).manifest
     try:
         data = read_all(store, key)
@@ -135,6 +136,12 @@ def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest
         raise BackupNotFound(
             f"there is no backup {label} of {server} on {store.name}", hint=f"`dr list {server}` shows what there is."
         ) from None
+    return parse_manifest(data, store, server, label)
+
+
+def parse_manifest(data: bytes, store: ObjectStore, server: str, label: str) -> BackupManifest:
+    """What was read from `store` as the manifest of this backup. Raises as `read_manifest`."""
+    key = BackupLayout(server, label).manifest
     try:
         manifest = decode(data)
     except IntegrityError as error:
@@ -152,8 +159,9 @@ def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest
             hint="use the newer version of dr that wrote it, or follow the backup's break-glass/README.md.",
         )
     if (manifest.server, manifest.label) != (server, label):
-        raise RepositoryError(
-            f"{key} on {store.name} describes {manifest.label} of {manifest.server}: a misplaced copy"
+        raise IntegrityError(
+            f"{key} on {store.name} describes {manifest.label} of {manifest.server}: a misplaced copy",
+            hint=f"`dr scrub {store.name}` repairs it from another tier.",
         )
     return manifest
 

@@ -168,6 +168,11 @@ def incident_of(key: str) -> str:
     return key.removeprefix(INCIDENTS).partition("/")[0]
 
 
+def server_prefix(server: str) -> str:
+    """Everything of one server."""
+    return f"{SERVERS}{server}/"
+
+
 def server_of(key: str) -> str:
     return key.removeprefix(SERVERS).partition("/")[0]
 
@@ -220,6 +225,12 @@ def wal_prefix(server: str) -> str:
 
 def system_id_of(server: str, key: str) -> str:
     return key.removeprefix(wal_prefix(server)).partition("/")[0]
+
+
+def wal_file_prefix(key: str) -> str:
+    """Every object of the same segment or history as this key's."""
+    folder, _, name = key.rpartition("/")
+    return f"{folder}/{name.partition('.')[0]}."
 
 
 _DAMAGED = ".damaged"

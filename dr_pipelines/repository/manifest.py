@@ -6,16 +6,14 @@ secret. Source of the fields about WAL: PostgreSQL manual, "Streaming Replicatio
 
 from __future__ import annotations
 
-import hashlib
-import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
-from dr_pipelines.errors import IntegrityError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
+from dr_pipelines.repository.sealed import seal, unseal
 
 FORMAT_VERSION = 1
 FIRST_WITH_INCREMENTALS = 17_00_00
@@ -141,34 +139,22 @@ class BackupManifest(_Record):
         return (*self.archive.packs, self.backup_manifest)
 
     @property
+    def needed_wal(self) -> tuple[tuple[Timeline, Lsn, Lsn], ...]:
+        """WAL without which it does not become consistent, as (timeline, start, end)."""
+        told = tuple((part.timeline, part.start, part.end) for part in self.wal_ranges)
+        return told or ((self.timeline, self.start_lsn, self.stop_lsn),)
+
+    @property
     def stored_size(self) -> int:
         return sum(stored.size for stored in self.objects)
 
 
-# --- as it is stored ----------------------------------------------------------------------------------------
-#
-# Nothing else names a manifest's digest, so it carries its own: a flipped bit in it must not pass for another backup.
-
-
 def encode(manifest: BackupManifest) -> bytes:
-    """JSON with `sha256` over the rest of it."""
-    fields = manifest.model_dump(mode="json")
-    return json.dumps({**fields, "sha256": _digest(fields)}, indent=1).encode() + b"\n"
+    """As it is stored, with its own digest: nothing else names one."""
+    return seal(manifest.model_dump(mode="json"))
 
 
 def decode(data: bytes) -> BackupManifest:
     """Raises `IntegrityError` when it does not match its own SHA-256 or is no JSON, `pydantic.ValidationError` when it
     is no manifest."""
-    try:
-        fields = json.loads(data)
-        told = fields.pop("sha256", None)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise IntegrityError("no JSON object") from error
-    if told != _digest(fields):
-        raise IntegrityError("does not match its own SHA-256")
-    return BackupManifest.model_validate(fields)
-
-
-def _digest(fields: dict[str, Any]) -> str:
-    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()
+    return BackupManifest.model_validate(unseal(data))

@@ -11,7 +11,6 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,6 +18,7 @@ from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import IntegrityError, RepositoryError
 from dr_pipelines.repository.layout import BackupLayout, ProofName
 from dr_pipelines.repository.manifest import BackupManifest, decode
+from dr_pipelines.repository.sealed import seal, unseal
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
 
@@ -66,20 +66,30 @@ class Marks:
 
 
 def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep) -> str:
-    return _put(store, backup.keep(_nonce()), keep.model_dump_json(indent=1).encode())
+    return _put(store, backup.keep(_nonce()), encode_keep(keep))
+
+
+def encode_keep(keep: Keep) -> bytes:
+    return seal(keep.model_dump(mode="json"))
 
 
 def read_keep(store: ObjectStore, key: str) -> Keep:
     """Raises `RepositoryError` for one that cannot be understood: it may be the one that matters."""
     try:
-        return Keep.model_validate_json(read_all(store, key))
-    except ValidationError as error:
+        return Keep.model_validate(unseal(read_all(store, key)))
+    except (ValidationError, IntegrityError) as error:
         raise RepositoryError(f"{key} on {store.name} is no readable keep") from error
 
 
 def put_damage(store: ObjectStore, backup: BackupLayout, objects: list[str], *, at: datetime, found_by: str) -> str:
     """From now on no restore picks the backup on this tier."""
-    return _put(store, backup.damage(_nonce()), _json({"at": at.isoformat(), "objects": objects, "found_by": found_by}))
+    told = {"at": at.isoformat(), "objects": objects, "found_by": found_by}
+    return _put(store, backup.damage(_nonce()), seal(told))
+
+
+def read_damage(store: ObjectStore, key: str) -> list[str]:
+    """The objects that a mark is about. Raises `ObjectNotFound`; `IntegrityError` when it is damaged itself."""
+    return [str(about) for about in unseal(read_all(store, key))["objects"]]
 
 
 def put_proof(
@@ -88,19 +98,20 @@ def put_proof(
     """Puts down that a backup was looked at, where and by which run, and what was seen."""
     verdict = result.verdict.value.replace(" ", "-")
     seen = {"check": result.name, "summary": result.summary, "details": dict(result.details), "tier": tier, "run": run}
-    return _put(store, backup.proof(ProofName(kind, at, verdict), _nonce()), _json({"at": at.isoformat(), **seen}))
+    told = json.loads(json.dumps({"at": at.isoformat(), **seen}, default=str))
+    return _put(store, backup.proof(ProofName(kind, at, verdict), _nonce()), seal(told))
 
 
 def put_expired(store: ObjectStore, manifest: BackupManifest, data: bytes, *, at: datetime, reason: str) -> None:
     """`data` is the manifest as it is stored. An expiry that was begun and did not end is written anew."""
     told = {"at": at.isoformat(), "reason": reason, "manifest": json.loads(data)}
-    store.put(manifest.layout.expired, Body.of(_json(told)), if_absent=False)
+    store.put(manifest.layout.expired, Body.of(seal(told)), if_absent=False)
 
 
 def read_expired(store: ObjectStore, backup: BackupLayout) -> Expired:
     """Raises `ObjectNotFound`; `IntegrityError` when it is damaged."""
     try:
-        told = json.loads(read_all(store, backup.expired))
+        told = unseal(read_all(store, backup.expired))
         data = json.dumps(told["manifest"], indent=1).encode() + b"\n"
         return Expired(decode(data), datetime.fromisoformat(told["at"]), str(told["reason"]), data)
     except (ValueError, KeyError, TypeError, IntegrityError) as error:
@@ -110,10 +121,6 @@ def read_expired(store: ObjectStore, backup: BackupLayout) -> Expired:
 def _put(store: ObjectStore, key: str, data: bytes) -> str:
     store.put(key, Body.of(data))
     return key
-
-
-def _json(told: Mapping[str, Any]) -> bytes:
-    return json.dumps(told, indent=1, default=str).encode() + b"\n"
 
 
 def _nonce() -> str:

@@ -48,6 +48,11 @@ class StoredPartial:
     modified: datetime
 
 
+def description(segment_size: int) -> bytes:
+    """What lies in `wal.json`."""
+    return json.dumps({"segment_size": segment_size}).encode() + b"\n"
+
+
 class WalArchive:
     """Safe to use from several threads, and by several writers at once."""
 
@@ -189,7 +194,7 @@ class WalArchive:
 
     def _describe(self, segment_size: int) -> None:
         if self._segment_size is None:
-            data = json.dumps({"segment_size": segment_size}).encode() + b"\n"
+            data = description(segment_size)
             try:
                 there = read_all(self._store, self._layout.description)
             except ObjectNotFound:

@@ -1,0 +1,262 @@
+"""A faulty object made whole: from an old version on its own tier, from another tier that holds good bytes, or from
+what is known of it. Good bytes are proven before they are put, and read back after.
+
+What an object must be is said by `inventory.py`; what it costs when nothing can repair it, by `losses.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.replication.inventory import Fault, Inventory, described_size, whole_keep
+from dr_pipelines.replication.reading import as_on, matches
+from dr_pipelines.repository import layout
+from dr_pipelines.repository.break_glass import bundle
+from dr_pipelines.repository.catalog import chain_of, read_manifest
+from dr_pipelines.repository.fetch import fetch_verified
+from dr_pipelines.repository.layout import BackupLayout
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_expired
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.sealed import seal, unseal
+from dr_pipelines.repository.wal import description
+from dr_pipelines.storage.base import Body, ObjectStore, read_all
+
+T = TypeVar("T")
+WAL_DAMAGE = b"{}\n"
+"""What lies under a mark beside WAL; that it is there says all."""
+
+
+class State(StrEnum):
+    """What became of a fault. `REPLACED`: WAL that stays damaged, while a whole object of the same file is beside it.
+    `LOST`: no tier holds good bytes. `UNDECIDED`: a tier that may hold them could not be asked, or they could not be
+    put. `FOUND`: nothing was to be done."""
+
+    REPAIRED = "repaired"
+    REPLACED = "replaced"
+    LOST = "lost"
+    UNDECIDED = "undecided"
+    FOUND = "found"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`by` is where good bytes came from, or why that could not be decided."""
+
+    fault: Fault
+    state: State
+    by: str = ""
+
+
+class Repair:
+    """Of one server on one tier. `others` are the tiers that can be asked, `closed` says why one cannot. Safe to use
+    from several threads."""
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        repository: Repository,
+        others: Sequence[Repository],
+        closed: Sequence[str],
+        clock: Clock,
+    ) -> None:
+        self._inventory, self._tier, self._others = inventory, repository, others
+        self._store, self._server = repository.store, inventory.server
+        self._closed, self._clock = closed, clock
+
+    def mend(self, fault: Fault) -> Outcome:
+        """Raises nothing that a store can raise."""
+        troubles = [*self._closed]
+        try:
+            source = self._mend(fault, troubles)
+            if source is not None:
+                return Outcome(fault, State.REPAIRED, source)
+            source = self._same_wal(fault, troubles)
+        except DrError as error:
+            return Outcome(fault, State.UNDECIDED, f"it could not be put: {error.message}")
+        if source is not None:
+            return Outcome(fault, State.REPLACED, source)
+        return Outcome(fault, State.UNDECIDED, "; ".join(troubles)) if troubles else Outcome(fault, State.LOST)
+
+    def _mend(self, fault: Fault, troubles: list[str]) -> str | None:
+        backup = BackupLayout(self._server, fault.label or "")
+        if fault.stored is not None:
+            return self._content(fault.stored, fault.label, troubles)
+        if fault.key == backup.manifest:
+            return self._manifest(backup, troubles)
+        if fault.key == backup.expired:
+            return self._expired(backup, troubles)
+        if fault.key.startswith(backup.keeps):
+            return self._keep(fault.key, troubles)
+        return self._description(fault.key, troubles)
+
+    def _content(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
+        source = self._revived(stored) or self._copied(stored, label, troubles)
+        if source is None and label is not None:
+            source = self._written_anew(stored, label)
+        return source
+
+    def _revived(self, stored: StoredObject) -> str | None:
+        """What was overwritten or deleted on a versioned store is still there."""
+        if self._store.capabilities.versioning and self._store.revive(stored.key, stored.sha256):
+            return f"an old version on {self._tier.tier}" if self._is_whole(stored) else None
+        return None
+
+    def _copied(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
+        for other in self._others:
+            data = _asked(other, troubles, lambda store: fetch_verified(store, as_on(store, stored)))
+            if data is not None:
+                self._put(stored.key, data, label)
+                return other.tier
+        return None
+
+    def _written_anew(self, stored: StoredObject, label: str) -> str | None:
+        """The break-glass bundle says nothing that the manifests do not."""
+        backup = self._inventory.backups.get(label)
+        if backup is None or stored not in backup.break_glass:
+            return None
+        bare = backup.model_copy(update={"break_glass": ()})  # as it was when the bundle was written
+        try:
+            files = bundle(chain_of(bare, self._inventory.backups.values()))
+        except RepositoryError:
+            return None
+        for data in files.values():
+            if Body.of(data).sha256 == stored.sha256:
+                self._put(stored.key, data, label)
+                return "the manifests"
+        return None
+
+    def _same_wal(self, fault: Fault, troubles: list[str]) -> str | None:
+        """The segment or history as another writer stored it: under a name of its own, with the SHA-256 of its own
+        bytes. The damaged object is marked, so that nobody reads it."""
+        wanted = layout.parse_wal_key(fault.key)
+        if wanted is None or fault.what == "missing":
+            return None
+        for tier in [self._tier, *self._others]:
+            for stored, data in _asked(tier, troubles, lambda store: [*_whole_wal(store, fault.key, wanted)]) or ():
+                if tier is not self._tier:
+                    self._put(stored.key, data, None)
+                self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
+                return f"{tier.tier}, as {stored.key.rpartition('/')[2]}"
+        return None
+
+    def _manifest(self, backup: BackupLayout, troubles: list[str]) -> str | None:
+        if backup.label in self._inventory.backups:  # only its blanks are not as they were written
+            data = read_all(self._store, backup.manifest)
+            self._put(backup.manifest, seal(unseal(data)), backup.label)
+            return "itself"
+        for _, data, where in self._manifests(backup.label, troubles):
+            self._put(backup.manifest, data, backup.label)
+            self._inventory.backups[backup.label] = read_manifest(self._store, self._server, backup.label)
+            return where
+        return None
+
+    def _expired(self, backup: BackupLayout, troubles: list[str]) -> str | None:
+        for manifest, data, where in self._manifests(backup.label, troubles):
+            at, reason = self._inventory.there[backup.expired].modified, "the reason was damaged and is lost"
+            put_expired(self._store, manifest, data, at=at, reason=reason)
+            self._inventory.expired[backup.label] = read_expired(self._store, backup).manifest
+            return where
+        return None
+
+    def _manifests(self, label: str, troubles: list[str]) -> Iterator[tuple[BackupManifest, bytes, str]]:
+        backup = BackupLayout(self._server, label)
+        for other in self._others:
+            if (found := _asked(other, troubles, lambda store: _manifest_on(store, backup))) is not None:
+                yield (*found, other.tier)
+
+    def _keep(self, key: str, troubles: list[str]) -> str:
+        """A keep that nobody can read any more holds until a person releases it."""
+        for other in self._others:
+            data = _asked(other, troubles, lambda store: whole_keep(store, key))
+            if data is not None:
+                self._put(key, data, None)
+                return other.tier
+        lasting = Keep(until=None, reason="what it said is lost", by="dr scrub", at=self._clock.now())
+        self._put(key, encode_keep(lasting), None)
+        return "nothing: it holds for ever now"
+
+    def _description(self, key: str, troubles: list[str]) -> str | None:
+        size = self._inventory.segment_size(layout.system_id_of(self._server, key))
+        if size is not None:
+            self._put(key, description(size), None)
+            return "the backups' manifests"
+        for other in self._others:
+            data = _asked(other, troubles, lambda store: _description_on(store, key))
+            if data is not None:
+                self._put(key, data, None)
+                return other.tier
+        return None
+
+    def _put(self, key: str, data: bytes, label: str | None) -> None:
+        """Over whatever is there, locked like it. Raises `IntegrityError` when it is not read back as it was put."""
+        body = Body.of(data)
+        self._store.put(key, body, if_absent=False, retain_until=self._lock_of(key, label))
+        if not self._is_whole(StoredObject(key=key, size=body.size, sha256=body.sha256)):
+            raise IntegrityError(f"{key} on {self._store.name} was put again and is still damaged")
+
+    def _is_whole(self, stored: StoredObject) -> bool:
+        try:
+            return matches(self._store, as_on(self._store, stored))
+        except ObjectNotFound:
+            return False
+
+    def _lock_of(self, key: str, label: str | None) -> datetime | None:
+        """Of what it takes the place of, else of its backup's manifest."""
+        keys = [key, BackupLayout(self._server, label).manifest] if label else [key]
+        for each in keys:
+            try:
+                until = self._store.stat(each).retain_until
+            except ObjectNotFound:
+                continue
+            if until is not None and until > self._clock.now():
+                return until
+        return None
+
+
+def _asked(tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T]) -> T | None:
+    """What a tier has; None when it has none that is whole. Why it cannot tell is added to `troubles`."""
+    try:
+        return ask(tier.store)
+    except (ObjectNotFound, IntegrityError):
+        return None
+    except DrError as error:
+        troubles.append(f"{tier.tier} does not tell whether it holds good bytes: {error.message}")
+        return None
+
+
+def _manifest_on(store: ObjectStore, backup: BackupLayout) -> tuple[BackupManifest, bytes]:
+    try:
+        manifest = read_manifest(store, backup.server, backup.label)
+        return manifest, read_all(store, backup.manifest)
+    except RepositoryError:  # not there
+        expired = read_expired(store, backup)
+        return expired.manifest, expired.data
+
+
+def _description_on(store: ObjectStore, key: str) -> bytes:
+    data = read_all(store, key)
+    described_size(data)
+    return data
+
+
+def _whole_wal(store: ObjectStore, key: str, wanted: layout.WalKey) -> Iterator[tuple[StoredObject, bytes]]:
+    """Other objects of the same file that match their names and reach as far."""
+    listed = {info.key: info for info in store.list(layout.wal_file_prefix(key))}
+    for info in listed.values():
+        found = layout.parse_wal_key(info.key)
+        if found is None or info.key == key or found.file != wanted.file or layout.wal_damage(info.key) in listed:
+            continue
+        if found.partial_end is not None and (wanted.partial_end is None or found.partial_end < wanted.partial_end):
+            continue
+        stored = StoredObject(key=info.key, size=info.size, sha256=found.sha256)
+        try:
+            yield stored, fetch_verified(store, stored)
+        except (ObjectNotFound, IntegrityError):
+            continue

@@ -1,0 +1,254 @@
+"""Every object of a server on one tier against its digest; what is damaged or missing is repaired; what no tier can
+repair is marked, so that no restore picks it, and the restore points that it costs are named.
+
+The order makes a crash harmless: an object is repaired before a mark is lifted, and a mark is put before it is told.
+Backups and WAL come and go meanwhile: every fault is looked at again before it is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dr_pipelines.checks import failed, passed
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
+from dr_pipelines.progress import Progress
+from dr_pipelines.replication.inventory import Fault, Inventory, record_is_whole, take_inventory
+from dr_pipelines.replication.losses import (
+    LostBackup,
+    LostWal,
+    damages_a_restore,
+    lost_backups,
+    lost_histories,
+    lost_wal,
+)
+from dr_pipelines.replication.missing import missing_manifests, missing_wal
+from dr_pipelines.replication.reading import ALL, Sample, Seen, as_on, matches, read_objects
+from dr_pipelines.replication.repair import WAL_DAMAGE, Outcome, Repair, State
+from dr_pipelines.repository import layout
+from dr_pipelines.repository.layout import BackupLayout
+from dr_pipelines.repository.marks import put_damage, put_proof, read_damage
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.base import Body
+
+_THREADS = 4
+"""Repairs at once: each holds one object in memory."""
+
+_Marked = dict[str, set[str]]
+"""Objects, each with the marks that call it damaged."""
+
+PROMISE = "objects_match_their_digests"
+
+
+@dataclass(frozen=True)
+class ScrubOrder:
+    """What is to be scrubbed. `others` are the tiers that may hold good bytes, `closed` says why one cannot be asked.
+    `window`: how far back WAL must be here without a hole; None where only what the backups need is sent. `run` names
+    the scrub in marks and proofs."""
+
+    server: str
+    repository: Repository
+    others: Sequence[Repository]
+    run: str
+    closed: Sequence[str] = ()
+    window: timedelta | None = None
+    sample: Sample = ALL
+    repair: bool = True
+
+
+@dataclass
+class ServerScrub:
+    """What was seen and done. `objects` that have a digest or carry one, of which `read` were read, `bytes` in all;
+    `offline` would have had to be recalled, `unread` could not be read. `outcomes` has every fault."""
+
+    server: str
+    tier: str
+    objects: int = 0
+    read: int = 0
+    bytes: int = 0
+    offline: int = 0
+    unread: dict[str, str] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    lost_backups: tuple[LostBackup, ...] = ()
+    lost_wal: tuple[LostWal, ...] = ()
+    lost_histories: tuple[str, ...] = ()
+    marked: list[str] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    sample: Sample = ALL
+
+    def of(self, *states: State) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state in states]
+
+
+def scrub_server(order: ScrubOrder, *, clock: Clock, progress: Progress) -> ServerScrub:
+    """Raises what the scrubbed store raises when it cannot be listed or does not answer; trouble with the others is in
+    the result."""
+    return _Scrub(order, clock, progress).run()
+
+
+class _Scrub:
+    """One run over one server on one tier."""
+
+    def __init__(self, order: ScrubOrder, clock: Clock, progress: Progress) -> None:
+        self._order, self._clock, self._progress = order, clock, progress
+        self._store = order.repository.store
+        self._result = ServerScrub(order.server, order.repository.tier, sample=order.sample)
+
+    def run(self) -> ServerScrub:
+        order, result = self._order, self._result
+        inventory = take_inventory(self._store, order.server)
+        repair = Repair(inventory, order.repository, order.others, order.closed, self._clock)
+        marked = self._marked(inventory)
+        # Records first: a manifest that is whole again says what else must be there.
+        missing = missing_manifests(inventory, self._store, order.others)
+        outcomes = self._settle([*inventory.faults, *missing], inventory, repair)
+        named = list(inventory.named())
+        seen = read_objects(self._store, named, inventory.there, order.sample, self._progress, always=marked)
+        outcomes += self._settle([*seen.faults, *self._holes(inventory)], inventory, repair)
+        # WAL that was replaced at an earlier scrub is no news.
+        result.outcomes = [o for o in outcomes if o.state is not State.REPLACED or o.fault.key not in marked]
+        result.objects = len(named) + inventory.records
+        result.read, result.bytes = seen.read + inventory.records, seen.bytes + inventory.record_bytes
+        result.offline, result.unread = len(seen.offline), dict(seen.unread)
+        result.notes += inventory.not_understood
+        self._name_losses(inventory)
+        if order.repair:
+            self._mark(inventory, marked)
+            self._lift(inventory, marked, seen)
+        self._prove(inventory, seen)
+        return result
+
+    def _holes(self, inventory: Inventory) -> list[Fault]:
+        """Of WAL. Looked for again when there are any: what is gone meanwhile, nothing may need any more."""
+        order, notes = self._order, list[str]()
+        holes = [*missing_wal(inventory, order.others, order.window, self._clock.now(), notes)]
+        if holes:
+            again, notes = take_inventory(self._store, order.server), list[str]()
+            holes = [*missing_wal(again, order.others, order.window, self._clock.now(), notes)]
+        self._result.notes += notes
+        return holes
+
+    def _settle(self, faults: Sequence[Fault], inventory: Inventory, repair: Repair) -> list[Outcome]:
+        def settle(fault: Fault) -> Outcome | None:
+            try:
+                if not self._stands(fault, inventory):
+                    return None
+            except DrError as error:
+                return Outcome(fault, State.UNDECIDED, f"it could not be looked at again: {error.message}")
+            return repair.mend(fault) if self._order.repair else Outcome(fault, State.FOUND)
+
+        if faults and self._order.repair:
+            self._progress.phase("repair")
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="repair") as pool:
+            return [outcome for outcome in pool.map(settle, faults) if outcome is not None]
+
+    def _name_losses(self, inventory: Inventory) -> None:
+        lost = [outcome.fault for outcome in self._result.of(State.LOST)]
+        unusable = [backup.label for backup in lost_backups(lost, inventory)]
+        self._result.lost_wal = lost_wal(lost, inventory, unusable)
+        self._result.lost_backups = lost_backups(lost, inventory, self._result.lost_wal)
+        self._result.lost_histories = lost_histories(lost)
+
+    def _stands(self, fault: Fault, inventory: Inventory) -> bool:
+        """A backup that was expired or pruned since, and WAL that is gone, is no damage; neither is what a second look
+        finds whole."""
+        if fault.label is not None and not self._is_there_still(fault, BackupLayout(self._order.server, fault.label)):
+            return False
+        if fault.stored is None:
+            return not record_is_whole(self._store, inventory, fault)
+        try:
+            return not matches(self._store, as_on(self._store, fault.stored))
+        except ObjectNotFound:
+            return fault.what == "missing" or fault.label is not None
+
+    def _is_there_still(self, fault: Fault, backup: BackupLayout) -> bool:
+        there = {info.key for info in self._store.list(backup.prefix)}
+        if fault.key == backup.manifest and fault.what == "missing":
+            return backup.manifest not in there and backup.expired not in there
+        if backup.manifest in there:
+            return True
+        return fault.what == "damaged" and backup.expired in there and fault.key in there
+
+    # --- marks ---
+
+    def _marked(self, inventory: Inventory) -> _Marked:
+        found: _Marked = {}
+        for key in inventory.there:
+            label = layout.label_of(self._order.server, key)
+            if (wal := layout.damaged_wal(key)) is not None:
+                found.setdefault(wal, set()).add(key)
+            elif label is not None and key.startswith(BackupLayout(self._order.server, label).damages):
+                for about in self._told_by(key, label, inventory):
+                    found.setdefault(about, set()).add(key)
+        return found
+
+    def _told_by(self, mark: str, label: str, inventory: Inventory) -> Iterable[str]:
+        """What does not say what it is about may be about everything."""
+        try:
+            return read_damage(self._store, mark)
+        except ObjectNotFound:
+            return []
+        except IntegrityError:
+            backup = inventory.backups.get(label) or inventory.expired.get(label)
+            return [stored.key for stored in backup.objects] if backup else [mark]
+
+    def _mark(self, inventory: Inventory, marked: _Marked) -> None:
+        by_label: dict[str, list[str]] = {}
+        for outcome in self._result.of(State.LOST):
+            fault = outcome.fault
+            if fault.label is not None and damages_a_restore(fault, inventory):
+                by_label.setdefault(fault.label, []).append(fault.key)
+            elif layout.parse_wal_key(fault.key) is not None and fault.what == "damaged" and fault.key not in marked:
+                self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
+                self._result.marked.append(fault.key)
+        for label, keys in sorted(by_label.items()):
+            if not set(keys) <= set(marked):
+                backup = BackupLayout(self._order.server, label)
+                put_damage(self._store, backup, sorted(keys), at=self._clock.now(), found_by=self._order.run)
+                self._result.marked.append(label)
+
+    def _lift(self, inventory: Inventory, marked: _Marked, seen: Seen) -> None:
+        """Marks of what is whole now, and of WAL that is gone."""
+        whole = seen.whole | {outcome.fault.key for outcome in self._result.of(State.REPAIRED)}
+        whole |= {backup.layout.manifest for backup in inventory.backups.values()}
+        about_by_mark: dict[str, set[str]] = {}
+        for about, marks in marked.items():
+            for mark in marks:
+                about_by_mark.setdefault(mark, set()).add(about)
+        for mark, about_what in sorted(about_by_mark.items()):
+            wal = layout.damaged_wal(mark)
+            if about_what <= whole or (wal is not None and wal not in inventory.there):
+                self._store.delete(mark)
+                self._result.lifted.append(mark)
+
+    # --- proofs ---
+
+    def _prove(self, inventory: Inventory, seen: Seen) -> None:
+        """Of each backup of which every object was read, on the tier itself."""
+        bad: dict[str, list[str]] = {}
+        for outcome in self._result.outcomes:
+            if outcome.fault.label is not None and outcome.state is not State.REPAIRED:
+                bad.setdefault(outcome.fault.label, []).append(outcome.fault.key)
+        repaired = {outcome.fault.key for outcome in self._result.of(State.REPAIRED)}
+        for label, backup in inventory.backups.items():
+            if label in bad:
+                result = failed(PROMISE, f"{len(bad[label])} objects are damaged or gone", objects=bad[label][:10])
+            elif all(stored.key in seen.whole or stored.key in repaired for stored in backup.objects):
+                mended = sum(stored.key in repaired for stored in backup.objects)
+                result = passed(PROMISE, f"all {len(backup.objects)} objects match", repaired=mended)
+            else:
+                continue
+            try:
+                self._store.stat(backup.layout.manifest)  # a proof of what was expired meanwhile would be garbage
+                put_proof(
+                    self._store, backup.layout, "scrub", result,
+                    at=self._clock.now(), tier=self._order.repository.tier, run=self._order.run,
+                )  # fmt: skip
+            except ObjectNotFound:
+                continue
+            except DrError as error:
+                self._result.notes.append(f"no proof of {label} could be put on {self._result.tier}: {error.message}")
