@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"storage"}),
     frozenset({"repository"}),
     frozenset({"postgres"}),
-    frozenset({"replication"}),
+    frozenset({"replication", "retention"}),
     frozenset({"site"}),
     frozenset({"operations"}),
     frozenset({"cli", "embedded", "definitions", "resources", "store_resources", "jobs", "metadata",

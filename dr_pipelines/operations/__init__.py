@@ -8,11 +8,31 @@ from dr_pipelines.operations.backups import (
     verify_backup,
     wal_has_no_gap,
 )
+from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
 from dr_pipelines.operations.recovery import preview_restore, restore
+from dr_pipelines.operations.retention import (
+    RetentionReport,
+    RetentionTable,
+    apply_retention,
+    keep_backup,
+    plan_retention,
+    release_backup,
+    undo_expiry,
+)
 from dr_pipelines.operations.status import ServerState, TierState, status
 from dr_pipelines.operations.wal import stream_wal
 
 __all__ = [
+    "RetentionReport",
+    "RetentionTable",
+    "apply_retention",
+    "keep_backup",
+    "plan_retention",
+    "release_backup",
+    "undo_expiry",
+    "close_incident",
+    "list_incidents",
+    "open_incident",
     "ServerState",
     "TierState",
     "check_store",

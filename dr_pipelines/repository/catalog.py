@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from pydantic import ValidationError
 
@@ -40,10 +41,14 @@ class Catalog:
         """The storage class of one of its objects; None for the store's ordinary one."""
         return self.marks.get(backup.label, _UNMARKED).classes.get(key)
 
+    @cached_property
+    def _by_label(self) -> Mapping[str, BackupManifest]:
+        return {backup.label: backup for backup in self.backups}
+
     def trouble(self, backup: BackupManifest) -> str | None:
         """Why no restore can use a backup, as far as the catalog shows it; None when it can."""
         try:
-            chain = chain_of(backup, self.backups)
+            chain = chain_of(backup, self._by_label)
         except RepositoryError as error:
             return error.message
         for link in chain:
@@ -179,12 +184,14 @@ def in_order(backups: Iterable[BackupManifest]) -> list[BackupManifest]:
     )
 
 
-def chain_of(manifest: BackupManifest, backups: Iterable[BackupManifest]) -> list[BackupManifest]:
-    """The full backup, the incrementals after it, and `manifest` as the last.
+def chain_of(
+    manifest: BackupManifest, backups: Iterable[BackupManifest] | Mapping[str, BackupManifest]
+) -> list[BackupManifest]:
+    """The full backup, the incrementals after it, and `manifest` as the last. `backups` may be by label already.
 
     Raises `RepositoryError` when a link is missing.
     """
-    by_label = {backup.label: backup for backup in backups}
+    by_label = backups if isinstance(backups, Mapping) else {backup.label: backup for backup in backups}
     chain = [manifest]
     while (parent := chain[0].parent) is not None:
         if parent not in by_label or any(backup.label == parent for backup in chain):

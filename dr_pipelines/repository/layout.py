@@ -156,6 +156,19 @@ def evidence(kind: str, at: datetime, nonce: str) -> str:
     return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{_stamp(at)}-{nonce}.json"
 
 
+_EVIDENCE = re.compile(r"\A(.+)-(\d{8}T\d{6}Z)-[0-9a-f]+\.json\Z")
+
+
+def parse_evidence(key: str) -> tuple[str, datetime] | None:
+    """Its kind and its time, to the second."""
+    match = _EVIDENCE.match(key.rpartition("/")[2])
+    return (match[1], _parse_stamp(match[2])) if match else None
+
+
+def incident_id(at: datetime, nonce: str) -> str:
+    return f"{_stamp(at)}-{nonce}"
+
+
 def incident(identity: str) -> str:
     return f"{INCIDENTS}{identity}/incident.json"
 
@@ -192,6 +205,10 @@ class WalLayout:
     def description(self) -> str:
         """What holds for all segments: their size."""
         return f"{self.prefix}wal.json"
+
+    def describes(self, key: str) -> bool:
+        """Whether it says something of the segments: the description, or a timeline's history."""
+        return key == self.description or _HISTORY_NAME.match(key.removeprefix(self.prefix)) is not None
 
     def timeline_prefix(self, timeline: Timeline) -> str:
         return f"{self.prefix}{timeline}/"

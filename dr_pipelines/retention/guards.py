@@ -1,0 +1,142 @@
+"""What stops expiry and prune of a server on a tier, each as a sentence with what to do. Pure.
+
+The worst that retention can do is to remove the last good copies on a day on which something is wrong already. So
+whatever looks wrong stops it: space costs money, and what is removed is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dr_pipelines.plan.policies import RetentionPlan
+from dr_pipelines.plan.values import format_duration
+from dr_pipelines.repository.incidents import Incident
+from dr_pipelines.retention.planner import Retention
+from dr_pipelines.retention.view import TierView
+from dr_pipelines.retention.window import root_of
+
+CLOCK_DRIFT = timedelta(minutes=15)
+HANDFUL = 3
+"""So many chains may always go at once: where few are kept, an ordinary day removes a large share."""
+
+_MISSED = 3
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`name` is what stands against it, for programs."""
+
+    name: str
+    sentence: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """`views`: of every tier that can be read; `interval`: of full backups, the longest; `store_now`: the store's own
+    clock, where it was asked."""
+
+    server: str
+    views: Sequence[TierView]
+    interval: timedelta
+    incidents: Sequence[Incident] = ()
+    store_now: datetime | None = None
+
+
+def guards_of(
+    planned: Retention, here: TierView, around: Circumstances, rules: RetentionPlan, *, yes: bool = False
+) -> tuple[Guard, ...]:
+    """`yes`: a person wants to remove more than the plan's share at once."""
+    return (
+        *_incidents(around),
+        *_problems(here),
+        *_clock(planned, around),
+        *_silence(planned, around),
+        *_proofs(planned, around, rules),
+        *(() if yes else _share(planned, here, rules)),
+    )
+
+
+def _incidents(around: Circumstances) -> Iterator[Guard]:
+    for incident in around.incidents:
+        yield Guard(
+            "incident",
+            f"incident {incident.id} is open: {incident.reason}",
+            f"close it when it is over: `dr incident close {incident.id}`.",
+        )
+
+
+def _problems(here: TierView) -> Iterator[Guard]:
+    problems = here.catalog.problems
+    if problems:
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        yield Guard(
+            "problems", f"not all that {here.tier} holds is understood: {problems[0]}{more}", f"`dr scrub {here.tier}`."
+        )
+
+
+def _clock(planned: Retention, around: Circumstances) -> Iterator[Guard]:
+    drift = None if around.store_now is None else planned.at - around.store_now
+    if drift is not None and abs(drift) > CLOCK_DRIFT:
+        which = "ahead of" if drift > timedelta(0) else "behind"
+        yield Guard(
+            "clock",
+            f"this host's clock is {format_duration(abs(drift))} {which} that of {planned.tier}",
+            "set the clock right (NTP), and run it again.",
+        )
+    newest = _newest(around)
+    if newest is not None and newest > planned.at + CLOCK_DRIFT:
+        yield Guard(
+            "clock",
+            f"a backup was finished at {newest:%Y-%m-%d %H:%M} UTC, and this host's clock says "
+            f"{planned.at:%Y-%m-%d %H:%M}",
+            "set the clock right (NTP), and run it again.",
+        )
+
+
+def _silence(planned: Retention, around: Circumstances) -> Iterator[Guard]:
+    newest, allowed = _newest(around), _MISSED * around.interval
+    if newest is not None and planned.at - newest > allowed:
+        yield Guard(
+            "silence",
+            f"no backup of {around.server} was taken since {newest:%Y-%m-%d %H:%M} UTC: backups have stopped",
+            f"find out why, and take one: `dr backup {around.server} --full`.",
+        )
+
+
+def _proofs(planned: Retention, around: Circumstances, rules: RetentionPlan) -> Iterator[Guard]:
+    proven = [
+        backup.finished_at
+        for view in around.views
+        for backup in view.catalog.backups
+        if (marks := view.catalog.marks.get(backup.label)) is not None and marks.proven() is not None
+    ]
+    stale = not proven or planned.at - max(proven) > rules.proven_within
+    if planned.decisions and stale:
+        newest = f"the newest is of {max(proven):%Y-%m-%d %H:%M} UTC" if proven else "none ever was"
+        yield Guard(
+            "proof",
+            f"no backup of the last {format_duration(rules.proven_within)} is proven good; {newest}",
+            f"prove one: `dr verify {around.server}`.",
+        )
+
+
+def _share(planned: Retention, here: TierView, rules: RetentionPlan) -> Iterator[Guard]:
+    """Counted in chains, a full with its incrementals: an ordinary day lets go of all the incrementals of one."""
+    chains = {root_of(backup, here.by_label).label for backup in here.catalog.backups}
+    touched = {root_of(here.by_label[decision.label], here.by_label).label for decision in planned.expire}
+    allowed = max(HANDFUL, len(chains) * rules.largest_share // 100)
+    if len(touched) > allowed:
+        yield Guard(
+            "share",
+            f"{len(planned.expire)} backups of {len(touched)} of the {len(chains)} chains on {planned.tier} would go "
+            f"at once; the plan allows {rules.largest_share} %",
+            "look at `dr retention plan`; if that is what you want, `dr retention apply --yes`.",
+        )
+
+
+def _newest(around: Circumstances) -> datetime | None:
+    times = (backup.finished_at for view in around.views for backup in view.catalog.backups)
+    return max(times, default=None)

@@ -1,0 +1,232 @@
+"""A tier's WAL as retention sees it: which objects lie where, in arrays, for a tier may hold a million of them; and
+which stretches of it are needed.
+
+Pure but for `list_wal`. What makes WAL needed is decided in `planner.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from dr_pipelines.errors import RepositoryError
+from dr_pipelines.lsn import Lsn, Timeline, is_history_name
+from dr_pipelines.repository.layout import WalLayout, damaged_wal, parse_wal_key, system_id_of, wal_prefix
+from dr_pipelines.repository.manifest import BackupManifest, WalRange
+from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
+
+Run = tuple[int, int]
+"""Segment numbers from one up to, and without, another."""
+
+_FOREVER = 1 << 64
+
+
+@dataclass(frozen=True)
+class WalNeed:
+    """WAL of `timeline`, and of those that may have branched off it, from `start` to `end` (None: whatever comes)."""
+
+    timeline: Timeline
+    start: Lsn
+    end: Lsn | None = None
+
+    def run(self, size: int) -> Run:
+        """The segments that hold any of it."""
+        return self.start.value // size, _FOREVER if self.end is None else -(-self.end.value // size)
+
+
+@dataclass(frozen=True, slots=True)
+class WalObject:
+    """One stored segment, or head of one. `modified` in seconds since the epoch."""
+
+    key: str
+    size: int
+    modified: float
+    storage_class: str | None = None
+
+
+class TimelineWal:
+    """Of one timeline, in order of position. `modified` in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.numbers, self.sizes, self.modified = array("Q"), array("Q"), array("d")
+        self.keys: list[str] = []
+        self.classes: list[str | None] = []
+        self.runs: list[Run] = []
+        """Whole segments that are not marked as damaged."""
+        self.heads: list[tuple[int, int]] = []
+        """Segment number and end of the open segments' heads."""
+        self.newest = 0.0
+        """When the newest of it reached the store."""
+
+    def add(self, number: int, info: ObjectInfo, head_end: Lsn | None, *, damaged: bool) -> None:
+        self.numbers.append(number)
+        self.sizes.append(info.size)
+        self.modified.append(modified := info.modified.timestamp())
+        self.newest = max(self.newest, modified)
+        self.keys.append(info.key)
+        self.classes.append(info.storage_class)
+        if head_end is not None:
+            self.heads.append((number, head_end.value))
+        elif not damaged:
+            self._whole(number)
+
+    def _whole(self, number: int) -> None:
+        """Objects come in the order of their keys, which is that of positions."""
+        if self.runs and self.runs[-1][0] <= number <= self.runs[-1][1]:
+            self.runs[-1] = (self.runs[-1][0], max(self.runs[-1][1], number + 1))
+        else:
+            self.runs.append((number, number + 1))
+
+    def covers(self, start: int, end: int, size: int) -> bool:
+        """Whether the bytes between two positions are there."""
+        first, last = start // size, -(-end // size)
+        if any(low <= first and last <= high for low, high in self.runs):
+            return True
+        head = any(number == last - 1 and upto >= end for number, upto in self.heads)
+        return head and (first == last - 1 or any(low <= first and last - 1 <= high for low, high in self.runs))
+
+    def outside(self, runs: Sequence[Run]) -> Iterator[WalObject]:
+        """Objects that lie in none of these runs (joined, ascending), oldest first."""
+        at = 0
+        for low, high in [*runs, (_FOREVER, _FOREVER)]:
+            upto = bisect_left(self.numbers, low) if low < _FOREVER else len(self.numbers)
+            for index in range(at, upto):
+                yield self._object(index)
+            if low == _FOREVER or high >= _FOREVER:
+                return
+            at = bisect_left(self.numbers, high)
+
+    def inside(self, run: Run) -> Iterator[WalObject]:
+        for index in range(bisect_left(self.numbers, run[0]), bisect_left(self.numbers, min(run[1], _FOREVER - 1))):
+            yield self._object(index)
+
+    def _object(self, index: int) -> WalObject:
+        return WalObject(self.keys[index], self.sizes[index], self.modified[index], self.classes[index])
+
+
+@dataclass
+class SystemWal:
+    """Of one system. `marks`: keys that say that an object is damaged."""
+
+    segment_size: int
+    timelines: dict[Timeline, TimelineWal] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
+
+    @property
+    def newest(self) -> datetime | None:
+        """When the newest of it reached the store."""
+        times = [wal.newest for wal in self.timelines.values()]
+        return datetime.fromtimestamp(max(times), UTC) if times else None
+
+    @property
+    def classes(self) -> set[str | None]:
+        return {name for wal in self.timelines.values() for name in set(wal.classes)}
+
+    def holds(self, needed: WalRange) -> bool:
+        wal = self.timelines.get(needed.timeline)
+        return wal is not None and wal.covers(needed.start.value, needed.end.value, self.segment_size)
+
+    def within(self, need: WalNeed) -> Iterator[WalObject]:
+        for timeline, wal in self.timelines.items():
+            if timeline >= need.timeline:
+                yield from wal.inside(need.run(self.segment_size))
+
+    def unneeded(self, needs: Sequence[WalNeed]) -> Iterator[WalObject]:
+        """Oldest first, so that what a crash leaves is the end of each timeline."""
+        for timeline, wal in sorted(self.timelines.items()):
+            yield from wal.outside(runs_on(timeline, needs, self.segment_size))
+
+    def lacking(self, needs: Sequence[WalNeed], other: SystemWal | None) -> list[WalNeed]:
+        """What of these needs is here and not, whole, in another place."""
+        found = []
+        for timeline, wal in self.timelines.items():
+            wanted = _common(runs_on(timeline, needs, self.segment_size), wal.runs)
+            there = other.timelines[timeline].runs if other and timeline in other.timelines else []
+            found += [
+                WalNeed(timeline, Lsn(low * self.segment_size), Lsn(high * self.segment_size))
+                for low, high in _without(wanted, there)
+            ]
+        return found
+
+
+def runs_on(timeline: Timeline, needs: Iterable[WalNeed], size: int) -> list[Run]:
+    """Joined and ascending."""
+    joined: list[Run] = []
+    for low, high in sorted(need.run(size) for need in needs if need.timeline <= timeline):
+        if joined and low <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], high))
+        else:
+            joined.append((low, high))
+    return joined
+
+
+def own_wal(backup: BackupManifest) -> tuple[WalRange, ...]:
+    """WAL without which it is not consistent."""
+    return backup.wal_ranges or (WalRange(timeline=backup.timeline, start=backup.start_lsn, end=backup.stop_lsn),)
+
+
+def list_wal(store: ObjectStore, server: str, segment_sizes: Mapping[str, int]) -> dict[str, SystemWal]:
+    """Every system's, in one listing. `segment_sizes`: of the systems whose backups say it; others are asked.
+
+    Raises what the store raises, and `RepositoryError` for a system whose description is unreadable.
+    """
+    systems: dict[str, SystemWal] = {}
+    segments: dict[str, list[ObjectInfo]] = defaultdict(list)
+    for info in store.list(wal_prefix(server)):
+        system_id = system_id_of(server, info.key)
+        if system_id not in systems:
+            size = segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
+            systems[system_id] = SystemWal(size)
+        system, marked = systems[system_id], damaged_wal(info.key)
+        if marked is not None:
+            system.marks.append(info.key)
+        else:
+            segments[system_id].append(info)
+    for system_id, infos in segments.items():
+        _place(systems[system_id], infos)
+    return systems
+
+
+def _place(system: SystemWal, infos: Sequence[ObjectInfo]) -> None:
+    damaged = {marked for mark in system.marks if (marked := damaged_wal(mark)) is not None}
+    per_log = (1 << 32) // system.segment_size
+    by_id: dict[str, TimelineWal] = {}
+    for info in infos:
+        key = parse_wal_key(info.key)
+        if key is None or is_history_name(key.file):
+            continue
+        name = key.file
+        if name[:8] not in by_id:
+            by_id[name[:8]] = system.timelines[Timeline(int(name[:8], 16))] = TimelineWal()
+        number = int(name[8:16], 16) * per_log + int(name[16:], 16)
+        by_id[name[:8]].add(number, info, key.partial_end, damaged=info.key in damaged)
+
+
+def _described_size(store: ObjectStore, layout: WalLayout) -> int:
+    try:
+        return int(json.loads(read_all(store, layout.description))["segment_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RepositoryError(f"{layout.description} on {store.name} is unreadable") from error
+
+
+def _common(left: Sequence[Run], right: Sequence[Run]) -> list[Run]:
+    pairs = ((max(a, c), min(b, d)) for a, b in left for c, d in right)
+    return sorted((low, high) for low, high in pairs if low < high)
+
+
+def _without(runs: Sequence[Run], taken: Sequence[Run]) -> list[Run]:
+    found = []
+    for low, high in runs:
+        for begin, end in taken:
+            if begin < high and low < end:
+                if low < begin:
+                    found.append((low, begin))
+                low = max(low, end)
+        if low < high:
+            found.append((low, high))
+    return found
