@@ -10,14 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, RepositoryError
-from dr_pipelines.plan.stores import LocalStorePlan, StorePlan
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.incidents import Incident, open_incidents
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.repository.marks import Keep, put_keep
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.retention.cold import Early, minimum_stay
+from dr_pipelines.retention.cold import Early
 from dr_pipelines.retention.expire import expire, undo
 from dr_pipelines.retention.guards import Circumstances, Guard, guards_of
 from dr_pipelines.retention.holds import Holds, holds_of
@@ -108,12 +107,12 @@ def undo_expiry(site: Site, server: str, tier: str, labels: Collection[str] | No
     repository.check_format()
     catalog = repository.catalog(server)
     if labels is not None:
-        return undo(repository.store, catalog.backups, catalog.expired, labels)
+        return undo(repository, catalog.backups, catalog.expired, labels)
     back: list[str] = []
     trouble: DrError | None = None
     for gone in catalog.expired:
         try:
-            back += undo(repository.store, catalog.backups, catalog.expired, [gone.manifest.label])
+            back += undo(repository, catalog.backups, catalog.expired, [gone.manifest.label])
         except RepositoryError as error:
             trouble = error
     if trouble is not None and not back:
@@ -200,7 +199,7 @@ class _Look:
         repository.check_format()
         self._now = site.clock.now()
         self.rules = site.plan_of(server).retention.on(tier)
-        self._store_plan: StorePlan = site.plan.storage[dict(site.plan_of(server).storage.items())[tier]]
+        self._terms = site.terms(server, tier)
         self._store_now = _ask_clock(self.store, self._now) if ask_clock else None
         self._records = read_records(self.store, server, self._now - self.rules.grace)
         self.unread: list[str] = []
@@ -217,7 +216,7 @@ class _Look:
         return self._records[-1] if self._records else None
 
     def stay(self, storage_class: str | None) -> timedelta:
-        return minimum_stay(self._store_plan, None if self._early else storage_class)
+        return timedelta(0) if self._early else self._terms.minimum(storage_class)
 
     def table(self) -> RetentionTable:
         wal_objects = wal_bytes = 0
@@ -245,8 +244,7 @@ class _Look:
 
     def extend_locks(self) -> dict[str, datetime]:
         known = next((dict(r.locks) for r in reversed(self._records) if not r.frozen), {})
-        wanted = not isinstance(self._store_plan, LocalStorePlan) and self._store_plan.lock is not None
-        if not wanted or not self.store.capabilities.object_lock:
+        if self._repository.placement.lock_for is None or not self.store.capabilities.object_lock:
             return {}
         return extend_locks(self.store, self.here, self.planned, known)
 
@@ -257,7 +255,7 @@ class _Look:
             planned = plan_tier(self.here, self.rules, self._now, others=self._others, holds=holds.reasons)
             unasked = [decision.label for decision in planned.expire]
             found = holds_of(
-                self.store, self._store_plan, self._server, unasked, self._now, grace=self.rules.grace, anyway=early
+                self.store, self._terms, self._server, unasked, self._now, grace=self.rules.grace, anyway=early
             )
             holds.early |= found.early
             if not found.reasons:

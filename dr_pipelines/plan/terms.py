@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from dr_pipelines.plan.classes import StorageClass, storage_class
 from dr_pipelines.plan.stores import LocalStorePlan, StorePlan
 
 GB = 1e9
+_MONTH = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,15 @@ class StorageTerms:
         if facts is None or self.store is None or isinstance(self.store, LocalStorePlan):
             return 0.0
         return size / GB * self.store.price_of(facts, urgent=urgent).read
+
+    def minimum(self, name: str | None) -> timedelta:
+        """For how long an object is charged for, whether it is there or not."""
+        facts = self.facts(name)
+        return timedelta(days=facts.minimum_days if facts else 0)
+
+    def cost_of_keeping(self, size: int, name: str | None, time: timedelta) -> float:
+        """`size` bytes."""
+        facts = self.facts(name)
+        if facts is None or self.store is None or isinstance(self.store, LocalStorePlan):
+            return 0.0
+        return size / GB * self.store.price_of(facts).keep * (time / _MONTH)

@@ -16,6 +16,7 @@ from dr_pipelines.repository.catalog import chain_of, in_order
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.repository.manifest import BackupManifest, decode
 from dr_pipelines.repository.marks import Expired, put_expired
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.view import TierView
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
@@ -49,7 +50,7 @@ def expire(store: ObjectStore, here: TierView, planned: Retention, at: datetime)
 
 
 def undo(
-    store: ObjectStore, backups: Sequence[BackupManifest], expired: Sequence[Expired], labels: Collection[str]
+    repository: Repository, backups: Sequence[BackupManifest], expired: Sequence[Expired], labels: Collection[str]
 ) -> list[str]:
     """The manifests of these labels are put back, and of what they build on. Returns those that are there again.
 
@@ -60,17 +61,17 @@ def undo(
     unknown = sorted(set(labels) - set(by_label))
     if unknown:
         known = ", ".join(by_label) or "none"
-        raise UsageError(f"{unknown[0]} on {store.name} is no expired backup", hint=f"these can be undone: {known}.")
-    everything = {backup.label: backup for backup in backups} | {
-        label: gone.manifest for label, gone in by_label.items()
-    }
+        raise UsageError(
+            f"{unknown[0]} on {repository.tier} is no expired backup", hint=f"these can be undone: {known}."
+        )
+    everything = {backup.label: backup for backup in (*backups, *(gone.manifest for gone in expired))}
     wanted = [link for label in labels for link in chain_of(by_label[label].manifest, everything)]
     returning = in_order({b.label: b for b in wanted if b.label in by_label}.values())
     for backup in returning:
-        _require_whole(store, backup)
+        _require_whole(repository.store, backup)
     for backup in returning:
-        store.put(backup.layout.manifest, Body.of(by_label[backup.label].data))
-        _forget(store, backup.layout)
+        repository.put(backup.layout.manifest, Body.of(by_label[backup.label].data))
+        _forget(repository.store, backup.layout)
     return [backup.label for backup in returning]
 
 

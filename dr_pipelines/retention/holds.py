@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dr_pipelines.errors import ObjectNotFound
-from dr_pipelines.plan.stores import StorePlan
+from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.retention.calendar import Reason
 from dr_pipelines.retention.cold import Early, early
@@ -25,7 +25,7 @@ class Holds:
 
 def holds_of(
     store: ObjectStore,
-    plan: StorePlan,
+    terms: StorageTerms,
     server: str,
     labels: Sequence[str],
     now: datetime,
@@ -40,7 +40,7 @@ def holds_of(
         if (locked := _locked_until(store, BackupLayout(server, label))) is not None and locked > now:
             reasons.append(Reason(f"locked until {locked:%Y-%m-%d %H:%M}", locked))
         # Expired now, its objects go after the grace.
-        charged = early(plan, store.list(BackupLayout(server, label).prefix), now + grace)
+        charged = early(terms, store.list(BackupLayout(server, label).prefix), now + grace)
         if charged is not None:
             holds.early[label] = charged
             if not anyway:

@@ -66,7 +66,8 @@ class Decision:
 @dataclass(frozen=True)
 class Retention:
     """What is to happen on one tier. `decisions` oldest first; `needs`: WAL that stays, by system; `prune`: labels that
-    were expired long enough ago, `garbage`: of crashes, each with the bytes that go with it."""
+    were expired long enough ago, `garbage`: of crashes, each with the bytes that go with it. `at_hand`: the backups
+    that a recovery within the window may begin with, and the newest full."""
 
     tier: str
     at: datetime
@@ -74,6 +75,7 @@ class Retention:
     needs: Mapping[str, tuple[WalNeed, ...]]
     prune: Mapping[str, int] = field(default_factory=dict)
     garbage: Mapping[str, int] = field(default_factory=dict)
+    at_hand: frozenset[str] = frozenset()
 
     @property
     def expire(self) -> tuple[Decision, ...]:
@@ -114,7 +116,7 @@ def plan_tier(
             reasons[str(backup.parent)].append(Reason(f"{backup.label} is being copied and builds on it", now + _DAY))
     if here.tier == "primary":
         _what_is_due(here, others, now, reasons, needs)
-    _spare_the_last_full(here, reasons, now)
+    _spare_the_last_full(here, reasons)
     _spare_parents(backups, reasons)
     for backup in backups:
         if reasons.get(backup.label):
@@ -129,6 +131,7 @@ def plan_tier(
         {system: tuple(found) for system, found in needs.items()},
         _prunable(here, rules, now),
         _garbage(here, others, incoming, now),
+        window.bases | window.inside | _newest_full(here),
     )
 
 
@@ -232,13 +235,20 @@ def _newest_of_months(backups: Iterable[BackupManifest], now: datetime) -> Itera
     return (full for month, full in by_month.items() if MONTH.later(month, 1) <= now)
 
 
-def _spare_the_last_full(here: TierView, reasons: Reasons, now: datetime) -> None:
+def _spare_the_last_full(here: TierView, reasons: Reasons) -> None:
     """Of all fulls that could be restored from, one stays; where there is none, the newest."""
     fulls = [backup for backup in here.catalog.backups if is_full(backup)]
     good = [full for full in fulls if full.label in here.restorable]
-    if fulls and not any(reasons.get(full.label) for full in good or fulls):
-        last = max(good or fulls, key=lambda full: full.finished_at).label
-        reasons[last].append(Reason("last restorable full" if good else "last full", None))
+    if not any(reasons.get(full.label) for full in good or fulls):
+        for label in _newest_full(here):
+            reasons[label].append(Reason("last restorable full" if good else "last full", None))
+
+
+def _newest_full(here: TierView) -> frozenset[str]:
+    """That can be restored from, when there is one."""
+    fulls = [backup for backup in here.catalog.backups if is_full(backup)]
+    good = [full for full in fulls if full.label in here.restorable]
+    return frozenset({max(good or fulls, key=lambda full: full.finished_at).label} if fulls else ())
 
 
 def _spare_parents(backups: Sequence[BackupManifest], reasons: Reasons) -> None:
