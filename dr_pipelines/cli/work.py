@@ -1,4 +1,4 @@
-"""`dr backup`, `list`, `verify`, `status`, `wal stream`: the daily work."""
+"""`dr backup`, `list`, `verify`, `wal stream`: the daily work."""
 
 from __future__ import annotations
 
@@ -15,16 +15,13 @@ from dr_pipelines.cli.listing import show_backups
 from dr_pipelines.cli.output import (
     Bars,
     answer_checks,
-    minute,
     moment,
     out,
     print_facts,
     print_json,
-    print_table,
     size,
 )
 from dr_pipelines.endings import on_ending
-from dr_pipelines.errors import CheckFailed, NotProven
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.repository.layout import BackupKind
 
@@ -79,62 +76,6 @@ def verify(
         checks = operations.verify_backup(site, server, label, where, bars)
     checks.append(operations.wal_has_no_gap(site, server, where))
     answer_checks(checks, as_json=as_json)
-
-
-def status(as_json: Json = False) -> None:
-    """What each tier holds of each server, and its WAL stream.
-
-    Exits 41 when something is wrong, 40 when a tier cannot be read.
-    """
-    states = operations.status(settings.site())
-    if as_json:
-        print_json(states)
-    else:
-        _show_states(states)
-    _judge_states(states)
-
-
-def _judge_states(states: list[operations.ServerState]) -> None:
-    """Raises `NotProven` when a tier could not be seen, `CheckFailed` when what was seen is wrong."""
-    unseen = [f"{state.server} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
-    if unseen:
-        raise NotProven(f"cannot be read: {', '.join(unseen)}", hint="each warning above names the reason.")
-    wrong = [state.server for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
-    if wrong:
-        raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning above names what to do.")
-
-
-def _show_states(states: list[operations.ServerState]) -> None:
-    for state in states:
-        rows = [
-            (
-                tier.tier,
-                minute(tier.newest_full.finished_at) if tier.newest_full else None,
-                minute(tier.newest_backup.finished_at) if tier.newest_backup else None,
-                tier.wal_end,
-                "cannot be read" if tier.error else "",
-            )
-            for tier in state.tiers
-        ]
-        columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
-        print_table(state.server, columns, rows)
-        if (stream := state.stream) is not None:
-            behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
-            out.print(
-                f"stream: {stream.state}, received {stream.received_lsn or 'nothing yet'}{behind}, "
-                f"{stream.sync_state or 'no word of the server'}, seen {moment(stream.updated_at)}",
-                soft_wrap=True,
-            )
-            for tier_name, at in stream.tiers.items():
-                waits = "" if at.lag_bytes is None else f", {size(at.lag_bytes)} wait in the spool"
-                out.print(f"shipped to {tier_name}: {at.shipped_lsn or 'nothing yet'}{waits}", soft_wrap=True)
-            if stream.sync_state in ("sync", "quorum"):
-                out.print(
-                    "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True
-                )
-        problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
-        for warning in (*state.warnings, *problems):
-            out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 @wal_app.command("stream")

@@ -21,6 +21,7 @@ from dr_pipelines.operations.retention import (
 )
 from dr_pipelines.operations.status import ServerState, TierState, status
 from dr_pipelines.operations.wal import stream_wal
+from dr_pipelines.operations.windows import TierWindows, recovery_window_is_kept, recovery_windows
 
 __all__ = [
     "RetentionReport",
@@ -35,10 +36,13 @@ __all__ = [
     "open_incident",
     "ServerState",
     "TierState",
+    "TierWindows",
     "check_store",
     "find_backup",
     "list_backups",
     "preview_restore",
+    "recovery_window_is_kept",
+    "recovery_windows",
     "restore",
     "status",
     "stream_wal",

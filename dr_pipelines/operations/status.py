@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
+from dr_pipelines.operations.windows import TierWindows, judged, view_tiers
+from dr_pipelines.postgres.tier_view import TierView
 from dr_pipelines.postgres.wal_slots import PatientServer
 from dr_pipelines.postgres.wal_spool import Spool
 from dr_pipelines.postgres.wal_status import StreamStatus, read_status
@@ -21,12 +24,16 @@ _STREAM_SILENT_AFTER = 60.0
 
 @dataclass(frozen=True)
 class TierState:
-    """What one tier holds of a server; `error` says why that could not be seen, `hint` what to do then."""
+    """What one tier holds of a server, and from when to when it can be restored from there (`windows`); `error` says
+    why that could not be seen, `hint` what to do then. `wal_end` was in a store at `wal_stored_at`: of an idle server
+    that is long ago, and nothing is lost."""
 
     tier: str
+    windows: TierWindows
     newest_full: BackupManifest | None = None
     newest_backup: BackupManifest | None = None
     wal_end: Lsn | None = None
+    wal_stored_at: datetime | None = None
     problems: tuple[str, ...] = ()
     error: str | None = None
     hint: str | None = None
@@ -48,23 +55,27 @@ def status(site: Site) -> list[ServerState]:
 
 
 def _state(site: Site, server: str) -> ServerState:
-    tiers = tuple(_tier_state(site, server, tier) for tier in site.tiers(server))
+    views = view_tiers(site, server)
+    tiers = tuple(_tier_state(views[found.tier], found) for found in judged(site, server, views))
     stream = read_status(site.state_dir / server / "stream.json")
     return ServerState(server, tiers, stream, tuple(_warnings(site, server, tiers, stream)))
 
 
-def _tier_state(site: Site, server: str, tier: str) -> TierState:
-    try:
-        repository = site.read_only_repository(server, tier)
-        repository.check_format()
-        catalog = repository.catalog(server)
-        fulls = [backup for backup in catalog.backups if backup.kind is BackupKind.FULL]
-        newest = catalog.backups[-1] if catalog.backups else None
-        systems = [newest.system_id] if newest else repository.wal_system_ids(server)
-        ends = [found.end for system in systems for found in repository.wal(server, system).ranges()]
-        return TierState(tier, fulls[-1] if fulls else None, newest, max(ends, default=None), catalog.problems)
-    except DrError as error:
-        return TierState(tier, error=error.message, hint=error.hint)
+def _tier_state(view: TierView | DrError, windows: TierWindows) -> TierState:
+    if isinstance(view, DrError):
+        return TierState(windows.tier, windows, error=view.message, hint=view.hint)
+    backups = view.catalog.backups
+    fulls = [backup for backup in backups if backup.kind is BackupKind.FULL]
+    newest = windows.systems[-1] if windows.systems else None
+    return TierState(
+        windows.tier,
+        windows,
+        fulls[-1] if fulls else None,
+        backups[-1] if backups else None,
+        newest.wal_end if newest else None,
+        newest.wal_stored_at if newest else None,
+        view.catalog.problems,
+    )
 
 
 def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: StreamStatus | None) -> list[str]:
@@ -75,6 +86,11 @@ def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: Strea
     ]
     if tiers and tiers[0].error is None and tiers[0].newest_full is None:
         said.append(f"there is no full backup on {tiers[0].tier}: run `dr backup {server} --full`")
+    said += [
+        f"the recovery window of {tier.tier} is not kept: {kept.summary}"
+        for tier in tiers
+        if (kept := tier.windows.kept) is not None and kept.verdict is Verdict.FAIL
+    ]
     said += _stream_warnings(site, server, stream, tiers[0].newest_full.started_at if tiers[0].newest_full else None)
     return said
 

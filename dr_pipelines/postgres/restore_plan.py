@@ -123,7 +123,7 @@ def plan_restore(
         )
     timeline = timeline_to(target, chosen, spans, histories)
     path = lineage(timeline, histories)
-    on_path = [backup for backup in chosen if _is_on(backup.timeline, backup.stop_lsn, path)]
+    on_path = [backup for backup in chosen if is_on(backup.timeline, backup.stop_lsn, path)]
     chains = _chains(on_path, backups, timeline, use_incrementals)
     ends = {backup.label: covered_until(backup, spans, path) for backup in on_path}
     _refuse_too_early(chains, ends, target)
@@ -238,7 +238,8 @@ def _refuse_too_early(
     )
 
 
-def _is_on(timeline: Timeline, lsn: Lsn, path: Mapping[Timeline, Lsn | None]) -> bool:
+def is_on(timeline: Timeline, lsn: Lsn, path: Mapping[Timeline, Lsn | None]) -> bool:
+    """Whether a position of a timeline lies on the way that `lineage` gave."""
     if timeline not in path:
         return False
     left_at = path[timeline]
@@ -265,7 +266,7 @@ def _newest_timeline(
     known = {s.timeline for s in spans} | {b.timeline for b in backups} | set(histories)
     for timeline in sorted(known, reverse=True):
         path = lineage(timeline, histories)
-        if any(_is_on(backup.timeline, backup.stop_lsn, path) for backup in backups):
+        if any(is_on(backup.timeline, backup.stop_lsn, path) for backup in backups):
             return timeline
         if timeline.id > 1 and timeline not in histories:
             raise WalGap(
@@ -295,7 +296,7 @@ def _in_order(ways: Sequence[Candidate], target: RecoveryTarget, use_incremental
 
 def _resumes(end: Lsn, spans: Sequence[WalSpan], path: Mapping[Timeline, Lsn | None]) -> Lsn | None:
     """Where WAL of `path` goes on after a gap at `end`."""
-    later = [span.start for span in spans if span.start > end and _is_on(span.timeline, span.start, path)]
+    later = [span.start for span in spans if span.start > end and is_on(span.timeline, span.start, path)]
     return min(later, default=None)
 
 

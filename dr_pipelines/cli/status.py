@@ -1,0 +1,102 @@
+"""`dr status`: what stands, tier by tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import Json, settings
+from dr_pipelines.cli.output import count, minute, moment, out, print_json, print_table, size
+from dr_pipelines.errors import CheckFailed, NotProven
+from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
+
+
+def status(as_json: Json = False) -> None:
+    """What each tier holds of each server, and its WAL stream.
+
+    Exits 41 when something is wrong, 40 when a tier cannot be read.
+    """
+    states = operations.status(settings.site())
+    if as_json:
+        print_json(states)
+    else:
+        _show_states(states)
+    _judge_states(states)
+
+
+def _judge_states(states: list[operations.ServerState]) -> None:
+    """Raises `NotProven` when a tier could not be seen, `CheckFailed` when what was seen is wrong."""
+    unseen = [f"{state.server} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
+    if unseen:
+        raise NotProven(f"cannot be read: {', '.join(unseen)}", hint="each warning above names the reason.")
+    wrong = [state.server for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
+    if wrong:
+        raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning above names what to do.")
+
+
+def _show_states(states: list[operations.ServerState]) -> None:
+    for state in states:
+        rows = [
+            (
+                tier.tier,
+                minute(tier.newest_full.finished_at) if tier.newest_full else None,
+                minute(tier.newest_backup.finished_at) if tier.newest_backup else None,
+                tier.wal_end,
+                "cannot be read" if tier.error else "",
+            )
+            for tier in state.tiers
+        ]
+        columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
+        print_table(state.server, columns, rows)
+        for tier in state.tiers:
+            for line in _windows(tier.windows):
+                out.print(f"{tier.tier}: {line}", soft_wrap=True)
+        if (stream := state.stream) is not None:
+            behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
+            out.print(
+                f"stream: {stream.state}, received {stream.received_lsn or 'nothing yet'}{behind}, "
+                f"{stream.sync_state or 'no word of the server'}, seen {moment(stream.updated_at)}",
+                soft_wrap=True,
+            )
+            for tier_name, at in stream.tiers.items():
+                waits = "" if at.lag_bytes is None else f", {size(at.lag_bytes)} wait in the spool"
+                out.print(f"shipped to {tier_name}: {at.shipped_lsn or 'nothing yet'}{waits}", soft_wrap=True)
+            if stream.sync_state in ("sync", "quorum"):
+                out.print(
+                    "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True
+                )
+        problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
+        for warning in (*state.warnings, *problems):
+            out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+
+
+def _windows(found: operations.TierWindows) -> Iterator[str]:
+    """The newest system first, which is what `dr restore` restores."""
+    for system in reversed(found.systems):
+        of = "" if system is found.systems[-1] else f"the former system {system.system_id}: "
+        for line in _system(system):
+            yield of + line
+
+
+def _system(system: SystemWindows) -> Iterator[str]:
+    wide = [window for window in system.windows if not window.is_point]
+    for window in reversed(wide):
+        yield f"any instant {_span(window)}"
+    if single := [window.points[0] for window in system.windows if window.is_point]:
+        oldest = min(single, key=lambda point: point.at)
+        yield f"{count(len(single), 'single restore point')}, the oldest {oldest.label}"
+    for gap in system.gaps:
+        if gap.end is None or any(window.start == gap.end for window in wide if window is not wide[0]):
+            yield f"gap since {minute(gap.start_at)} UTC: {gap.why}"
+    for window in system.branches:
+        yield f"with --timeline {window.timeline.id} also any instant {_span(window)}"
+    yield from (*system.troubles, *system.notes)
+
+
+def _span(window: RecoveryWindow) -> str:
+    """Not `up to now`: an idle server writes no WAL, and its window ends with the last that it wrote."""
+    assumed = ", as far as can be seen without a key" if window.assumed else ""
+    return (
+        f"from {minute(window.start_at)} UTC ({window.start}) on, WAL up to {window.end}, stored at "
+        f"{minute(window.end_at)} UTC, {count(len(window.points), 'backup')}{assumed}"
+    )
