@@ -65,6 +65,9 @@ def _show_states(states: list[operations.ServerState]) -> None:
                 out.print(
                     "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True
                 )
+        for tier in state.tiers:
+            if tier.lag is not None:
+                out.print(f"copied to {tier.tier}: {tier.lag}", soft_wrap=True)
         problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
         for warning in (*state.warnings, *problems):
             out.print(f"warning: {warning}", style="yellow", soft_wrap=True)

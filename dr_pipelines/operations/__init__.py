@@ -10,6 +10,15 @@ from dr_pipelines.operations.backups import (
 )
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
 from dr_pipelines.operations.recovery import preview_restore, restore
+from dr_pipelines.operations.replication import (
+    ReplicationReport,
+    due_replicas,
+    replica_is_complete,
+    replica_is_current,
+    replicate,
+    replicated_tiers,
+    replication_lag,
+)
 from dr_pipelines.operations.retention import (
     RetentionReport,
     RetentionTable,
@@ -34,15 +43,22 @@ __all__ = [
     "close_incident",
     "list_incidents",
     "open_incident",
+    "ReplicationReport",
     "ServerState",
     "TierState",
     "TierWindows",
     "check_store",
+    "due_replicas",
     "find_backup",
     "list_backups",
     "preview_restore",
     "recovery_window_is_kept",
     "recovery_windows",
+    "replica_is_complete",
+    "replica_is_current",
+    "replicate",
+    "replicated_tiers",
+    "replication_lag",
     "restore",
     "status",
     "stream_wal",

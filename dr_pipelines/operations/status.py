@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
+from dr_pipelines.operations.replication import replicated_tiers, replication_lag
 from dr_pipelines.operations.windows import TierWindows, judged, view_tiers
 from dr_pipelines.postgres.tier_view import TierView
 from dr_pipelines.postgres.wal_slots import PatientServer
 from dr_pipelines.postgres.wal_spool import Spool
 from dr_pipelines.postgres.wal_status import StreamStatus, read_status
+from dr_pipelines.replication.checks import TierLag
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.site import Site
@@ -26,7 +29,8 @@ _STREAM_SILENT_AFTER = 60.0
 class TierState:
     """What one tier holds of a server, and from when to when it can be restored from there (`windows`); `error` says
     why that could not be seen, `hint` what to do then. `wal_end` was in a store at `wal_stored_at`: of an idle server
-    that is long ago, and nothing is lost."""
+    that is long ago, and nothing is lost. `lag` is how far it is behind the primary: None for the primary itself, and
+    where that could not be seen."""
 
     tier: str
     windows: TierWindows
@@ -35,6 +39,7 @@ class TierState:
     wal_end: Lsn | None = None
     wal_stored_at: datetime | None = None
     problems: tuple[str, ...] = ()
+    lag: TierLag | None = None
     error: str | None = None
     hint: str | None = None
 
@@ -57,6 +62,8 @@ def status(site: Site) -> list[ServerState]:
 def _state(site: Site, server: str) -> ServerState:
     views = view_tiers(site, server)
     tiers = tuple(_tier_state(views[found.tier], found) for found in judged(site, server, views))
+    if tiers and tiers[0].error is None:
+        tiers = (tiers[0], *(replace(tier, lag=_lag(site, server, tier)) for tier in tiers[1:]))
     stream = read_status(site.state_dir / server / "stream.json")
     return ServerState(server, tiers, stream, tuple(_warnings(site, server, tiers, stream)))
 
@@ -78,6 +85,13 @@ def _tier_state(view: TierView | DrError, windows: TierWindows) -> TierState:
     )
 
 
+def _lag(site: Site, server: str, tier: TierState) -> TierLag | None:
+    if tier.error is None and tier.tier in replicated_tiers(site, server):
+        with contextlib.suppress(DrError):  # it was read just now: what came between shows with the next look
+            return replication_lag(site, server, tier.tier)
+    return None
+
+
 def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: StreamStatus | None) -> list[str]:
     said = [
         f"{tier.tier} cannot be read: {tier.error}; {tier.hint or f'run `dr store check {tier.tier}`'}"
@@ -91,6 +105,10 @@ def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: Strea
         for tier in tiers
         if (kept := tier.windows.kept) is not None and kept.verdict is Verdict.FAIL
     ]
+    for lag in (tier.lag for tier in tiers if tier.lag is not None):
+        if lag.is_late:
+            said.append(f"{lag.tier} is behind: {lag}; run `dr replicate {server} --tier {lag.tier}`")
+        said += [f"{held}: run `dr scrub {tiers[0].tier}`" for held in lag.held]
     said += _stream_warnings(site, server, stream, tiers[0].newest_full.started_at if tiers[0].newest_full else None)
     return said
 

@@ -35,13 +35,13 @@ class TierLag:
         return self.lag > self.limit
 
     def __str__(self) -> str:
-        parts = []
-        if self.waiting:
-            parts.append(f"{len(self.waiting)} backups wait")
-        if self.wal_behind:
-            parts.append(f"{self.wal_behind} bytes of WAL wait")
-        since = f", the oldest for {format_duration(self.lag)} (limit {format_duration(self.limit)})"
-        return " and ".join(parts) + since if parts else "all is there"
+        many = "s wait" if len(self.waiting) > 1 else " waits"
+        parts = [f"{len(self.waiting)} backup{many}"] if self.waiting else []
+        parts += [f"{self.wal_behind / 1e6:.1f} MB of WAL wait"] if self.wal_behind else []
+        if not parts:
+            return "all copies are there"
+        ages = (format_duration(timedelta(seconds=int(age.total_seconds()))) for age in (self.lag, self.limit))
+        return " and ".join(parts) + ", the oldest for {} (limit {})".format(*ages)
 
 
 def tier_lag(tier: str, limit: timedelta, due: Sequence[Due], wal: WalDue, *, now: datetime) -> TierLag:
