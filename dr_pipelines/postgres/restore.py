@@ -279,6 +279,7 @@ class _Restoring:
             segment_size=newest.segment_size,
             os_user=host.os_user,
             clock=self._clock,
+            has_target=request.target.kind != "latest",
         )
         with fetcher:
             recovered = recover(

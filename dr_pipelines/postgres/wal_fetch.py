@@ -3,7 +3,8 @@
 PostgreSQL runs `restore_command` for each file. Ours is a few lines of shell (the server's account may not be able to
 run our Python): it asks by touching `want/<name>` and waits for `ready/<name>`, `absent/<name>` or `failed/<name>`.
 Exit code 1 ends recovery and promotes, so it is given only when complete listings of every tier prove that there is no
-such file and nothing after it; anything else exits over 125, which aborts recovery.
+such file and nothing after it; anything else exits over 125, which aborts recovery. (Of a recovery with a target, which
+must reach it, 1 also says that a file is offline: PostgreSQL reads ahead, and may not need it.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, RestoreError, TargetInUse, WalGap
+from dr_pipelines.errors import DrError, ObjectOffline, RestoreError, TargetInUse, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name, is_segment_name
 from dr_pipelines.postgres.wal_tablespaces import created_tablespaces
 from dr_pipelines.postgres.wal_tiers import FoundWal, WalTiers
@@ -70,9 +71,11 @@ class WalFetcher:
         segment_size: int,
         os_user: str | None,
         clock: Clock,
+        has_target: bool = False,
     ) -> None:
         self._wal, self._folder, self._clock = wal, folder, clock
         self.segment_size, self._timeline, self._replayed_from = segment_size, timeline, replayed_from
+        self._has_target = has_target
         self._account = pwd.getpwnam(os_user) if os_user else None
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="wal")
@@ -149,7 +152,10 @@ class WalFetcher:
         except DrError as error:
             self.errors.append(error)
             self.failed_at = self.failed_at or name
-            (self._folder / _Answer.FAILED / name).touch()
+            # PostgreSQL reads ahead of its replay. Of WAL behind the target nothing is needed, and a recovery that ends
+            # before its target is an error there too: so the end of WAL may be said where it is only out of reach.
+            is_behind = isinstance(error, ObjectOffline) and self._has_target
+            (self._folder / (_Answer.ABSENT if is_behind else _Answer.FAILED) / name).touch()
             return
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not the end of WAL
             self.errors.append(RestoreError(f"fetching WAL file {name} failed: {error!r}"))
