@@ -13,7 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
-from dr_pipelines.errors import CheckFailed, DrError, IntegrityError, ObjectExists, ObjectNotFound, StoreUnavailable
+from dr_pipelines.errors import (
+    AccessDenied,
+    CheckFailed,
+    DrError,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    StoreError,
+    StoreUnavailable,
+)
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all, sha256_of
 from dr_pipelines.storage.wrappers import Prefixed
 
@@ -177,8 +186,27 @@ def _capabilities(store: ObjectStore) -> str:
     names = ("conditional_put", "confirms_digest", "versioning")
     able = [name for name in names if getattr(can, name)]
     lock = "can lock objects (object_lock)" if can.object_lock else "cannot lock objects"
-    classes = f"storage classes: {', '.join(can.storage_classes)}" if can.storage_classes else "no storage classes"
-    return f"{lock}; {classes}; can: {', '.join(able) or 'only the six verbs'}; the rest is made up for by reading back"
+    return (
+        f"{lock}; {_classes(store)}; can: {', '.join(able) or 'only the six verbs'}; "
+        "the rest is made up for by reading back"
+    )
+
+
+def _classes(store: ObjectStore) -> str:
+    """Tried with one that is not the ordinary one: some take every class and keep none."""
+    names = store.capabilities.storage_classes
+    if not names:
+        return "no storage classes"
+    tried = names[min(1, len(names) - 1)]
+    try:
+        told = store.put("class/object", Body.of(b"x"), storage_class=tried).storage_class
+    except StoreError as error:
+        if isinstance(error, StoreUnavailable | AccessDenied):
+            raise
+        told = None
+    if {told, *(info.storage_class for info in store.list("class/object"))} != {tried}:
+        return "storage classes are taken and not kept: leave `classes` out of this store in the plan"
+    return f"storage classes: {', '.join(names)}"
 
 
 def _clean(scratch: _Scratch) -> str:

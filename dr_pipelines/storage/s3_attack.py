@@ -79,7 +79,8 @@ class _Attack:
     def _attempts_on_retention(self) -> Iterator[tuple[str, Callable[[], Any]]]:
         for how, bypass in _WAYS:
             yield f"shorten the lock{how}", partial(self._retain, {"RetainUntilDate": self._sooner()}, **bypass)
-            yield f"weaken the lock{how}", partial(self._retain, {"Mode": "GOVERNANCE"}, **bypass)
+            if self._head.get("ObjectLockMode") == "COMPLIANCE":
+                yield f"weaken the lock{how}", partial(self._retain, {"Mode": "GOVERNANCE"}, **bypass)
             yield f"take the lock away{how}", partial(self._retain, None, **bypass)
 
     def _held(self) -> _Held | None:

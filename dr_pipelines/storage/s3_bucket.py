@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _PIECE = 4 * 1024 * 1024
+_UNKNOWN = ("NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "InvalidRequest", "InvalidArgument")
 # What boto3 raises while it reads a body that ends early or a connection that breaks.
 _BROKEN = (HTTPClientError, OSError, EOFError)
 
@@ -71,7 +72,7 @@ class S3Bucket:
             hint = f"give this key the right {right}."
             raise AccessDenied(f"{self.name}: may not ask how {self.bucket} is set up", hint=hint) from error
         except StoreError as error:
-            if status_of(error) in (405, 501) or code_of(error) == "NotImplemented":
+            if is_unknown(error):
                 return None
             raise
 
@@ -117,6 +118,11 @@ class S3Bucket:
         message = error.response.get("Error", {}).get("Message", "")
         where = f"{self._endpoint}/{self.bucket}"
         return refusal(self.name, where, key, status=status, code=code, message=message)
+
+
+def is_unknown(error: DrError) -> bool:
+    """The endpoint does not know what it was asked about the bucket."""
+    return status_of(error) in (405, 501) or code_of(error) in _UNKNOWN
 
 
 def status_of(error: DrError) -> int:

@@ -47,12 +47,14 @@ def move(bucket: S3Bucket, key: str, name: str, *, checksum: str | None = None) 
     copy(bucket, key, head, StorageClass=name)
     moved = bucket.head(key, ChecksumMode="ENABLED")
     if (class_of(moved) or ORDINARY["s3"]) != name:
-        raise StoreError(
-            f"{bucket.name} does not keep {key} in {name}", hint="take `classes` out of this store in the plan."
-        )
+        raise not_kept(bucket.name, key, name)
     if not is_held(head) and _same_content({"ChecksumSHA256": checksum, **head}, moved):
         _drop_former(bucket, key, head, moved)
     return moved
+
+
+def not_kept(store: str, key: str, name: str) -> StoreError:
+    return StoreError(f"{store} does not keep {key} in {name}", hint="take `classes` out of this store in the plan.")
 
 
 def copy(bucket: S3Bucket, key: str, head: Any, **asked: Any) -> None:

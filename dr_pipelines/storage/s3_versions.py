@@ -7,7 +7,7 @@ from typing import Any
 
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectLocked, ObjectNotFound, StoreError
 from dr_pipelines.storage.base import Availability, sha256_of
-from dr_pipelines.storage.s3_bucket import S3Bucket, code_of, status_of
+from dr_pipelines.storage.s3_bucket import S3Bucket, is_unknown
 from dr_pipelines.storage.s3_classes import availability_of, class_of, copy
 
 
@@ -30,7 +30,7 @@ def _history(bucket: S3Bucket, key: str) -> tuple[list[Any], list[Any]]:
         with bucket.told(key):
             pages = [*bucket.client.get_paginator("list_object_versions").paginate(Bucket=bucket.bucket, Prefix=key)]
     except StoreError as error:
-        if status_of(error) not in (405, 409, 501) and code_of(error) != "NotImplemented":
+        if not is_unknown(error):
             raise
         return _current(bucket, key), []
     versions, markers = (

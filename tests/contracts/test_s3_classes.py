@@ -144,6 +144,19 @@ def test_a_service_that_does_not_keep_classes_is_told(shared_s3: EmbeddedS3) -> 
     assert store.capabilities.storage_classes == ()
 
 
+def test_a_service_that_takes_a_class_and_does_not_list_it_is_told(shared_s3: EmbeddedS3) -> None:
+    client, bucket = rclone_bucket(shared_s3)
+    store = S3Store(client, bucket, "tier")
+    store.put("a", Body.of(b"x"))
+    for attempt in (
+        lambda: store.put("b", Body.of(b"x"), storage_class="GLACIER_IR"),
+        lambda: store.set_class("a", "GLACIER"),
+    ):
+        with pytest.raises(StoreError, match="does not keep") as caught:
+            attempt()
+        assert "classes" in (caught.value.hint or "")
+
+
 def test_where_there_is_no_room_to_hurry_it_comes_as_usual() -> None:
     head = {"x_amz_storage_class": "GLACIER", "Last_Modified": "Thu, 26 Nov 2026 02:00:00 GMT"}
     busy = b"<Error><Code>GlacierExpeditedRetrievalNotAvailable</Code></Error>"
