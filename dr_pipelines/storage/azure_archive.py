@@ -54,6 +54,8 @@ class AzureArchive:
 
     def recall(self, key: str, head: Head, *, urgent: bool) -> Availability:
         found = self.state(key, head)
+        if found is Availability.ARRIVING and urgent and not head.properties.archive_status:
+            self._hurry(key)
         if found is not Availability.OFFLINE:
             return found
         self._sweep(head.now)
@@ -64,6 +66,15 @@ class AzureArchive:
                 rehydrate_priority=RehydratePriority.HIGH if urgent else RehydratePriority.STANDARD,
             )
         return self.state(key, head)
+
+    def _hurry(self, key: str) -> None:
+        """What was asked for without haste can be hurried while it is under way."""
+        copy = self._container.head(FOLDER + key).properties
+        if copy.archive_status and copy.rehydrate_priority != RehydratePriority.HIGH.value:
+            with self._container.told(key):
+                self._container.blob(FOLDER + key).set_standard_blob_tier(
+                    StandardBlobTier.HOT, rehydrate_priority=RehydratePriority.HIGH
+                )
 
     def drop(self, key: str) -> None:
         """Remove the copy, if there is one. A copy that the container's default policy has locked stays."""

@@ -48,15 +48,20 @@ class AzureLocks:
         head = self._container.head(key)
         wanted = LOCKED if LOCKED in (mode or self._mode, mode_of(head)) else UNLOCKED
         latest = max(until, until_of(head) or until)
-        if not _is_locked(head, latest, wanted):
-            policy = ImmutabilityPolicy(expiry_time=latest, policy_mode=wanted)
-            with self._container.told(key):
-                self._container.blob(key).set_immutability_policy(policy)
-            if not _is_locked(self._container.head(key), latest, wanted):
-                raise StoreError(
-                    f"{self._container.name} took {key} without the lock it was put with",
-                    hint="give this credential the right to set immutability policies, on a container that has them.",
-                )
+        if _is_locked(head, latest, wanted):
+            return
+        if wanted == LOCKED and mode_of(head) is None:  # only a policy that is there can be made a firm one
+            self._set(key, latest, UNLOCKED)
+        self._set(key, latest, wanted)
+        if not _is_locked(self._container.head(key), latest, wanted):
+            raise StoreError(
+                f"{self._container.name} took {key} without the lock it was put with",
+                hint="give this credential the right to set immutability policies, on a container that has them.",
+            )
+
+    def _set(self, key: str, until: datetime, mode: str) -> None:
+        with self._container.told(key):
+            self._container.blob(key).set_immutability_policy(ImmutabilityPolicy(expiry_time=until, policy_mode=mode))
 
 
 def whole_second(until: datetime) -> datetime:

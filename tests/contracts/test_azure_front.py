@@ -202,13 +202,13 @@ class TestArchive:
         store = served.store
         store.put("a/b", _X, storage_class="Archive", retain_until=UNTIL)
         assert store.stat("a/b").availability is Availability.OFFLINE
-        for asked in (False, True, False):  # asking again is harmless
-            assert store.recall("a/b", urgent=asked) is Availability.ARRIVING
+        for urgent in (False, False, True, True, False):  # asking again is harmless
+            assert store.recall("a/b", urgent=urgent) is Availability.ARRIVING
             assert store.stat("a/b").availability is Availability.ARRIVING
             with pytest.raises(ObjectOffline) as caught:
                 read_all(store, "a/b")
             assert caught.value.hint and not caught.value.transient
-        assert served.front.priorities == ["Standard"]
+        assert served.front.priorities == ["Standard", "High"], "it is hurried once"
         served.front.release()
         assert store.recall("a/b") is Availability.ONLINE
         info = store.stat("a/b")

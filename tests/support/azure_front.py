@@ -59,6 +59,7 @@ class _Version:
     policy: _Policy | None = None
     archived: bool = False
     arriving: bool = False
+    priority: str = ""
     data: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -157,11 +158,19 @@ class AzureFront:
             return told
         if before:
             self._old.setdefault(asked.path, []).append(before)
-        if arriving:
-            self.priorities.append(asked.headers.get("x-ms-rehydrate-priority", ""))
-        made = _Version(self._new_id(), self._uploaded(asked), archived or arriving, arriving)
+        made = _Version(
+            self._new_id(),
+            self._uploaded(asked),
+            archived or arriving,
+            arriving,
+            self._hurried(asked) if arriving else "",
+        )
         self._current[asked.path] = made
         return told.having(x_ms_version_id=made.id)
+
+    def _hurried(self, asked: Request) -> str:
+        self.priorities.append(asked.headers.get("x-ms-rehydrate-priority", "Standard"))
+        return self.priorities[-1]
 
     def _uploaded(self, asked: Request) -> _Policy | None:
         if _UNTIL not in asked.headers or self._manners.ignores_policies or not self._manners.immutable:
@@ -201,10 +210,13 @@ class AzureFront:
         wanted = _policy_of(asked)
         if wanted.until <= self.now():
             return refused(400, "InvalidHeaderValue")
+        if self._manners.ignores_policies:
+            return Answer(200, wanted.headers())
+        if held.policy is None and wanted.mode == "Locked":  # feared, not documented
+            return refused(400, "InvalidHeaderValue")
         if locked and held.policy and (wanted.mode != "Locked" or wanted.until < held.policy.until):
             return _IMMUTABLE
-        if not self._manners.ignores_policies:
-            held.policy = wanted
+        held.policy = wanted
         return Answer(200, wanted.headers())
 
     def _move(self, asked: Request, held: _Version) -> Answer:
@@ -212,7 +224,7 @@ class AzureFront:
             held.archived = True
             return Answer(200)
         if held.archived:
-            held.arriving = True
+            held.arriving, held.priority = True, self._hurried(asked)
             return Answer(202)
         return self._forward(asked)
 
@@ -246,6 +258,7 @@ class AzureFront:
             told.headers.pop("x-ms-access-tier-inferred", None)
         if held.arriving:
             more |= {"x-ms-archive-status": "rehydrate-pending-to-hot", "x-ms-copy-status": "pending"}
+            more["x-ms-rehydrate-priority"] = held.priority
         return told.having(**(more if self._manners.immutable or held.archived else {}))
 
     def _listing(self, asked: Request) -> Answer:
