@@ -15,13 +15,14 @@ from dr_pipelines.replication import checks
 from dr_pipelines.replication.backups import SourceDamaged, copy_backup
 from dr_pipelines.replication.checks import TierLag
 from dr_pipelines.replication.copy import Copied, Copier
-from dr_pipelines.replication.policy import Due, due_backups, keep_all
+from dr_pipelines.replication.policy import Due, due_backups
 from dr_pipelines.replication.wal import copy_wal
 from dr_pipelines.replication.wal_policy import WalDue, wal_due, wal_need
-from dr_pipelines.repository.catalog import Catalog, chain_of
+from dr_pipelines.repository.catalog import Catalog, chain_of, in_order
 from dr_pipelines.repository.layout import wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.retention.planner import kept_labels
 from dr_pipelines.site import Site
 
 
@@ -111,6 +112,7 @@ class _Sides:
             )
         self.plan: TierReplicationPlan = plan
         self._site, self._server, self._tier = site, server, tier
+        self._rules = site.plan_of(server).retention.on(tier)
         self.source, self.target = (site.bare_repository(server, name) for name in (source, tier))
         with ThreadPoolExecutor(2, thread_name_prefix="catalogs") as pool:
             self.here, self.there = pool.map(self._read, (self.source, self.target))
@@ -120,7 +122,10 @@ class _Sides:
         return repository.catalog(self._server)
 
     def due(self) -> tuple[Due, ...]:
-        return due_backups(self.plan.send, self.here, self.there, now=self._site.clock.now(), keeps=keep_all)
+        now = self._site.clock.now()
+        return due_backups(
+            self.plan.send, self.here, self.there, now=now, keeps=lambda backups: kept_labels(backups, self._rules, now)
+        )
 
     def asked(self, labels: Sequence[str]) -> tuple[Due, ...]:
         """What a person wants there, whatever the plan sends, with the chains that it needs."""
@@ -136,7 +141,7 @@ class _Sides:
                     f"{label} was expired from {self._tier}",
                     hint=f"`dr retention undo` brings it back on {self._tier}.",
                 )
-        wanted = {link.label for label in labels for link in chain_of(by_label[label], self.here.backups)}
+        wanted = {link.label for label in labels for link in chain_of(by_label[label], by_label)}
         whole = {backup.label for backup in self.there.backups if not self.there.marks[backup.label].missing}
         return tuple(
             Due(backup, backup.finished_at)
@@ -146,9 +151,8 @@ class _Sides:
 
     def wal_due(self, due: Sequence[Due]) -> WalDue:
         """For the backups that are on the tier and those that are on their way."""
-        window = self._site.plan_of(self._server).retention.on(self._tier).recovery_window
         held = {backup.label: backup for backup in (*self.there.backups, *(one.backup for one in due))}
-        need = wal_need(self.plan.send, held.values(), now=self._site.clock.now(), window=window)
+        need = wal_need(self.plan.send, in_order(held.values()), self._rules, now=self._site.clock.now())
         with ThreadPoolExecutor(2, thread_name_prefix="listings") as pool:
             listed = pool.map(
                 lambda repository: [*repository.store.list(wal_prefix(self._server))], (self.source, self.target)

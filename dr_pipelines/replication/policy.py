@@ -44,18 +44,25 @@ def due_backups(
     wanted = dict(_wanted(send, source, target, now))
     there = {backup.label for backup in target.backups if not target.marks.get(backup.label, Marks()).missing}
     expired = {gone.manifest.label for gone in target.expired}
-    kept = set(keeps(in_order({b.label: b for b in (*target.backups, *_of(source, wanted))}.values()))) - expired
+    union = in_order({backup.label: backup for backup in (*target.backups, *_of(source, wanted))}.values())
+    kept = ({*keeps(union)} | {label for label in wanted if _is_kept(source, label, now)}) - expired
+    by_label = {backup.label: backup for backup in source.backups}
     needed = {
         link.label: max(link.finished_at, wanted.get(link.label, link.finished_at))
         for backup in _of(source, wanted)
         if backup.label in kept
-        for link in chain_of(backup, source.backups)
+        for link in chain_of(backup, by_label)
     }
     return tuple(
-        Due(backup, needed[backup.label], _held(source, backup))
+        Due(backup, needed[backup.label], _held(source, chain_of(backup, by_label)))
         for backup in _of(source, needed)
         if backup.label not in there
     )
+
+
+def _is_kept(source: Catalog, label: str, now: datetime) -> bool:
+    """By a person, and then on every tier."""
+    return any(keep.holds(now) for keep in source.marks.get(label, Marks()).keeps.values())
 
 
 def _of(source: Catalog, labels: Collection[str]) -> list[BackupManifest]:
@@ -103,9 +110,9 @@ def _end_of(backup: BackupManifest) -> datetime:
     return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
 
 
-def _held(source: Catalog, backup: BackupManifest) -> str | None:
+def _held(source: Catalog, chain: Iterable[BackupManifest]) -> str | None:
     """A copy of damaged bytes is none: what was found damaged waits until it is found whole."""
-    for link in chain_of(backup, source.backups):
+    for link in chain:
         proofs = [proof for proof in source.marks.get(link.label, Marks()).proofs if proof.kind in _OF_BYTES]
         newest = max(proofs, key=lambda proof: proof.at, default=None)
         if newest is not None and newest.verdict == "fail":

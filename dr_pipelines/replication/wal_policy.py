@@ -6,78 +6,60 @@ encrypted twice it never looks alike.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from dr_pipelines.lsn import Lsn, WalSegment, is_history_name
-from dr_pipelines.repository.layout import BackupKind, WalKey, WalLayout, damaged_wal, parse_wal_key, system_id_of
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name
+from dr_pipelines.plan.policies import RetentionPlan
+from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key, system_id_of
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.retention.planner import keep_by_rules, kept_labels, wal_of
+from dr_pipelines.retention.wal import Run, runs_on
+from dr_pipelines.retention.wal import WalNeed as Stretch
 from dr_pipelines.storage.base import ObjectInfo
 
 
-@dataclass(frozen=True)
-class SystemNeed:
-    """What of one system's WAL is needed: these segments by name, and all that ends after `since`."""
-
-    segment_size: int
-    segments: frozenset[str]
-    since: Lsn | None = None
-
-    def wants(self, file: str) -> bool:
-        if file in self.segments:
-            return True
-        return self.since is not None and WalSegment.parse(file, self.segment_size).end > self.since
-
-
-@dataclass(frozen=True)
 class WalNeed:
-    """By system. `others`: whether WAL of a system that is not named is needed too."""
+    """Which files a tier needs. `needs` and `segment_sizes` by system; `others`: whether WAL of a system that is not
+    named is needed too."""
 
-    systems: Mapping[str, SystemNeed]
-    others: bool = False
+    def __init__(
+        self, needs: Mapping[str, Sequence[Stretch]], segment_sizes: Mapping[str, int], *, others: bool = False
+    ) -> None:
+        self._needs, self._sizes, self._others = needs, segment_sizes, others
+        self._runs: dict[tuple[str, Timeline], list[Run]] = {}
 
     def wants(self, system_id: str, file: str) -> bool:
-        system = self.systems.get(system_id)
-        if system is None:
-            return self.others
-        return is_history_name(file) or system.wants(file)
+        if system_id not in self._needs:
+            return self._others
+        if is_history_name(file):
+            return True
+        segment = WalSegment.parse(file, self._sizes[system_id])
+        where = (system_id, segment.timeline)
+        if where not in self._runs:
+            self._runs[where] = runs_on(segment.timeline, self._needs[system_id], segment.size)
+        runs = self._runs[where]
+        at = bisect_right(runs, segment.number, key=lambda run: run[0]) - 1
+        return at >= 0 and segment.number < runs[at][1]
 
 
-def wal_need(send: str, backups: Iterable[BackupManifest], *, now: datetime, window: timedelta) -> WalNeed:
-    """For a tier with these backups. `everything`: what any instant of the recovery window needs and what each older
-    backup needs to become consistent; else the latter only."""
-    by_system: dict[str, list[BackupManifest]] = defaultdict(list)
-    for backup in backups:
-        by_system[backup.system_id].append(backup)
-    everything = send == "everything"
-    return WalNeed(
-        {
-            system_id: SystemNeed(
-                of_system[0].segment_size,
-                frozenset(name for backup in of_system for name in _own_segments(backup)),
-                _window_begins(of_system, now - window) if everything else None,
-            )
-            for system_id, of_system in by_system.items()
-        },
-        others=everything,  # WAL may be there before its first backup is
-    )
-
-
-def _own_segments(backup: BackupManifest) -> Iterable[str]:
-    for needed in backup.wal_ranges:
-        segment = WalSegment.containing(needed.start, needed.timeline, backup.segment_size)
-        while segment.start < needed.end:
-            yield segment.name
-            segment = segment.next()
-
-
-def _window_begins(backups: Sequence[BackupManifest], begin: datetime) -> Lsn:
-    """Where the newest full that is older than the window starts, or any after it: a promotion may go back."""
-    fulls = [backup for backup in backups if backup.kind is BackupKind.FULL and backup.finished_at <= begin]
-    since = max((full.started_at for full in fulls), default=min(backup.started_at for backup in backups))
-    return min(backup.start_lsn for backup in backups if backup.started_at >= since)
+def wal_need(send: str, backups: Sequence[BackupManifest], rules: RetentionPlan, *, now: datetime) -> WalNeed:
+    """For a tier with these backups and these rules, so that nothing is brought that retention would remove.
+    `everything`: what any instant of the recovery window needs and what each older backup that is kept needs by itself;
+    else the latter only."""
+    by_label = {backup.label: backup for backup in backups}
+    needs: dict[str, list[Stretch]] = defaultdict(list)
+    for label in kept_labels(backups, rules, now):
+        needs[by_label[label].system_id].append(wal_of(by_label[label], by_label))
+    if send == "everything":
+        _, window = keep_by_rules(backups, by_label, {}, {}, rules, now)
+        for system_id, of_system in window.needs.items():
+            needs[system_id] += of_system
+    sizes = {backup.system_id: backup.segment_size for backup in backups}
+    return WalNeed(needs, sizes, others=send == "everything")  # WAL may be there before its first backup is
 
 
 # --- two listings -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from dr_pipelines.checks import Verdict
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.errors import (
     AccessDenied,
     BackupNotFound,
@@ -165,6 +166,17 @@ def test_what_was_expired_there_is_not_sent_again_and_asking_for_it_says_how_to_
     assert run(site).labels == ()
     with pytest.raises(RepositoryError, match="was expired from secondary"):
         run(site, labels=[OTHER])
+
+
+def test_what_retention_would_let_go_there_is_not_sent() -> None:
+    source, target = filled(), empty("secondary")
+    source.delete(next(info.key for info in source.list() if "/keeps/" in info.key))
+    site = site_of({"primary": source, "secondary": target})
+    assert isinstance(site.clock, FixedClock)
+    site.clock.advance(timedelta(days=40))
+    assert run(site).labels == (OTHER,)  # the newest of its day, week and month
+    assert replica_is_current(site, "shop", "secondary").passed
+    assert run(site).wal_objects == 0
 
 
 def test_monthly_sends_a_full_with_the_wal_that_it_needs_and_no_more() -> None:

@@ -8,18 +8,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.replication.policy import due_backups
 from dr_pipelines.replication.wal_policy import WalNeed, wal_due, wal_need
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import BackupKind, ProofName, WalLayout, label_for, wal_damage
 from dr_pipelines.repository.manifest import BackupManifest, WalRange
-from dr_pipelines.repository.marks import Expired, Marks
+from dr_pipelines.repository.marks import Expired, Keep, Marks
 from dr_pipelines.storage.base import ObjectInfo
 from tests.support.archives import manifest
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 MIB = 1 << 20
-ALL = WalNeed({}, others=True)
+ALL = WalNeed({}, {}, others=True)
 
 
 def backup(at: str, parent: BackupManifest | None = None, **changes: object) -> BackupManifest:
@@ -44,6 +45,10 @@ def catalog(
     return Catalog(held, marks=of_each, expired=expired)
 
 
+def lacking(one: BackupManifest) -> Marks:
+    return Marks(missing=(one.archive.packs[0].key,))
+
+
 def due(send: str, source: Catalog, target: Catalog, now: datetime = NOW) -> list[str]:
     return [one.backup.label for one in due_backups(send, source, target, now=now)]
 
@@ -62,12 +67,12 @@ def test_everything_is_sent_in_order_and_what_is_there_is_not() -> None:
 
 
 def test_a_copy_that_lacks_objects_is_due_again() -> None:
-    there = catalog([FULL], {FULL.label: Marks(missing=("packs/000000.zst",))})
+    there = catalog([FULL], {FULL.label: lacking(FULL)})
     assert due("everything", catalog([FULL]), there) == [FULL.label]
 
 
 def test_what_is_not_usable_is_not_sent() -> None:
-    source = catalog([FULL, FIRST, SECOND, OTHER], {FIRST.label: Marks(missing=("packs/000000.zst",))})
+    source = catalog([FULL, FIRST, SECOND, OTHER], {FIRST.label: lacking(FIRST)})
     assert due("everything", source, catalog()) == [FULL.label, OTHER.label]
 
 
@@ -81,6 +86,13 @@ def test_what_retention_let_go_or_would_let_go_is_not_sent_again() -> None:
     # What is kept is not sent without its chain.
     sent = due_backups("everything", source, catalog([OTHER]), now=NOW, keeps=keeps)
     assert [one.backup.label for one in sent] == [FULL.label, FIRST.label]
+
+
+def test_what_a_person_keeps_is_kept_on_every_tier() -> None:
+    keep = Keep(until=None, reason="audit", by="me", at=NOW)
+    source = catalog([FULL, OTHER], {FULL.label: Marks(keeps={"keeps/1.json": keep})})
+    sent = due_backups("everything", source, catalog(), now=NOW, keeps=lambda _: ())
+    assert [one.backup.label for one in sent] == [FULL.label]
 
 
 def test_what_was_found_damaged_waits_until_it_is_found_whole() -> None:
@@ -124,7 +136,7 @@ def test_monthly_sends_the_newest_full_of_a_young_repository_once() -> None:
     source = catalog([MARCH, LATE_MARCH])
     assert due("monthly", source, catalog()) == [LATE_MARCH.label]
     assert due("monthly", source, catalog([MARCH])) == []  # superseded in days: not worth 180 days' keep
-    damaged = catalog([MARCH], {MARCH.label: Marks(missing=("packs/000000.zst",))})
+    damaged = catalog([MARCH], {MARCH.label: lacking(MARCH)})
     assert due("monthly", source, damaged) == [LATE_MARCH.label]
 
 
@@ -217,17 +229,21 @@ def lsn_backup(at: str, start: int, end: int, **changes: object) -> BackupManife
 
 @pytest.mark.parametrize(("send", "numbers"), [("monthly", [2, 3, 10, 20, 30]), ("everything", [2, 3, *range(10, 41)])])
 def test_what_the_backups_of_a_tier_need(send: str, numbers: list[int]) -> None:
-    held = [
-        lsn_backup(at, a, b) for at, a, b in (("01-10", 2, 3), ("03-01", 10, 10), ("03-08", 20, 20), ("03-09", 30, 30))
-    ]
-    need = wal_need(send, held, now=NOW, window=timedelta(days=7))
+    held = [lsn_backup("01-10", 2, 3), *(lsn_backup(f"03-0{day}", n, n) for day, n in ((1, 10), (8, 20), (9, 30)))]
+    need = wal_need(send, held, RetentionPlan(), now=NOW)
     assert [number for number in range(41) if need.wants("1", name(number))] == numbers
     assert need.wants("1", "00000002.history")
     assert need.wants("2", name(1)) == (send == "everything")
 
 
+def test_wal_of_what_retention_will_remove_is_not_needed() -> None:
+    held = [lsn_backup("03-02", 2, 3), lsn_backup("03-02T01", 5, 5), lsn_backup("03-09", 10, 10)]
+    need = wal_need("monthly", held, RetentionPlan(window=timedelta(days=1)), now=NOW)
+    assert [number for number in range(12) if need.wants("1", name(number))] == [5, 10]
+
+
 def test_wal_of_a_timeline_that_went_back_is_in_the_window() -> None:
     held = [lsn_backup("03-01", 20, 20), lsn_backup("03-08", 10, 10, timeline=Timeline(2))]
-    need = wal_need("everything", held, now=NOW, window=timedelta(days=7))
+    need = wal_need("everything", held, RetentionPlan(), now=NOW)
     assert need.wants("1", name(10, 2))
     assert not need.wants("1", name(9, 2))
