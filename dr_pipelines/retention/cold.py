@@ -12,8 +12,8 @@ from dr_pipelines.storage.base import ObjectInfo
 
 @dataclass(frozen=True)
 class Early:
-    """Of objects that are charged for until `until` in any case. `cost` is that of the time from their removal on, in the
-    currency of the plan's prices; `storage_class` that of the last of them."""
+    """Of objects that are charged for until `until` in any case. `cost` is that of the time from their removal on, in
+    the currency of the plan's prices; `storage_class` that of the last of them."""
 
     until: datetime
     cost: float
