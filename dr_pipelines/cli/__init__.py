@@ -12,7 +12,7 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import replicate, restore, setup, status, work
+from dr_pipelines.cli import incident, replicate, restore, retention, setup, status, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import on_ending, raise_when_safe
@@ -39,6 +39,9 @@ app.add_typer(setup.key_app, name="key")
 app.add_typer(setup.repository_app, name="repository")
 app.add_typer(setup.store_app, name="store")
 app.add_typer(work.wal_app, name="wal")
+app.add_typer(retention.retention_app, name="retention")
+app.add_typer(incident.incident_app, name="incident")
+app.command("keep")(retention.keep)
 app.command("backup")(work.backup)
 app.command("list")(work.list_backups)
 app.command("verify")(work.verify)

@@ -11,6 +11,7 @@ from dr_pipelines.cli.output import minute, out, print_json, print_table, size
 from dr_pipelines.errors import DrError
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import Marks
 
 
 def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
@@ -44,8 +45,13 @@ def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
     if not catalog.backups:
         out.print(f"there is no backup of {server} on {tier}")
     else:
-        columns = ["label", "finished (UTC)", "stored", "stop LSN", "on top of"]
-        print_table(f"{server} on {tier}", columns, [_row(backup) for backup in catalog.backups])
+        columns = ["label", "", "finished (UTC)", "stored", "stop LSN", "on top of"]
+        states = {backup.label: _state(catalog, backup) for backup in catalog.backups}
+        rows = [_row(backup, states[backup.label]) for backup in catalog.backups]
+        print_table(f"{server} on {tier}", columns, rows)
+        shown = "".join(states.values())
+        if legend := [meaning for letter, meaning in _STATES.items() if letter in shown]:
+            out.print("; ".join(legend), soft_wrap=True)
     for backup in catalog.backups:
         if backup.kind_reason:
             out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
@@ -58,6 +64,17 @@ def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
         out.print(f"problem: {problem}", style="yellow", soft_wrap=True)
 
 
-def _row(backup: BackupManifest) -> tuple[Any, ...]:
-    parent = backup.parent.rpartition("-")[0] if backup.parent else None  # the kind is plain from the chain
-    return backup.label, minute(backup.finished_at), size(backup.stored_size), backup.stop_lsn, parent
+_STATES = {"P": "P: proven good", "K": "K: kept by a person", "D": "D: no restore can use it"}
+
+
+def _state(catalog: Catalog, backup: BackupManifest) -> str:
+    """A letter for each thing that is known of a backup."""
+    marks = catalog.marks.get(backup.label, Marks())
+    said = {"P": marks.proven() is not None, "K": bool(marks.keeps), "D": catalog.trouble(backup) is not None}
+    return "".join(letter for letter, holds in said.items() if holds)
+
+
+def _row(backup: BackupManifest, state: str) -> tuple[Any, ...]:
+    # The kind is plain from the chain, and the year from the line's own label.
+    parent = backup.parent.rpartition("-")[0][4:] if backup.parent else None
+    return backup.label, state, minute(backup.finished_at), size(backup.stored_size), backup.stop_lsn, parent

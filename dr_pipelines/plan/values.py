@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -77,17 +78,19 @@ class Schedule(Model):
     @property
     def interval(self) -> timedelta:
         """The shortest distance between two of its next ticks."""
-        return min(self._distances(), default=timedelta.max)
+        return min(_distances(self.cron), default=timedelta.max)
 
     @property
     def longest_interval(self) -> timedelta:
         """The longest distance between two of its next ticks."""
-        return max(self._distances(), default=timedelta.max)
+        return max(_distances(self.cron), default=timedelta.max)
 
-    def _distances(self) -> list[timedelta]:
-        ticks = croniter(self.cron, _REFERENCE_TIME)
-        times: list[datetime] = [ticks.get_next(datetime) for _ in range(50)]
-        return [later - earlier for earlier, later in pairwise(times)]
+
+@functools.cache
+def _distances(cron: str) -> tuple[timedelta, ...]:
+    ticks = croniter(cron, _REFERENCE_TIME)
+    times: list[datetime] = [ticks.get_next(datetime) for _ in range(50)]
+    return tuple(later - earlier for earlier, later in pairwise(times))
 
 
 def _schedule(value: Any) -> Any:

@@ -88,7 +88,7 @@ def representatives(
 
 
 def _until(period: Period, start: datetime, count: int, now: datetime) -> datetime:
-    """When as many newer periods have a full. Of a week or month that is not over nobody knows its newest yet."""
+    """When as many newer periods have a full. Of a week or month that is not over, it is the newest until the next."""
     if period is not DAY and period.later(start, 1) > now:
-        return period.later(start, 1)
+        return DAY.later(DAY.start(now), 2)
     return period.later(start, count) + timedelta(days=1)
