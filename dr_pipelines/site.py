@@ -74,15 +74,19 @@ class Site:
 
     def store_of(self, tier_or_name: str) -> ObjectStore:
         """A store by its name, or by a tier that means one store in the whole plan."""
+        return self.store(self.name_of(tier_or_name))
+
+    def name_of(self, tier_or_name: str) -> str:
+        """The name of a store, or of the one that a tier means in the whole plan. Raises `UsageError`."""
         if tier_or_name in self.plan.storage:
-            return self.store(tier_or_name)
+            return tier_or_name
         names = {dict(server.storage.items()).get(tier_or_name) for server in self.plan.databases.values()} - {None}
         if len(names) != 1:
             raise UsageError(
                 f"{tier_or_name!r} is neither a store nor a tier that means one",
                 hint=f"name one of: {', '.join(self.plan.storage)}.",
             )
-        return self.store(str(names.pop()))
+        return str(names.pop())
 
     def terms(self, server: str, tier: str) -> StorageTerms:
         """What the storage classes of a tier's store mean and cost."""

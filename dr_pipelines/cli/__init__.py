@@ -12,7 +12,7 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import incident, replicate, restore, retention, setup, status, work
+from dr_pipelines.cli import incident, replicate, restore, retention, scrub, setup, status, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import on_ending, raise_when_safe
@@ -47,6 +47,7 @@ app.command("list")(work.list_backups)
 app.command("verify")(work.verify)
 app.command("status")(status.status)
 app.command("replicate")(replicate.replicate)
+app.command("scrub")(scrub.scrub)
 app.command("restore")(restore.restore)
 
 

@@ -28,6 +28,7 @@ from dr_pipelines.operations.retention import (
     release_backup,
     undo_expiry,
 )
+from dr_pipelines.operations.scrub import ScrubReport, objects_match_their_digests, scrub
 from dr_pipelines.operations.status import ServerState, TierState, status
 from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recovery_window_is_kept, recovery_windows
@@ -44,6 +45,7 @@ __all__ = [
     "list_incidents",
     "open_incident",
     "ReplicationReport",
+    "ScrubReport",
     "ServerState",
     "TierState",
     "TierWindows",
@@ -51,6 +53,7 @@ __all__ = [
     "due_replicas",
     "find_backup",
     "list_backups",
+    "objects_match_their_digests",
     "preview_restore",
     "recovery_window_is_kept",
     "recovery_windows",
@@ -60,6 +63,7 @@ __all__ = [
     "replicated_tiers",
     "replication_lag",
     "restore",
+    "scrub",
     "status",
     "stream_wal",
     "take_backup",

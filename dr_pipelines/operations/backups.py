@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+from collections.abc import Sequence
 
-from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.postgres.restore_source import no_backup
 from dr_pipelines.postgres.take import SealedWal
@@ -15,6 +17,7 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.check import check_store as _check_store
@@ -75,9 +78,32 @@ def find_backup(site: Site, label: str, tier: str = "primary", server: str | Non
 
 
 def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:
-    """Read a backup whole and compare it; `label` may be `latest`. Raises `BackupNotFound`."""
+    """Read a backup whole and compare it; `label` may be `latest`. What was found is put down beside it as a proof,
+    where the store can be written. Raises `BackupNotFound`."""
     repository = site.read_only_repository(server, tier)
-    return verify(repository, _labelled(repository, server, label), progress=progress)
+    backup = _labelled(repository, server, label)
+    checks = verify(repository, backup, progress=progress)
+    if (found := _together(checks)) is not None:
+        try:
+            store = site.bare_repository(server, tier).store
+            put_proof(store, backup.layout, "verify", found, at=site.clock.now(), tier=tier, run=_here())
+        except DrError as error:
+            progress.note(f"that {backup.label} was verified could not be put on {tier}: {error.message}")
+    return checks
+
+
+def _together(checks: Sequence[CheckResult]) -> CheckResult | None:
+    """None when something could not be looked at: that takes back no earlier proof, and is none."""
+    wrong = [check for check in checks if check.verdict is Verdict.FAIL]
+    if wrong:
+        return failed("backup_is_right", wrong[0].summary, checks=[check.name for check in wrong])
+    if all(check.passed for check in checks):
+        return passed("backup_is_right", checks[-1].summary, checks=[check.name for check in checks])
+    return None
+
+
+def _here() -> str:
+    return f"dr verify on {socket.gethostname()}"
 
 
 def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name
@@ -41,6 +42,19 @@ class LostWal:
     next_backup: str | None = None
     after: datetime | None = None
     until: datetime | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {
+            "system_id": self.system_id,
+            "timeline": self.timeline.id,
+            "start": str(self.start),
+            "end": str(self.end),
+            "after": self.after.isoformat() if self.after else None,
+            "restorable_again": str(self.restorable_again) if self.restorable_again else None,
+            "next_backup": self.next_backup,
+            "until": self.until.isoformat() if self.until else None,
+        }
 
     def __str__(self) -> str:
         since = f"after {self.start}" + (f" ({_minute(self.after)})" if self.after else "")

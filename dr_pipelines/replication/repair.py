@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from dr_pipelines.replication.reading import as_on, matches
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import chain_of, read_manifest
-from dr_pipelines.repository.fetch import fetch_verified
+from dr_pipelines.repository.fetch import fetch_body
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
 from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_expired
@@ -110,10 +110,15 @@ class Repair:
 
     def _copied(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
         for other in self._others:
-            data = _asked(other, troubles, lambda store: fetch_verified(store, as_on(store, stored)))
-            if data is not None:
-                self._put(stored.key, data, label)
+            body = _asked(other, troubles, lambda store: fetch_body(store, as_on(store, stored)))
+            if body is not None:
+                self._put(stored.key, body, label)
                 return other.tier
+        for other in self._others:
+            body = _asked(other, troubles, lambda store: _laid_over(store, stored))
+            if body is not None:
+                self._put(stored.key, body, label)
+                return f"an old version on {other.tier}"
         return None
 
     def _written_anew(self, stored: StoredObject, label: str) -> str | None:
@@ -128,7 +133,7 @@ class Repair:
             return None
         for data in files.values():
             if Body.of(data).sha256 == stored.sha256:
-                self._put(stored.key, data, label)
+                self._put(stored.key, Body.of(data), label)
                 return "the manifests"
         return None
 
@@ -139,9 +144,9 @@ class Repair:
         if wanted is None or fault.what == "missing":
             return None
         for tier in [self._tier, *self._others]:
-            for stored, data in _asked(tier, troubles, lambda store: [*_whole_wal(store, fault.key, wanted)]) or ():
+            for stored, body in _asked(tier, troubles, lambda store: [*_whole_wal(store, fault.key, wanted)]) or ():
                 if tier is not self._tier:
-                    self._put(stored.key, data, None)
+                    self._put(stored.key, body, None)
                 self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
                 return f"{tier.tier}, as {stored.key.rpartition('/')[2]}"
         return None
@@ -149,10 +154,10 @@ class Repair:
     def _manifest(self, backup: BackupLayout, troubles: list[str]) -> str | None:
         if backup.label in self._inventory.backups:  # only its blanks are not as they were written
             data = read_all(self._store, backup.manifest)
-            self._put(backup.manifest, seal(unseal(data)), backup.label)
+            self._put(backup.manifest, Body.of(seal(unseal(data))), backup.label)
             return "itself"
         for _, data, where in self._manifests(backup.label, troubles):
-            self._put(backup.manifest, data, backup.label)
+            self._put(backup.manifest, Body.of(data), backup.label)
             self._inventory.backups[backup.label] = read_manifest(self._store, self._server, backup.label)
             return where
         return None
@@ -176,28 +181,31 @@ class Repair:
         for other in self._others:
             data = _asked(other, troubles, lambda store: whole_keep(store, key))
             if data is not None:
-                self._put(key, data, None)
+                self._put(key, Body.of(data), None)
                 return other.tier
         lasting = Keep(until=None, reason="what it said is lost", by="dr scrub", at=self._clock.now())
-        self._put(key, encode_keep(lasting), None)
+        self._put(key, Body.of(encode_keep(lasting)), None)
         return "nothing: it holds for ever now"
 
     def _description(self, key: str, troubles: list[str]) -> str | None:
         size = self._inventory.segment_size(layout.system_id_of(self._server, key))
         if size is not None:
-            self._put(key, description(size), None)
+            self._put(key, Body.of(description(size)), None)
             return "the backups' manifests"
         for other in self._others:
             data = _asked(other, troubles, lambda store: _description_on(store, key))
             if data is not None:
-                self._put(key, data, None)
+                self._put(key, Body.of(data), None)
                 return other.tier
         return None
 
-    def _put(self, key: str, data: bytes, label: str | None) -> None:
-        """Over whatever is there, locked like it. Raises `IntegrityError` when it is not read back as it was put."""
-        body = Body.of(data)
-        self._store.put(key, body, if_absent=False, retain_until=self._lock_of(key, label))
+    def _put(self, key: str, body: Body, label: str | None) -> None:
+        """Over whatever is there, locked no shorter than it. Raises `IntegrityError` when it is not read back as it was
+        put."""
+        until = self._lock_of(key, label)
+        self._tier.put(key, body, if_absent=False)
+        if until is not None and until > self._clock.now() + (self._tier.placement.lock_for or timedelta()):
+            self._store.extend_lock(key, until)
         if not self._is_whole(StoredObject(key=key, size=body.size, sha256=body.sha256)):
             raise IntegrityError(f"{key} on {self._store.name} was put again and is still damaged")
 
@@ -220,7 +228,7 @@ class Repair:
         return None
 
 
-def _asked(tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T]) -> T | None:
+def _asked(tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T | None]) -> T | None:
     """What a tier has; None when it has none that is whole. Why it cannot tell is added to `troubles`."""
     try:
         return ask(tier.store)
@@ -229,6 +237,15 @@ def _asked(tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T
     except DrError as error:
         troubles.append(f"{tier.tier} does not tell whether it holds good bytes: {error.message}")
         return None
+
+
+def _laid_over(store: ObjectStore, stored: StoredObject) -> Body | None:
+    """The good bytes below what was put over them on a versioned store, which are its current ones again. What is gone
+    there may have been let go."""
+    store.stat(stored.key)
+    if not store.capabilities.versioning or not store.revive(stored.key, stored.sha256):
+        return None
+    return fetch_body(store, as_on(store, stored))
 
 
 def _manifest_on(store: ObjectStore, backup: BackupLayout) -> tuple[BackupManifest, bytes]:
@@ -246,7 +263,7 @@ def _description_on(store: ObjectStore, key: str) -> bytes:
     return data
 
 
-def _whole_wal(store: ObjectStore, key: str, wanted: layout.WalKey) -> Iterator[tuple[StoredObject, bytes]]:
+def _whole_wal(store: ObjectStore, key: str, wanted: layout.WalKey) -> Iterator[tuple[StoredObject, Body]]:
     """Other objects of the same file that match their names and reach as far."""
     listed = {info.key: info for info in store.list(layout.wal_file_prefix(key))}
     for info in listed.values():
@@ -257,6 +274,6 @@ def _whole_wal(store: ObjectStore, key: str, wanted: layout.WalKey) -> Iterator[
             continue
         stored = StoredObject(key=info.key, size=info.size, sha256=found.sha256)
         try:
-            yield stored, fetch_verified(store, stored)
+            yield stored, fetch_body(store, stored)
         except (ObjectNotFound, IntegrityError):
             continue

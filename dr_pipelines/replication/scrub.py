@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from dr_pipelines.checks import failed, passed
 from dr_pipelines.clock import Clock
@@ -82,6 +83,35 @@ class ServerScrub:
 
     def of(self, *states: State) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.state in states]
+
+    @property
+    def lost(self) -> list[str]:
+        """The restore points that are gone, in words."""
+        backups = [f"{lost.label}: {lost.because}" for lost in self.lost_backups]
+        beyond = [f"what lies beyond {name}" for name in self.lost_histories]
+        return [*backups, *(str(lost) for lost in self.lost_wal), *beyond]
+
+    def told(self) -> dict[str, Any]:
+        """As plain JSON values, for evidence."""
+        return {
+            "server": self.server,
+            "tier": self.tier,
+            "objects": self.objects,
+            "read": self.read,
+            "bytes": self.bytes,
+            "offline": self.offline,
+            "sample": {"share": self.sample.share, "start": self.sample.start, "next": self.sample.following.start},
+            "unread": self.unread,
+            "faults": [
+                {"key": o.fault.key, "what": o.fault.what, "state": o.state.value, "by": o.by} for o in self.outcomes
+            ],
+            "lost_backups": [{"label": lost.label, "because": lost.because} for lost in self.lost_backups],
+            "lost_wal": [lost.told() for lost in self.lost_wal],
+            "lost_histories": [*self.lost_histories],
+            "marked": self.marked,
+            "lifted": self.lifted,
+            "notes": self.notes,
+        }
 
 
 def scrub_server(order: ScrubOrder, *, clock: Clock, progress: Progress) -> ServerScrub:
