@@ -19,6 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"repository"}),
     frozenset({"postgres"}),
     frozenset({"replication", "retention"}),
+    frozenset({"reports"}),
     frozenset({"site"}),
     frozenset({"operations"}),
     frozenset({"cli", "embedded", "definitions", "resources", "store_resources", "jobs", "metadata",
@@ -45,6 +46,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         *(f"dr_pipelines/{name}.py" for name in ("definitions", "resources", "store_resources", "jobs", "metadata")),
     ),
     "typer": ("dr_pipelines/cli/",),
+    "matplotlib": ("dr_pipelines/reports/recoverability.py",),
 }
 """Who may import a library."""
 

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from dr_pipelines import operations
+from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import Json, settings
 from dr_pipelines.cli.output import count, minute, moment, out, print_json, print_table, size
-from dr_pipelines.errors import CheckFailed, NotProven
+from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
 
+_VERDICTS = {Verdict.FAIL: "not kept", Verdict.NOT_PROVEN: "not proven"}
 
-def status(as_json: Json = False) -> None:
+
+def status(
+    chart: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Draw there what can be restored, tiers over time.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """What each tier holds of each server, and its WAL stream.
 
     Exits 41 when something is wrong, 40 when a tier cannot be read.
     """
-    states = operations.status(settings.site())
+    site = settings.site()
+    states = operations.status(site)
+    if chart is not None:
+        windows = {state.server: [tier.windows for tier in state.tiers] for state in states}
+        _write(chart, operations.recoverability_chart(site, windows))
     if as_json:
         print_json(states)
     else:
         _show_states(states)
     _judge_states(states)
+
+
+def _write(file: Path, data: bytes) -> None:
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror}", hint="name another file to --chart.") from error
 
 
 def _judge_states(states: list[operations.ServerState]) -> None:
@@ -77,8 +100,9 @@ def _windows(found: operations.TierWindows) -> Iterator[str]:
     """The newest system first, which is what `dr restore` restores."""
     for system in reversed(found.systems):
         of = "" if system is found.systems[-1] else f"the former system {system.system_id}: "
-        for line in _system(system):
-            yield of + line
+        yield from (of + line for line in _system(system))
+    if found.kept is not None and found.systems and not found.kept.passed:
+        yield f"the recovery window that the plan promises is {_VERDICTS[found.kept.verdict]}: {found.kept.summary}"
 
 
 def _system(system: SystemWindows) -> Iterator[str]:

@@ -31,7 +31,7 @@ from dr_pipelines.operations.retention import (
 from dr_pipelines.operations.scrub import ScrubReport, objects_match_their_digests, scrub
 from dr_pipelines.operations.status import ServerState, TierState, status
 from dr_pipelines.operations.wal import stream_wal
-from dr_pipelines.operations.windows import TierWindows, recovery_window_is_kept, recovery_windows
+from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
     "RetentionReport",
@@ -55,6 +55,7 @@ __all__ = [
     "list_backups",
     "objects_match_their_digests",
     "preview_restore",
+    "recoverability_chart",
     "recovery_window_is_kept",
     "recovery_windows",
     "replica_is_complete",

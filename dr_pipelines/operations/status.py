@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.operations.replication import replicated_tiers, replication_lag
@@ -100,11 +99,13 @@ def _warnings(site: Site, server: str, tiers: Sequence[TierState], stream: Strea
     ]
     if tiers and tiers[0].error is None and tiers[0].newest_full is None:
         said.append(f"there is no full backup on {tiers[0].tier}: run `dr backup {server} --full`")
-    said += [
-        f"the recovery window of {tier.tier} is not kept: {kept.summary}"
-        for tier in tiers
-        if (kept := tier.windows.kept) is not None and kept.verdict is Verdict.FAIL
-    ]
+    if stream is None or stream.gap is None:  # else it is said below what happened
+        said += [
+            f"newest WAL on {tier.tier} cannot be restored: {gap.why}: take a full now with `dr backup {server} --full`"
+            for tier in tiers
+            for gap in (tier.windows.systems[-1].gaps[-1:] if tier.windows.systems else ())
+            if gap.end is None
+        ]
     for lag in (tier.lag for tier in tiers if tier.lag is not None):
         if lag.is_late:
             said.append(f"{lag.tier} is behind: {lag}; run `dr replicate {server} --tier {lag.tier}`")

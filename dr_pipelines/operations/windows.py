@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from dr_pipelines.errors import DrError
 from dr_pipelines.postgres import window_checks
 from dr_pipelines.postgres.recovery_windows import SystemWindows
 from dr_pipelines.postgres.tier_view import TierView, view_tier, windows_of
+from dr_pipelines.reports.recoverability import Row, draw
 from dr_pipelines.site import Site
 
 
@@ -36,6 +37,16 @@ def recovery_window_is_kept(site: Site, server: str, tier: str = "primary") -> C
     """On one tier. Other tiers are looked at too: they know when the server's first backup was."""
     found = next(windows for windows in recovery_windows(site, server) if windows.tier == tier)
     return found.kept or not_proven(window_checks.NAME, f"the plan promises no recovery window on {tier}")
+
+
+def recoverability_chart(site: Site, found: Mapping[str, Sequence[TierWindows]]) -> bytes:
+    """Tiers over time as SVG, of one server or of several."""
+    rows = [
+        Row(tier.tier if len(found) == 1 else f"{server} {tier.tier}", tier.systems, tier.promised, tier.error)
+        for server, tiers in found.items()
+        for tier in tiers
+    ]
+    return draw(f"what can be restored of {' and '.join(found)}", rows, site.clock.now())
 
 
 def view_tiers(site: Site, server: str) -> dict[str, TierView | DrError]:
