@@ -80,7 +80,7 @@ def _frame(axes: Axes, names: Sequence[str], since: datetime, now: datetime) -> 
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.tick_params(labelsize=8)
-    axes.xaxis.get_offset_text().set_size(8)
+    axes.xaxis.get_offset_text().set_fontsize(8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.axvline(_number(now), color="black", linewidth=1, linestyle="--")
 
