@@ -42,8 +42,9 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed and memory beside pg_basebackup and pgBackRest, as ratios
+bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone, as ratios
 	$(BIN)/python -m benchmarks.database
+	$(BIN)/python -m benchmarks.replication
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

@@ -49,7 +49,7 @@ class EmbeddedS3:
         with self._log.open("ab") as log:
             self._process = Runner().start(
                 Command(
-                    [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--etag-hash", "MD5",
+                    [rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--etag-hash", "MD5",
                      # Who deletes a file in the folder, to see what a check says of it, does not wait five minutes.
                      "--dir-cache-time", "1s", "--config", "/dev/null", str(self._root)],
                     # A list in CSV: without the quotes rclone takes the id and the secret for two keys.
@@ -73,6 +73,6 @@ class EmbeddedS3:
             self._process = None
 
 
-def _rclone() -> str:
+def rclone() -> str:
     """The package puts the program beside the interpreter."""
     return str(Path(sysconfig.get_path("scripts")) / "rclone")

@@ -1,0 +1,180 @@
+"""`make bench`: replication from one S3 server to another beside `rclone copy` with its defaults, between the same two.
+
+Both servers are `rclone serve s3` on this machine, so a byte's way is: disk, server, us, server, disk. Machines differ
+and are shared: only the ratios within one run mean anything. Each figure is the median of some rounds, in which the two
+take turns. Ours proves each object's SHA-256 before it is put, and that the target took it; `rclone copy` compares sizes
+and MD5s afterwards. rclone's start is in its time; our interpreter's is not in ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.commands import Command, Runner
+from dr_pipelines.embedded.postgres import open_folder
+from dr_pipelines.embedded.stores import EmbeddedS3, rclone
+from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.operations import replicate
+from dr_pipelines.plan import Plan
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import REPOSITORY, BackupKind, BackupLayout, WalLayout
+from dr_pipelines.repository.manifest import Archive, BackupManifest, StoredObject, encode
+from dr_pipelines.site import Site
+from dr_pipelines.storage.base import Body, ObjectStore
+from dr_pipelines.storage.local import LocalStore
+from dr_pipelines.storage.open import wrapped
+from dr_pipelines.storage.s3 import S3Store, make_client
+
+PACK = 64 * 1024 * 1024
+LABEL = "20260102T030405Z-full"
+SYSTEM = "7000000000000000001"
+
+
+def put_packs(store: ObjectStore, count: int, random_bytes: Callable[[int], bytes]) -> None:
+    """A full backup of so many packs that do not compress."""
+    keys = BackupLayout("shop", LABEL)
+
+    def put(key: str, size: int) -> StoredObject:
+        body = Body.of(random_bytes(size))
+        store.put(key, body)
+        return StoredObject(key=key, size=body.size, sha256=body.sha256)
+
+    at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    packs = tuple(put(keys.pack(number, ".zst"), PACK) for number in range(count))
+    made = BackupManifest(
+        server="shop", label=LABEL, kind=BackupKind.FULL, asked_kind=BackupKind.FULL, started_at=at, finished_at=at,
+        tool_version="0", taken_on="bench", system_id=SYSTEM, postgres_version="18", postgres_version_num=180000,
+        segment_size=16 << 20, block_size=8192, data_checksums=True, timeline=Timeline(1), start_lsn=Lsn(1 << 24),
+        stop_lsn=Lsn((1 << 24) + 8), encoding=Codec(1).encoding,
+        archive=Archive(size=count * PACK, pack_size=PACK, packs=packs),
+        backup_manifest=put(keys.backup_manifest(".zst"), 4096), index=put(keys.index(".zst"), 4096),
+    )  # fmt: skip
+    store.put(keys.manifest, Body.of(encode(made)))
+
+
+def put_wal(store: ObjectStore, count: int, random_bytes: Callable[[int], bytes]) -> None:
+    """Segments that compressed to 16 KB to 1 MB each."""
+    keys, sizes = WalLayout("shop", SYSTEM), random.Random(1)
+    store.put(keys.description, Body.of(b'{"segment_size": 16777216}\n'))
+    for number in range(1, count + 1):
+        body = Body.of(random_bytes(int(2 ** sizes.uniform(14, 20))))
+        store.put(keys.segment(WalSegment(Timeline(1), number), body.sha256, ".zst"), body)
+
+
+class Servers:
+    """A source and a target; buckets are folders."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.source, self.target = EmbeddedS3(base / "source"), EmbeddedS3(base / "target")
+
+    def __enter__(self) -> Servers:
+        self.source.start()
+        self.target.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.source.stop()
+        self.target.stop()
+
+    def fill(self, bucket: str, fill: Callable[[ObjectStore], None]) -> int:
+        """Its size in bytes."""
+        self.source.create_bucket(bucket)
+        store = LocalStore(self.base / "source" / bucket)
+        store.put(REPOSITORY, Body.of(b'{"format": 1, "id": "0"}\n'))
+        fill(store)
+        return sum(info.size for info in store.list())
+
+    def copy_ours(self, bucket: str, to: str) -> None:
+        """With new clients, as a run has."""
+        local = {name: {"type": "local", "path": name} for name in ("primary", "secondary")}
+        shop = {"connection": {"host": "db"}, "schedule": {"full": "daily"}, "storage": {name: name for name in local}}
+        plan = {"version": 1, "name": "bench", "encryption": "none", "storage": local, "databases": {"shop": shop}}
+        stores = {"primary": _opened(self.source, bucket), "secondary": _opened(self.target, to)}
+        replicate(Site(Plan.model_validate(plan), stores=stores), "shop", "secondary", Silent())
+
+    def copy_rclone(self, bucket: str, to: str) -> None:
+        remotes = {
+            f"RCLONE_CONFIG_{name}_{key}": value
+            for name, server in (("HERE", self.source), ("THERE", self.target))
+            for key, value in (
+                ("TYPE", "s3"), ("PROVIDER", "Other"), ("ENDPOINT", server.access.endpoint),
+                ("ACCESS_KEY_ID", server.access.access_key_id), ("SECRET_ACCESS_KEY", server.access.secret_access_key),
+            )
+        }  # fmt: skip
+        Runner().run(
+            Command([rclone(), "copy", "--config", "/dev/null", f"here:{bucket}", f"there:{to}"], secrets=remotes)
+        )
+
+
+def _opened(server: EmbeddedS3, bucket: str) -> ObjectStore:
+    """As the plan's stores are."""
+    client = make_client(
+        endpoint=server.access.endpoint,
+        region="us-east-1",
+        access_key_id=server.access.access_key_id,
+        secret_access_key=server.access.secret_access_key,
+    )
+    return wrapped(S3Store(client, bucket), "", SystemClock())
+
+
+def measure(servers: Servers, bucket: str, rounds: int) -> dict[str, list[float]]:
+    """Seconds by contender."""
+    seconds: dict[str, list[float]] = {"dr": [], "rclone copy": []}
+    copies = {"dr": servers.copy_ours, "rclone copy": servers.copy_rclone}
+    for turn in range(2 * rounds):
+        name = [*copies][(turn + turn // 2) % 2]  # who begins changes
+        to = f"{bucket}-{turn}"
+        servers.target.create_bucket(to)
+        target = LocalStore(servers.base / "target" / to)
+        target.put(REPOSITORY, Body.of(b'{"format": 1, "id": "1"}\n'))
+        began = time.monotonic()
+        copies[name](bucket, to)
+        seconds[name].append(time.monotonic() - began)
+        shutil.rmtree(target.root)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--packs", type=int, default=8, help="of 64 MiB")
+    parser.add_argument("--small", type=int, default=2000, help="objects of 16 KB to 1 MB")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    console, base = Console(width=120), open_folder("dr-bench-")
+    noise = random.Random(0).randbytes
+    try:
+        with Servers(base) as servers:
+            shown = Table("what", "bytes", "dr", "rclone copy", "dr takes", title=f"medians of {asked.rounds}")
+            for bucket, what, fill in (
+                ("packs", f"{asked.packs} packs", lambda store: put_packs(store, asked.packs, noise)),
+                ("small", f"{asked.small} objects", lambda store: put_wal(store, asked.small, noise)),
+            ):
+                size = servers.fill(bucket, fill)
+                seconds = measure(servers, bucket, asked.rounds)
+                ours, theirs = (statistics.median(times) for times in seconds.values())
+                rates = (f"{taken:.1f} s, {decimal(int(size / taken))}/s" for taken in (ours, theirs))
+                shown.add_row(what, decimal(size), *rates, f"{ours / theirs:.2f} x")
+                console.print(*(f"{name}: {', '.join(f'{t:.2f}' for t in times)}" for name, times in seconds.items()))
+            console.print(shown)
+            console.print(f"peak memory: {decimal(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}")
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
