@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -41,3 +41,13 @@ def failed(name: str, summary: str, **details: Any) -> CheckResult:
 
 def not_proven(name: str, summary: str, **details: Any) -> CheckResult:
     return CheckResult(name, Verdict.NOT_PROVEN, summary, details)
+
+
+def together(name: str, results: Sequence[CheckResult]) -> CheckResult:
+    """One promise for several places: broken where one is, proven where all are. Of none, nothing is proven."""
+    if not results:
+        return not_proven(name, "there was nothing to look at")
+    broken = [result for result in results if result.verdict is Verdict.FAIL]
+    unproven = [result for result in results if result.verdict is Verdict.NOT_PROVEN]
+    worst = broken or unproven or results
+    return CheckResult(name, worst[0].verdict, "; ".join(result.summary for result in worst), worst[0].details)

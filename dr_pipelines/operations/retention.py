@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, RepositoryError
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository import layout
@@ -27,6 +28,8 @@ from dr_pipelines.retention.records import Needs, Record, needs_of, put_record, 
 from dr_pipelines.retention.view import TierView, view_of
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore
+
+_APPLIED = "retention_is_applied"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,19 @@ class RetentionReport:
     refused: Mapping[str, str] = field(default_factory=dict)
     pruned: Pruned = field(default_factory=Pruned)
     evidence: str | None = None
+
+    @property
+    def check(self) -> CheckResult:
+        """Nothing stops expiry, and nothing that was to go stays."""
+        tier, guards = self.table.tier, self.table.guards
+        if guards:
+            first = guards[0]
+            return failed(_APPLIED, f"nothing is removed from {tier}: {first.sentence}", hint=first.hint)
+        if self.refused:
+            label, why = next(iter(self.refused.items()))
+            return failed(_APPLIED, f"{label} could not be removed from {tier}: {why}", refused=dict(self.refused))
+        kept = len(self.table.decisions) - len(self.expired)
+        return passed(_APPLIED, f"{tier} keeps {kept} backups, and let {len(self.expired)} go")
 
 
 def plan_retention(site: Site, server: str, tier: str) -> RetentionTable:
