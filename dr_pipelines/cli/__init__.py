@@ -12,7 +12,7 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import incident, replicate, restore, retention, scrub, setup, status, work
+from dr_pipelines.cli import aging, incident, replicate, restore, retention, scrub, setup, status, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import on_ending, raise_when_safe
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.add_typer(setup.plan_app, name="plan")
 app.add_typer(setup.key_app, name="key")
 app.add_typer(setup.repository_app, name="repository")
+setup.store_app.command("age")(aging.age)
 app.add_typer(setup.store_app, name="store")
 app.add_typer(work.wal_app, name="wal")
 app.add_typer(retention.retention_app, name="retention")

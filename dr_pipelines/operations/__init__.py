@@ -1,5 +1,6 @@
 """One function a verb, used by the command line and Dagster alike. Nothing here prints."""
 
+from dr_pipelines.operations.aging import AgingReport, age_storage
 from dr_pipelines.operations.backups import (
     check_store,
     find_backup,
@@ -34,6 +35,8 @@ from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
+    "AgingReport",
+    "age_storage",
     "RetentionReport",
     "RetentionTable",
     "apply_retention",

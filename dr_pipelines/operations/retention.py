@@ -89,6 +89,15 @@ def plan_retention(site: Site, server: str, tier: str) -> RetentionTable:
     return _Look(site, server, tier, site.read_only_repository(server, tier)).table()
 
 
+def retention_of(
+    site: Site, server: str, tier: str, repository: Repository, *, ask_clock: bool = False
+) -> tuple[TierView, Retention, tuple[Guard, ...]]:
+    """For whoever does something else than removing by it. With `ask_clock` the store is asked for its time, which puts
+    a small object and removes it."""
+    look = _Look(site, server, tier, repository, ask_clock=ask_clock)
+    return look.here, look.planned, look.table().guards
+
+
 def apply_retention(
     site: Site, server: str, tier: str, progress: Progress, *, yes: bool = False, early: bool = False
 ) -> RetentionReport:

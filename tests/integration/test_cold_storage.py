@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.commands import Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
 from dr_pipelines.errors import RecallPending
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan, StorePlan
@@ -138,18 +144,12 @@ def archive_on(
     return Archive(Repository(ReadOnly(asked), Codec(1), "archive"), asked, Waiting(arrive), StorageTerms(described))
 
 
-@pytest.fixture(params=["s3", "azure"])
-def archive(request: pytest.FixtureRequest, saved: Saved) -> Iterator[Archive]:
-    if request.param == "s3":
-        endpoint: str = request.getfixturevalue("strict_s3")
-        hold_restores(endpoint)
-        client, bucket = moto_bucket(endpoint)
-        cold = S3Store(client, bucket, "cold", profile="aws")
-        yield archive_on(cold, "DEEP_ARCHIVE", lambda: finish_restores(endpoint), AWS, saved)
-    else:
-        with azure_front(request.getfixturevalue("azurite_port")) as front:
-            container = azurite_container(front.endpoint)
-            yield archive_on(AzureStore(container, "cold"), "Archive", front.release, AZURE, saved)
+@pytest.fixture
+def archive(azurite_port: int, saved: Saved) -> Iterator[Archive]:
+    """On Azure's rules."""
+    with azure_front(azurite_port) as front:
+        container = azurite_container(front.endpoint)
+        yield archive_on(AzureStore(container, "cold"), "Archive", front.release, AZURE, saved)
 
 
 _HOUR = timedelta(hours=1)
@@ -178,6 +178,50 @@ def test_a_restore_asks_ends_and_goes_on_when_the_bytes_are_there(saved: Saved, 
     archive.clock.arrive()
     report = archive.restore(saved, folder)
     assert rows(report) == 200 and archive.store.recalled == [] and archive.clock.waited == []
+
+
+def dr(env: dict[str, str], *argv: str, code: int = 0) -> Any:
+    """The one JSON document of a command that ends with `code`."""
+    program = Path(sys.executable).with_name("dr")
+    done = subprocess.run([program, *argv, "--json"], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_command_ends_with_its_own_exit_code_until_the_bytes_are_there(
+    saved: Saved, strict_s3: str, folder: Path
+) -> None:
+    hold_restores(strict_s3)
+    client, bucket = moto_bucket(strict_s3)
+    archive_on(S3Store(client, bucket, "cold", profile="aws"), "GLACIER", lambda: None, AWS, saved)
+    cold = {
+        "type": "s3", "profile": "aws", "endpoint": strict_s3, "bucket": bucket, "access_key_id": "${ENV:KEY}",
+        "secret_access_key": "${ENV:KEY}", "classes": [{"name": "GLACIER"}],
+        "prices": {"GLACIER": {"keep": 0, "read": 5e6}},
+    }  # fmt: skip
+    shop = {
+        "connection": {"host": "127.0.0.1"}, "schedule": {"full": "daily"}, "bin_dir": str(bin_dir(18)),
+        "storage": {"primary": "disk", "archive": "cold"}, "os_user": os_user(),
+    }  # fmt: skip
+    plan = {
+        "version": 1, "name": "test", "state_dir": "state", "encryption": "none", "databases": {"shop": shop},
+        "storage": {"disk": {"type": "local", "path": "gone"}, "cold": cold},
+    }  # fmt: skip
+    (folder / "plan.yaml").write_text(yaml.dump(plan))
+    env = {**os.environ, "DR_PLAN": str(folder / "plan.yaml"), "KEY": "testtest"}
+    to = ("restore", "shop", "--to", str(folder / "restored"), "--tier", "archive")
+
+    (tier,) = dr(env, *to, "--preview")["tiers"]
+    packs = sum(pack.size for pack in saved.full.archive.packs)
+    assert tier["offline_bytes"] >= packs and tier["cost"] == pytest.approx(tier["offline_bytes"] / 1e9 * 5e6)
+    assert tier["recall_seconds"] == 5 * 3600 and tier["arriving_objects"] == 0
+    told = dr(env, *to, code=31)
+    assert "all were asked for now" in told["error"] and told["exit_code"] == 31
+    assert "--wait" in told["hint"] and not (folder / "restored").exists()
+    finish_restores(strict_s3)
+    report = dr(env, *to)
+    with running(Path(report["data_dir"])) as recovered:
+        assert recovered.psql("SELECT count(*) FROM orders") == "200"
 
 
 @dataclass
