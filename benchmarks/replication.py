@@ -99,6 +99,12 @@ class Servers:
         fill(store)
         return sum(info.size for info in store.list())
 
+    def make_targets(self, buckets: list[str]) -> None:
+        """Before the server starts: it remembers for a second which there are."""
+        for bucket in buckets:
+            self.target.create_bucket(bucket)
+            LocalStore(self.base / "target" / bucket).put(REPOSITORY, Body.of(b'{"format": 1, "id": "1"}\n'))
+
     def copy_ours(self, bucket: str, to: str) -> None:
         """With new clients, as a run has."""
         local = {name: {"type": "local", "path": name} for name in ("primary", "secondary")}
@@ -132,20 +138,20 @@ def _opened(server: EmbeddedS3, bucket: str) -> ObjectStore:
     return wrapped(S3Store(client, bucket), "", SystemClock())
 
 
+def targets(bucket: str, rounds: int) -> list[str]:
+    return [f"{bucket}-{turn}" for turn in range(2 * rounds)]
+
+
 def measure(servers: Servers, bucket: str, rounds: int) -> dict[str, list[float]]:
     """Seconds by contender."""
     seconds: dict[str, list[float]] = {"dr": [], "rclone copy": []}
     copies = {"dr": servers.copy_ours, "rclone copy": servers.copy_rclone}
-    for turn in range(2 * rounds):
+    for turn, to in enumerate(targets(bucket, rounds)):
         name = [*copies][(turn + turn // 2) % 2]  # who begins changes
-        to = f"{bucket}-{turn}"
-        servers.target.create_bucket(to)
-        target = LocalStore(servers.base / "target" / to)
-        target.put(REPOSITORY, Body.of(b'{"format": 1, "id": "1"}\n'))
         began = time.monotonic()
         copies[name](bucket, to)
         seconds[name].append(time.monotonic() - began)
-        shutil.rmtree(target.root)
+        shutil.rmtree(servers.base / "target" / to)
     return seconds
 
 
@@ -158,17 +164,20 @@ def main() -> None:
     console, base = Console(width=120), open_folder("dr-bench-")
     noise = random.Random(0).randbytes
     try:
-        with Servers(base) as servers:
+        servers = Servers(base)
+        sizes = {
+            "packs": servers.fill("packs", lambda store: put_packs(store, asked.packs, noise)),
+            "small": servers.fill("small", lambda store: put_wal(store, asked.small, noise)),
+        }
+        for bucket in sizes:
+            servers.make_targets(targets(bucket, asked.rounds))
+        with servers:
             shown = Table("what", "bytes", "dr", "rclone copy", "dr takes", title=f"medians of {asked.rounds}")
-            for bucket, what, fill in (
-                ("packs", f"{asked.packs} packs", lambda store: put_packs(store, asked.packs, noise)),
-                ("small", f"{asked.small} objects", lambda store: put_wal(store, asked.small, noise)),
-            ):
-                size = servers.fill(bucket, fill)
+            for bucket, what in (("packs", f"{asked.packs} packs"), ("small", f"{asked.small} objects")):
                 seconds = measure(servers, bucket, asked.rounds)
                 ours, theirs = (statistics.median(times) for times in seconds.values())
-                rates = (f"{taken:.1f} s, {decimal(int(size / taken))}/s" for taken in (ours, theirs))
-                shown.add_row(what, decimal(size), *rates, f"{ours / theirs:.2f} x")
+                rates = (f"{taken:.1f} s, {decimal(int(sizes[bucket] / taken))}/s" for taken in (ours, theirs))
+                shown.add_row(what, decimal(sizes[bucket]), *rates, f"{ours / theirs:.2f} x")
                 console.print(*(f"{name}: {', '.join(f'{t:.2f}' for t in times)}" for name, times in seconds.items()))
             console.print(shown)
             console.print(f"peak memory: {decimal(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)}")

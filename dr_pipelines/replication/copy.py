@@ -56,6 +56,9 @@ class Copier:
     ) -> None:
         self.source, self.target = source, target
         self._progress = progress
+        # A condition costs nothing where the store has it; without it a put looks at the key first, which the listing
+        # has done: what came since has the same content, for a label is claimed and WAL is named by its SHA-256.
+        self._conditional = target.store.capabilities.conditional_put
         self._room = _Room(in_flight)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="replicate")
 
@@ -113,7 +116,7 @@ class Copier:
             body = fetch_body(self.source.store, stored)
         except (IntegrityError, ObjectNotFound) as error:
             return Damage(stored, error)
-        self.target.put(stored.key, body, if_absent=not replaces)
+        self.target.put(stored.key, body, if_absent=self._conditional and not replaces)
         self._progress.advance(stored.size)
         return None
 

@@ -177,7 +177,7 @@ class _OpenPack:
     def close(self) -> Body:
         size = self._sink.finish()
         self._hash()
-        return Body([self.buffer[:size]], sha256=self._digest.hexdigest(), size=size)
+        return Body([self.buffer[:size]], sha256=self._digest.hexdigest(), size=size, hashed=True)
 
     def _hash(self) -> None:
         self._digest.update(self.buffer[self._hashed : self._sink.position])

@@ -45,7 +45,7 @@ def fetch_body(store: ObjectStore, stored: StoredObject) -> Body:
         pieces.append(piece)
     else:
         if size == stored.size and digest.hexdigest() == stored.sha256:
-            return Body(pieces, sha256=stored.sha256, size=size)
+            return Body(pieces, sha256=stored.sha256, size=size, hashed=True)
     raise _damaged(store, stored)
 
 
