@@ -89,12 +89,22 @@ class Estate:
         self.newest = {"1": Timeline(1)}
         self.histories: dict[str, dict[Timeline, Switch]] = {"1": {}}
         self.instants: list[Instant] = []
-        self.wal_from = self.lsn
 
     def site(self, given: Plan, *, clock: Clock | None = None, **stores: ObjectStore) -> Site:
         return Site(
             given, clock=clock or self.clock, stores={"primary": self.store, "secondary": self.secondary, **stores}
         )
+
+    def clone(self) -> Estate:
+        """As it is now, with a primary and a clock of its own; every object as old as it is. Without its locks."""
+        twin = Estate()
+        for info in sorted(self.store.list(), key=lambda info: info.modified):
+            twin.clock.advance(info.modified - twin.clock.now())
+            twin.store.put(info.key, Body.of(read_all(self.store, info.key)), if_absent=False)
+        twin.clock.advance(self.clock.now() - twin.clock.now())
+        twin.system_id, twin.timeline, twin.lsn = self.system_id, self.timeline, self.lsn
+        twin.newest, twin.histories, twin.instants = {**self.newest}, {**self.histories}, [*self.instants]
+        return twin
 
     # --- what happens ---
 
