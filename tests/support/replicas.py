@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dr_pipelines.clock import FixedClock
+from dr_pipelines.clock import Clock, FixedClock
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan import Plan
 from dr_pipelines.repository.codec import Codec
@@ -15,8 +15,9 @@ from dr_pipelines.repository.manifest import BackupManifest, WalRange
 from dr_pipelines.repository.marks import Keep, put_keep
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
-from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
 from dr_pipelines.storage.memory import MemoryStore
+from dr_pipelines.storage.wrappers import Forwarding
 from tests.support.archives import manifest, put_backup
 
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -24,7 +25,7 @@ SEGMENT = 1 << 20
 FULL, INCREMENTAL, OTHER = "20260102T030405Z-full", "20260102T040405Z-incr", "20260102T050405Z-full"
 
 
-def site_of(stores: Mapping[str, ObjectStore], **replication: Any) -> Site:
+def site_of(stores: Mapping[str, ObjectStore], *, clock: Clock | None = None, **replication: Any) -> Site:
     """The server `shop`; `stores` by tier. `replication` as the plan writes it."""
     plan = {
         "version": 1, "name": "test", "encryption": "none",
@@ -34,7 +35,7 @@ def site_of(stores: Mapping[str, ObjectStore], **replication: Any) -> Site:
             "storage": {tier: tier for tier in stores}, "replication": replication,
         }},
     }  # fmt: skip
-    return Site(Plan.model_validate(plan), clock=FixedClock(NOW), stores=stores)
+    return Site(Plan.model_validate(plan), clock=clock or FixedClock(NOW), stores=stores)
 
 
 def empty(name: str) -> MemoryStore:
@@ -84,3 +85,23 @@ def damage(store: ObjectStore, key: str) -> None:
     data = bytearray(read_all(store, key))
     data[len(data) // 2] ^= 1
     store.put(key, Body.of(bytes(data)), if_absent=False)
+
+
+class Counting(Forwarding):
+    """Counts puts, by what is put."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store)
+        self.puts: list[str] = []
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        if_absent: bool = True,
+        retain_until: datetime | None = None,
+        storage_class: str | None = None,
+    ) -> ObjectInfo:
+        self.puts.append(key)
+        return super().put(key, body, if_absent=if_absent)

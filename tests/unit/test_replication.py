@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -41,31 +41,23 @@ from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.wrappers import Forwarding, ReadOnly
 from tests.support.archives import stored_object
 from tests.support.faulty_store import FaultyStore
-from tests.support.replicas import FULL, INCREMENTAL, NOW, OTHER, backups, contents, damage, empty, filled, site_of
+from tests.support.replicas import (
+    FULL,
+    INCREMENTAL,
+    NOW,
+    OTHER,
+    Counting,
+    backups,
+    contents,
+    damage,
+    empty,
+    filled,
+    site_of,
+)
 
 
 def run(site: Site, tier: str = "secondary", **asked: object) -> ReplicationReport:
     return replicate(site, "shop", tier, Silent(), **asked)  # type: ignore[arg-type]
-
-
-class Counting(Forwarding):
-    """Counts puts, by what is put."""
-
-    def __init__(self, store: ObjectStore) -> None:
-        super().__init__(store)
-        self.puts: list[str] = []
-
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        if_absent: bool = True,
-        retain_until: datetime | None = None,
-        storage_class: str | None = None,
-    ) -> ObjectInfo:
-        self.puts.append(key)
-        return super().put(key, body, if_absent=if_absent)
 
 
 def test_everything_is_there_to_the_byte_and_nothing_is_copied_again() -> None:
