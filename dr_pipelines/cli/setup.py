@@ -188,7 +188,17 @@ def _facts(manifest: BackupManifest) -> dict[str, Any]:
 
 
 @store_app.command("check")
-def store_check(tier: str, as_json: Json = False) -> None:
-    """Try what a backup needs on the real bucket, under a scratch prefix that is removed again."""
-    checks = operations.check_store(settings.site(), tier)
+def store_check(
+    tier: str,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="Also attack a locked object, which stays for a day.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Try what a backup needs on the real bucket, and read back its settings and locks.
+
+    Scratch objects are removed again. With --canary, a locked object is attacked with the store's own credentials.
+    """
+    site = settings.site()
+    checks = [*operations.check_store(site, tier), *operations.check_immutability(site, tier, canary=canary)]
     answer_checks(checks, as_json=as_json)

@@ -9,6 +9,12 @@ from dr_pipelines.operations.backups import (
     verify_backup,
     wal_has_no_gap,
 )
+from dr_pipelines.operations.immutability import (
+    bucket_is_as_planned,
+    check_immutability,
+    lock_is_in_force,
+    locks_hold,
+)
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
 from dr_pipelines.operations.recovery import preview_restore, restore
 from dr_pipelines.operations.replication import (
@@ -52,10 +58,14 @@ __all__ = [
     "ServerState",
     "TierState",
     "TierWindows",
+    "bucket_is_as_planned",
+    "check_immutability",
     "check_store",
     "due_replicas",
     "find_backup",
     "list_backups",
+    "lock_is_in_force",
+    "locks_hold",
     "objects_match_their_digests",
     "preview_restore",
     "recoverability_chart",

@@ -165,6 +165,21 @@ def parse_evidence(key: str) -> tuple[str, datetime] | None:
     return (match[1], _parse_stamp(match[2])) if match else None
 
 
+CANARIES = "canary/"
+_CANARY = re.compile(r"\A(\d{8}T\d{6}Z)-[0-9a-f]+\Z")
+
+
+def canary(at: datetime, nonce: str) -> str:
+    """A locked object that is there to be attacked."""
+    return f"{CANARIES}{_stamp(at)}-{nonce}"
+
+
+def parse_canary(key: str) -> datetime | None:
+    """When it was put; None for what is no canary."""
+    match = _CANARY.match(key.removeprefix(CANARIES))
+    return _parse_stamp(match[1]) if match else None
+
+
 def incident_id(at: datetime, nonce: str) -> str:
     return f"{_stamp(at)}-{nonce}"
 

@@ -4,6 +4,7 @@ restore points that it costs are named; what comes and goes meanwhile is no dama
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,9 +14,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from dr_pipelines import operations
+from dr_pipelines.checks import Verdict
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Runner
 from dr_pipelines.errors import IntegrityError, StoreUnavailable, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.plan import Plan
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import find_sources
 from dr_pipelines.progress import Silent
@@ -27,7 +32,8 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import encode
 from dr_pipelines.repository.marks import Keep, put_expired, put_keep, read_keep
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import Body, ObjectInfo
+from dr_pipelines.site import Site
+from dr_pipelines.storage.base import Body, ObjectInfo, read_all
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.tiers import BACKUPS, CHILD, CLOCK, FIRST, FULL, SECOND, SIZE, SYSTEM, content, flip, tier, wal_key
@@ -343,3 +349,78 @@ def test_wherever_it_stops_the_next_scrub_ends_it() -> None:
         if faulty.calls < calls:
             return
     raise AssertionError("no end")
+
+
+def test_what_must_be_recalled_is_told_as_not_read() -> None:
+    primary = tier("primary")
+    primary.store.set_class(FULL.archive.packs[0].key, "ARCHIVE")
+    primary.store.set_class(BACKUPS[2].archive.packs[0].key, "COOL")
+    result = scrub(primary)
+    assert (result.offline, result.outcomes, result.read) == (1, [], result.objects - 1)
+    marks = primary.catalog("shop").marks
+    assert [bool(marks[made.label].proven()) for made in BACKUPS] == [False, True, True]
+
+
+def test_where_the_only_good_bytes_must_be_recalled_nothing_is_called_lost() -> None:
+    primary, archive = tier("primary"), tier("archive")
+    pack = FULL.archive.packs[0].key
+    archive.store.set_class(pack, "ARCHIVE")
+    flip(primary, pack)
+    (outcome,) = scrub(primary, archive).outcomes
+    assert outcome.state is State.UNDECIDED and "recalled" in outcome.by
+
+
+# --- as an operation ---
+
+
+def site(**stores: Repository) -> Site:
+    plan = {
+        "version": 1, "name": "test", "encryption": "none",
+        "storage": {name: {"type": "local", "path": name} for name in stores},
+        "databases": {"shop": {
+            "connection": {"host": "db"}, "schedule": {"full": "daily"}, "storage": {name: name for name in stores},
+        }},
+    }  # fmt: skip
+    return Site(
+        Plan.model_validate(plan),
+        clock=FixedClock(CLOCK.now()),
+        stores={name: tier.store for name, tier in stores.items()},
+    )
+
+
+def test_the_report_says_what_was_done_and_is_kept_on_the_tier() -> None:
+    primary, secondary = tier("primary"), tier("secondary")
+    flip(primary, FULL.archive.packs[0].key)
+    primary.store.put(layout.REPOSITORY, Body.of(b'{"format": 1, "id": "spoiled'), if_absent=False)
+    report = operations.scrub(site(primary=primary, secondary=secondary), "primary", Silent())
+    assert report.check.passed and "2 were repaired" in report.check.summary
+    primary.check_format()
+    evidence = json.loads(read_all(primary.store, report.evidence or ""))
+    assert evidence["servers"][0]["faults"][0]["by"] == "secondary"
+    assert evidence["run"] == report.run
+
+
+def test_samples_go_on_where_the_last_one_ended() -> None:
+    primary = tier("primary")
+    here, read = site(primary=primary), 0
+    for _ in range(4):
+        here.clock.wait(3600)
+        (server,) = operations.scrub(here, "primary", Silent(), sample=25).servers
+        read += server.read - 4  # manifests and wal.json are read every time
+    assert read == server.objects - 4
+    assert server.sample.start == 75
+
+
+@pytest.mark.parametrize("stays_down", [True, False])
+def test_what_could_not_be_read_is_not_proven(stays_down: bool) -> None:
+    primary = tier("primary")
+    faulty = FaultyStore(primary.store, fail_at=12, stays_down=stays_down)
+    check = operations.objects_match_their_digests(
+        site(primary=Repository(faulty, Codec(1), "primary")), "primary", Silent()
+    )
+    assert check.verdict is Verdict.NOT_PROVEN
+    empty = Repository(MemoryStore("primary"), Codec(1), "primary")
+    empty.initialise()
+    assert (
+        operations.objects_match_their_digests(site(primary=empty), "primary", Silent()).verdict is Verdict.NOT_PROVEN
+    )
