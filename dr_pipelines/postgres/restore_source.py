@@ -14,6 +14,7 @@ from dr_pipelines.errors import (
     BackupNotFound,
     DrError,
     IntegrityError,
+    ObjectOffline,
     RepositoryError,
     RestoreError,
     StoreError,
@@ -278,7 +279,13 @@ class _Finding:
             require_programs(self._request, backups[-1], self._runner)
             search = system.search(timeline, since)
             self._progress.phase(f"search for {asked}", search.size)
-            self._located[key] = locate(asked, search)
+            try:
+                self._located[key] = locate(asked, search)
+            except ObjectOffline as error:
+                raise StoreError(
+                    f"{asked} is looked up in the WAL, and some of that must be recalled first: {error.message}",
+                    hint="name the position with --lsn, or an instant with --time: these need no looking up.",
+                ) from error
         return self._located[key].target, [self._located[key].note]
 
     def _refuse_too_late(

@@ -12,6 +12,7 @@ import pytest
 
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Runner
+from dr_pipelines.embedded.postgres import bin_dir
 from dr_pipelines.errors import AccessDenied, RecallPending, StoreError, StoreUnavailable
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan.stores import AzureStorePlan, S3StorePlan
@@ -170,6 +171,14 @@ def test_wal_that_another_tier_has_at_hand_is_not_asked_for() -> None:
     needs = Needs(source, source.plan.candidates[0], {"archive": azure()})
     (only,) = find_offline(needs).asleep
     assert (only.tier, "000000010000000000000003" in only.key) == ("archive", True)
+
+
+def test_a_name_cannot_be_looked_up_in_wal_that_is_offline() -> None:
+    tier = Tier("archive", None, "Archive")
+    request = replace(REQUEST, target=RecoveryTarget("name", "before_the_upgrade"), bin_dir=bin_dir(18))
+    with pytest.raises(StoreError, match="looked up in the WAL, and some of that must be recalled") as caught:
+        find_sources(request, [tier.repository], runner=Runner(), progress=Silent())
+    assert caught.value.hint is not None and "--lsn" in caught.value.hint
 
 
 def test_urgency_has_its_own_time_and_price() -> None:
