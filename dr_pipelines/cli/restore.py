@@ -142,7 +142,7 @@ def _show_preview(seen: RestorePreview, bars: Bars, *, as_json: bool) -> None:
         }
     )
     if len(seen.tiers) > 1 or any(tier.offline_objects for tier in seen.tiers):
-        columns = ["tier", "from", "takes about", "reading costs", "offline"]
+        columns = ["tier", "takes about", "reading costs", "offline"]
         print_table("what each tier would take", columns, [_row(tier) for tier in seen.tiers])
     _show_notes(seen.notes, bars)
 
@@ -151,7 +151,6 @@ def _row(tier: TierEstimate) -> tuple[str, ...]:
     offline = f"{count(tier.offline_objects, 'object')}, {size(tier.offline_bytes)}" if tier.offline_objects else "-"
     return (
         f"{tier.tier} (chosen)" if tier.is_chosen else tier.tier,
-        tier.label,
         span(tier.estimated_seconds),
         f"{tier.cost:.2f}",
         f"{offline}, {tier.arriving_objects} on their way" if tier.arriving_objects else offline,
