@@ -7,24 +7,45 @@ import dagster as dg
 
 from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
+from assets.recovery_windows import windows_assets
+from assets.replicas import replica_assets
+from assets.retention import retention_assets
+from assets.scrubs import scrub_assets
+from assets.tier_checks import tier_checks
 from assets.wal_archive import wal_archives
-from dr_pipelines.jobs import backup_jobs
+from dr_pipelines.jobs import backup_jobs, tier_jobs
 from dr_pipelines.plan import default_plan_path, load_plan
 from dr_pipelines.resources import SiteResource
 from schedules.database_backups import backup_schedules
+from schedules.tiers import tier_schedules
 from sensors.backups_due import due_sensors
+from sensors.expiry import expiry_sensors
+from sensors.replication import replication_sensors
 from sensors.wal_archive import wal_sensors
 
 
 def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> dg.Definitions:
     """Raises `PlanError` when the plan is wrong."""
     plan = load_plan(plan_path)
+    jobs = {job.name: job for job in (*backup_jobs(plan), *tier_jobs(plan))}
     return dg.Definitions(
-        assets=[*database_backups(plan, retries), *wal_archives(plan)],
-        asset_checks=list(backup_checks(plan)),
-        jobs=list(backup_jobs(plan)),
-        schedules=list(backup_schedules(plan)),
-        sensors=[*due_sensors(plan), *wal_sensors(plan)],
+        assets=[
+            *database_backups(plan, retries),
+            *wal_archives(plan),
+            *replica_assets(plan, retries),
+            *retention_assets(plan, retries),
+            *scrub_assets(plan, retries),
+            *windows_assets(plan, retries),
+        ],
+        asset_checks=[*backup_checks(plan), *tier_checks(plan)],
+        jobs=list(jobs.values()),
+        schedules=[*backup_schedules(plan), *tier_schedules(plan)],
+        sensors=[
+            *due_sensors(plan),
+            *wal_sensors(plan),
+            *replication_sensors(plan, jobs),
+            *expiry_sensors(plan, jobs),
+        ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
         # A run is one backup and its checks, one after the other: a process for each would only cost seconds.
         executor=dg.in_process_executor,

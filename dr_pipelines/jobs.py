@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
-from dr_pipelines.metadata import DATABASE_BACKUPS, FULL_BACKUP, INCREMENTAL_BACKUP, asset_key, group_of, identifier
+from dr_pipelines.metadata import (
+    DATABASE_BACKUPS,
+    EXPIRY,
+    FULL_BACKUP,
+    INCREMENTAL_BACKUP,
+    RECOVERY_WINDOWS,
+    REPLICATION,
+    RETENTION,
+    RETENTION_PLAN,
+    VALIDATION,
+    WAL_ARCHIVE,
+    asset_key,
+    group_of,
+    identifier,
+    replica_of,
+    scrub_of,
+)
 from dr_pipelines.plan import Plan
+from dr_pipelines.plan.model import ServerPlan
 
 if TYPE_CHECKING:
     # Dagster has no public name for what `define_asset_job` returns.
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+Job: TypeAlias = "UnresolvedAssetJobDefinition"
 
 
 def backup_job_name(server: str, thing: str) -> str:
@@ -35,3 +54,101 @@ def backup_jobs(plan: Plan) -> Iterator[Job]:
         yield backup_job(server, FULL_BACKUP)
         if asked.schedule.incremental is not None:
             yield backup_job(server, INCREMENTAL_BACKUP)
+
+
+# --- what follows a backup ----------------------------------------------------------------------------------
+
+
+def replicas(asked: ServerPlan) -> Iterator[tuple[str, str]]:
+    """(tier, thing) of all that the plan sends to other tiers. Incrementals go where everything goes."""
+    for tier, _ in asked.storage.items():
+        sent = asked.replication.of(tier)
+        if sent is None or sent.send == "nothing":
+            continue
+        yield tier, FULL_BACKUP
+        if sent.send == "everything" and asked.schedule.incremental is not None:
+            yield tier, INCREMENTAL_BACKUP
+        yield tier, WAL_ARCHIVE
+
+
+def replication_job_name(server: str, tier: str, thing: str) -> str:
+    return f"{identifier(server)}_{replica_of(tier, thing)}"
+
+
+def expiry_job_name(server: str) -> str:
+    return f"{identifier(server)}_{EXPIRY}"
+
+
+def scrub_job_name(server: str, tier: str) -> str:
+    return f"{identifier(server)}_{scrub_of(tier)}"
+
+
+def windows_job_name(server: str) -> str:
+    return f"{identifier(server)}_{RECOVERY_WINDOWS}"
+
+
+def canary_job_name(server: str) -> str:
+    return f"{identifier(server)}_canary"
+
+
+def _job(name: str, description: str, server: str, group: str, *things: str) -> Job:
+    return dg.define_asset_job(
+        name=name,
+        description=description,
+        selection=dg.AssetSelection.groups(group_of(server, group))
+        & dg.AssetSelection.assets(*(asset_key(server, thing) for thing in things)),
+        tags={"dr/server": server},
+    )
+
+
+LOCKS_HOLD = "locks_hold"
+BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
+
+
+def tier_jobs(plan: Plan) -> Iterator[Job]:
+    """Of every server: replication by tier and thing, expiry, scrubbing by tier, canaries, the recovery windows."""
+    for server, asked in plan.databases.items():
+        for tier, thing in replicas(asked):
+            yield _job(
+                replication_job_name(server, tier, thing),
+                f"Copy the {thing.replace('_', ' ')} of {server} to its {tier} tier.",
+                server,
+                REPLICATION,
+                replica_of(tier, thing),
+            )
+        yield _job(
+            expiry_job_name(server),
+            f"Show what retention keeps of {server}, and remove the rest.",
+            server,
+            RETENTION,
+            RETENTION_PLAN,
+            EXPIRY,
+        )
+        yield _job(
+            windows_job_name(server),
+            f"Compute to which instants {server} can be restored.",
+            server,
+            VALIDATION,
+            RECOVERY_WINDOWS,
+        )
+        tiers = [tier for tier, _ in asked.storage.items()]
+        for tier in tiers:
+            yield _job(
+                scrub_job_name(server, tier),
+                f"Read everything of {server} on its {tier} tier against its digests, and repair it.",
+                server,
+                VALIDATION,
+                scrub_of(tier),
+            )
+        yield dg.define_asset_job(
+            name=canary_job_name(server),
+            description=f"Attack a locked object on each tier of {server}, and compare the buckets with the plan.",
+            selection=dg.AssetSelection.checks(
+                *(
+                    dg.AssetCheckKey(asset_key(server, scrub_of(tier)), name)
+                    for tier in tiers
+                    for name in (LOCKS_HOLD, BUCKET_IS_AS_PLANNED)
+                )
+            ),
+            tags={"dr/server": server},
+        )

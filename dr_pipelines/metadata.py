@@ -32,6 +32,12 @@ DATABASE_BACKUPS = "database_backups"
 FULL_BACKUP = "full_backup"
 INCREMENTAL_BACKUP = "incremental_backup"
 WAL_ARCHIVE = "wal_archive"
+REPLICATION = "replication"
+RETENTION = "retention"
+RETENTION_PLAN = "retention_plan"
+EXPIRY = "expiry"
+VALIDATION = "validation"
+RECOVERY_WINDOWS = "recovery_windows"
 TIER = "primary"
 """Where backups are taken to, and what checks look at."""
 
@@ -40,6 +46,15 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 def asset_key(server: str, thing: str) -> dg.AssetKey:
     return dg.AssetKey([server, thing])
+
+
+def replica_of(tier: str, thing: str) -> str:
+    """`secondary_full_backup`: the last part of a replica's key."""
+    return f"{tier}_{thing}"
+
+
+def scrub_of(tier: str) -> str:
+    return f"{tier}_scrub"
 
 
 def identifier(server: str) -> str:
@@ -56,9 +71,9 @@ def group_of(server: str, group: str) -> str:
 # --- what the plan says -------------------------------------------------------------------------------------
 
 
-def store_kind(plan: Plan, server: str) -> str:
+def store_kind(plan: Plan, server: str, tier: str = TIER) -> str:
     """The icon of the store: `s3`, `azure`, or `file` for a directory."""
-    kind = plan.storage[plan.databases[server].storage.primary].type
+    kind = plan.storage[dict(plan.databases[server].storage.items())[tier]].type
     return "file" if kind == "local" else kind
 
 
@@ -141,6 +156,7 @@ def _backup_summary(manifest: BackupManifest, seconds: float) -> str:
 def check_result(result: CheckResult) -> dg.AssetCheckResult:
     """What is not proven has not passed: it alarms like a failure, and says that it is another thing."""
     return dg.AssetCheckResult(
+        check_name=result.name,
         passed=result.passed,
         severity=dg.AssetCheckSeverity.ERROR,
         description=result.summary,

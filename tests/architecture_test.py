@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"reports"}),
     frozenset({"site"}),
     frozenset({"operations"}),
-    frozenset({"cli", "embedded", "definitions", "resources", "store_resources", "jobs", "metadata",
+    frozenset({"cli", "embedded", "definitions", "resources", "store_resources", "jobs", "metadata", "report_metadata",
                "assets", "schedules", "sensors"}),
 )  # fmt: skip
 RIMS = frozenset({"cli", "embedded", "assets", "schedules", "sensors", "definitions"})
@@ -43,7 +43,10 @@ DOORS: dict[str, tuple[str, ...]] = {
         "assets/",
         "schedules/",
         "sensors/",
-        *(f"dr_pipelines/{name}.py" for name in ("definitions", "resources", "store_resources", "jobs", "metadata")),
+        *(
+            f"dr_pipelines/{name}.py"
+            for name in ("definitions", "resources", "store_resources", "jobs", "metadata", "report_metadata")
+        ),
     ),
     "typer": ("dr_pipelines/cli/",),
     "matplotlib": ("dr_pipelines/reports/recoverability.py",),

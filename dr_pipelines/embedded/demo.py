@@ -19,12 +19,14 @@ from dr_pipelines.commands import Process
 from dr_pipelines.embedded import shop
 from dr_pipelines.embedded.home import SERVER, Home
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
+from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.errors import BackupFailed, CommandFailed
 from dr_pipelines.postgres.wal_status import read_status
 
 SETTINGS = {"summarize_wal": "on", "max_wal_size": "2GB", "checkpoint_timeout": "10min"}
 ORDERS_BETWEEN_STEPS = 500
 """Commits that the load makes before the demo goes on to its next step."""
+PRIMARY_BUCKET = "supabase-backups"
 WHOLE = "from the loss on"
 """The phase that is all the others together."""
 PATIENCE = 60.0
@@ -67,14 +69,16 @@ class Demo:
         shop.fill(self._postgres.conninfo, self._scale)
         self._say(f"the shop has {shop.size(self._postgres.conninfo) / 1e6:.0f} MB of users, orders and payments")
         self._say("starting two S3 stores, the repository in them and the WAL stream in synchronous mode")
-        self._stack.enter_context(self._home.stores(self._env))
+        stores = self._stack.enter_context(self._home.stores(self._env))
         self._call("repository init", "dr", "repository", "init")
         stream = self._start_stream()
         self._take_backups()
+        self._copy_backups()
         lsn = self._drop_a_table()
         lost_at = self._lose_the_server()
         self._end_stream(stream)
         self._recover_latest(lost_at)
+        self._lose_the_primary_store(stores[PRIMARY_BUCKET])
         self._recover_before_drop(lsn)
         return self._outcome
 
@@ -99,6 +103,10 @@ class Demo:
             self._wait_for_orders()
             self._say(f"taking the {which} incremental under load in a Dagster run ({self._load.count} orders so far)")
             self._materialize("incremental_backup", self._clock.now().strftime("%Y-%m-%d-%H:00"))
+
+    def _copy_backups(self) -> None:
+        self._say("copying the backups to the other tiers, from store to store, proven on the way")
+        self._call("replicate", "dr", "replicate", SERVER)
 
     def _drop_a_table(self) -> str:
         self._wait_for_orders()
@@ -138,9 +146,13 @@ class Demo:
         self._say(f"recovered: {len(there)} orders are there, {self._outcome.lost} acknowledged ones are lost")
         recovered.stop()
 
+    def _lose_the_primary_store(self, store: EmbeddedS3) -> None:
+        store.stop()
+        self._say("the primary object store is lost too")
+
     def _recover_before_drop(self, lsn: str) -> None:
-        self._say(f"recovering a second copy to LSN {lsn}, before the table was dropped")
-        self._restore("restore before drop", self._home.before_drop, "--lsn", lsn)
+        self._say(f"recovering a second copy to LSN {lsn}, before the table was dropped, from the secondary tier alone")
+        self._restore("restore before drop", self._home.before_drop, "--lsn", lsn, "--tier", "secondary")
         copy = EmbeddedPostgres(self._home.before_drop)
         self._stack.callback(copy.stop)
         copy.start()
@@ -250,5 +262,5 @@ def summary(outcome: Outcome) -> Table:
     for name, seconds in phases.items():
         table.add_row(f"  {name}", f"{seconds:.1f} s")
     rows = outcome.rows_before_drop
-    table.add_row("dropped table, in the second copy", f"{rows:,} rows" if rows else "[red]not there[/]")
+    table.add_row("dropped table, in the copy from the secondary", f"{rows:,} rows" if rows else "[red]not there[/]")
     return table

@@ -169,8 +169,9 @@ class Home:
             return Runner().start(command, stdout=output, stderr=log)
 
     @contextmanager
-    def stores(self, env: Mapping[str, str]) -> Iterator[None]:
-        """The object stores, running, on the ports that `env` names."""
+    def stores(self, env: Mapping[str, str]) -> Iterator[dict[str, EmbeddedS3]]:
+        """The object stores by the plan's names of their buckets, running, on the ports that `env` names."""
+        running: dict[str, EmbeddedS3] = {}
         with ExitStack() as stack:
             for name, bucket in BUCKETS.items():
                 access = S3Access(*(env[f"DR_{name}_{part}"] for part in _ACCESS))
@@ -178,7 +179,8 @@ class Home:
                 store.create_bucket(bucket)
                 stack.callback(store.stop)
                 store.start()
-            yield
+                running[bucket] = store
+            yield running
 
     def _environment(self, recipient: str) -> dict[str, str]:
         env = {

@@ -133,10 +133,19 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
             (check.asset_key, check.name) for check in graph.asset_check_keys if check.asset_key.path[0] == server
         }
         promised = {(key, name) for key in (full, incremental) for name in ("manifest_is_complete", "backup_is_there")}
+        of_the_tier = {
+            "full_backup": ["lock_is_in_force"],
+            "primary_scrub": ["objects_match_their_digests", "locks_hold", "bucket_is_as_planned"],
+            "recovery_windows": ["recovery_window_is_kept"],
+            "expiry": ["retention_is_applied"],
+        }
+        promised |= {(asset_key(server, thing), name) for thing, names in of_the_tier.items() for name in names}
         assert checks == promised | {(wal, "wal_has_no_gap")}
-    assert len(repository.schedule_defs) == 2 * len(SERVERS)
+    # Two for backups; one tier to scrub; canary and windows.
+    assert len(repository.schedule_defs) == 5 * len(SERVERS)
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
-    assert len(repository.sensor_defs) == 2 * len(SERVERS)
+    # With one tier nothing is copied: due, WAL, expiry.
+    assert len(repository.sensor_defs) == 3 * len(SERVERS)
 
 
 @pytest.mark.parametrize("days", [-2, 1, 20000], ids=["past", "tomorrow", "far future"])

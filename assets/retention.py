@@ -1,0 +1,113 @@
+"""What retention keeps of each tier, and why; and the removal of the rest."""
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
+# With checks among its outputs it knows its own result only by the bare name.
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from dr_pipelines.checks import together
+from dr_pipelines.errors import DrError
+from dr_pipelines.jobs import replicas
+from dr_pipelines.metadata import (
+    EXPIRY,
+    RETENTION,
+    RETENTION_PLAN,
+    LoggedProgress,
+    asset_key,
+    check_result,
+    failures,
+    group_of,
+    identifier,
+    owners,
+    replica_of,
+)
+from dr_pipelines.plan import Plan
+from dr_pipelines.report_metadata import applied_metadata, retention_metadata
+from dr_pipelines.resources import SiteResource
+
+RETENTION_IS_APPLIED = "retention_is_applied"
+
+
+class ExpiryConfig(dg.Config):
+    """`yes`: remove also more than the plan's largest share, as `dr retention apply --yes` does."""
+
+    yes: bool = False
+
+
+def retention_plan(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    asked = plan.databases[server]
+
+    @dg.asset(
+        key=asset_key(server, RETENTION_PLAN),
+        deps=[asset_key(server, replica_of(tier, thing)) for tier, thing in replicas(asked)],
+        group_name=group_of(server, RETENTION),
+        owners=owners(plan),
+        tags={"dr/server": server},
+        description=f"Which backups of {server} each tier keeps and which it lets go, with reasons. Removes nothing.",
+    )
+    def _plan(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
+        with failures(context, retries):
+            # Imported here: see resources.py.
+            from dr_pipelines import operations
+
+            live = site.site()
+            tables, unread = [], {}
+            for tier in live.tiers(server):
+                try:
+                    tables.append(operations.plan_retention(live, server, tier))
+                except DrError as error:  # the other tiers must not wait for this one
+                    unread[tier] = error
+            if not tables:
+                raise next(iter(unread.values()))
+            told = {tier: error.message for tier, error in unread.items()}
+            return dg.MaterializeResult(metadata=retention_metadata(tables, told))
+
+    return _plan
+
+
+def expiry(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    key = asset_key(server, EXPIRY)
+
+    @dg.asset(
+        key=key,
+        deps=[asset_key(server, RETENTION_PLAN)],
+        group_name=group_of(server, RETENTION),
+        owners=owners(plan),
+        tags={"dr/server": server},
+        pool=f"expiry_{identifier(server)}",
+        description=f"Lets go what the plan no longer keeps of {server}, and prunes what was let go before the grace "
+        "period. `dr retention undo` brings back what is not pruned yet. What stays moves "
+        "to the storage class of its age.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                RETENTION_IS_APPLIED, asset=key, description="Nothing stops expiry: what the plan lets go can go."
+            )
+        ],
+    )
+    def _expiry(context: dg.AssetExecutionContext, config: ExpiryConfig, site: SiteResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        with failures(context, retries):
+            # Imported here: see resources.py.
+            from dr_pipelines import operations
+
+            live, progress = site.site(), LoggedProgress(context.log)
+            reports, aged, unread = [], [], {}
+            for tier in live.tiers(server):
+                try:
+                    reports.append(operations.apply_retention(live, server, tier, progress, yes=config.yes))
+                    aged.append(operations.age_storage(live, server, tier, progress))
+                except DrError as error:  # the other tiers must not wait for this one
+                    unread[tier] = error
+                    context.log.error(f"{tier}: {error}")
+            if unread:
+                raise next(iter(unread.values()))
+            done = together(RETENTION_IS_APPLIED, [report.check for report in reports])
+            return dg.MaterializeResult(metadata=applied_metadata(reports, aged), check_results=[check_result(done)])
+
+    return _expiry
+
+
+def retention_assets(plan: Plan, retries: dg.RetryPolicy) -> Iterator[dg.AssetsDefinition]:
+    for server in plan.databases:
+        yield retention_plan(plan, server, retries)
+        yield expiry(plan, server, retries)

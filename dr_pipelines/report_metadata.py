@@ -1,0 +1,188 @@
+"""What a person sees in Dagster of copies, retention, scrubs and recovery windows.
+
+Like `metadata`, it decides nothing. Numbers are plain, so that Dagster plots them; `summary` is for people.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from rich.filesize import decimal
+
+if TYPE_CHECKING:
+    # For their names only: the code location must load fast.
+    from dr_pipelines.operations import (
+        AgingReport,
+        ReplicationReport,
+        RetentionReport,
+        RetentionTable,
+        ScrubReport,
+        TierWindows,
+    )
+
+MOST_ROWS = 300
+"""Of a table: more would make the page slow, and the store has all of it."""
+
+
+def table(columns: list[str], rows: list[list[Any]]) -> str:
+    """As Markdown."""
+
+    def line(cells: list[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
+
+
+def replication_metadata(report: ReplicationReport) -> dict[str, Any]:
+    """Sizes in bytes, times in seconds."""
+    moved = report.bytes + report.wal_bytes
+    labels = ", ".join(f"`{label}`" for label in report.labels) or "nothing new"
+    rows = [
+        ["copied", labels],
+        ["backups", f"{report.objects} objects, {decimal(report.bytes)}; {report.already_there} were there already"],
+        ["WAL", f"{report.wal_objects} objects, {decimal(report.wal_bytes)}"],
+        ["time", f"{report.seconds:.1f} s"],
+    ]
+    return {
+        "summary": dg.MetadataValue.md(table(["", ""], rows)),
+        "tier": report.tier,
+        "labels": ", ".join(report.labels),
+        "objects": report.objects,
+        "bytes": report.bytes,
+        "already_there": report.already_there,
+        "wal_objects": report.wal_objects,
+        "wal_bytes": report.wal_bytes,
+        "seconds": round(report.seconds, 3),
+        **({"mb_per_second": round(moved / report.seconds / 1e6, 2)} if moved and report.seconds > 0 else {}),
+    }
+
+
+# --- retention ----------------------------------------------------------------------------------------------
+
+
+def retention_metadata(tables: Sequence[RetentionTable], unread: Mapping[str, str]) -> dict[str, Any]:
+    """One table for each tier: what is kept until when and why, what goes, and what stops it. Sizes in bytes."""
+    entries: dict[str, Any] = {}
+    for found in tables:
+        entries[found.tier] = dg.MetadataValue.md(_retention_table(found))
+        entries[f"{found.tier}_keeps"] = len(found.decisions) - len(found.expire)
+        entries[f"{found.tier}_lets_go"] = len(found.expire)
+        entries[f"{found.tier}_frees_bytes"] = found.frees
+        if found.guards:
+            entries[f"{found.tier}_frozen"] = "\n".join(f"{guard.sentence}; {guard.hint}" for guard in found.guards)
+    for tier, why in unread.items():
+        entries[f"{tier}_not_read"] = why
+    return entries
+
+
+def _retention_table(found: RetentionTable) -> str:
+    rows = [
+        [
+            f"`{decision.label}`",
+            "keep" if decision.keep else "**let go**",
+            _day(decision.until) if decision.keep else "",
+            decision.why,
+            decimal(decision.stored_bytes),
+        ]
+        for decision in reversed(found.decisions)
+    ]
+    more = [f"and {len(rows) - MOST_ROWS} older ones"] if len(rows) > MOST_ROWS else []
+    frozen = [f"**Nothing is removed:** {guard.sentence}. {guard.hint}" for guard in found.guards]
+    pruned = [f"Of crashes and of what was let go before: {decimal(found.frees)} to be pruned."] if found.frees else []
+    listed = table(["backup", "", "until", "why", "stored"], rows[:MOST_ROWS]) if rows else "no backups"
+    return "\n\n".join([*frozen, listed, *more, *pruned])
+
+
+def _day(at: datetime | None) -> str:
+    return "for ever" if at is None else f"{at:%Y-%m-%d}"
+
+
+def applied_metadata(reports: Sequence[RetentionReport], aged: Sequence[AgingReport]) -> dict[str, Any]:
+    """What went, and what moved to a colder storage class, tier by tier. Sizes in bytes."""
+    entries: dict[str, Any] = {}
+    for report in reports:
+        tier = report.table.tier
+        entries[f"{tier}_let_go"] = ", ".join(report.expired) or "nothing"
+        entries[f"{tier}_pruned"] = ", ".join(report.pruned.labels) or "nothing"
+        entries[f"{tier}_pruned_wal_objects"] = report.pruned.wal_objects
+        entries[f"{tier}_freed_bytes"] = report.pruned.bytes
+        if report.table.guards:
+            entries[f"{tier}_frozen"] = "\n".join(guard.sentence for guard in report.table.guards)
+        if report.refused:
+            entries[f"{tier}_stay"] = "\n".join(f"{label}: {why}" for label, why in report.refused.items())
+        if report.evidence is not None:
+            entries[f"{tier}_evidence"] = report.evidence
+    for moved in aged:
+        if moved.aged is not None and moved.plan.moves:
+            entries[f"{moved.tier}_moved_objects"] = moved.aged.objects
+            entries[f"{moved.tier}_moved_bytes"] = moved.aged.bytes
+    return entries
+
+
+# --- scrubs -------------------------------------------------------------------------------------------------
+
+
+def scrub_metadata(report: ScrubReport) -> dict[str, Any]:
+    """What was read, repaired and lost. Sizes in bytes, times in seconds."""
+    size = sum(server.bytes for server in report.servers)
+    faults = [[f"`{outcome.fault.key}`", outcome.fault.what, outcome.state.value] for outcome in report.outcomes]
+    lost = [f"`{gone.label}`" for server in report.servers for gone in server.lost_backups]
+    lost += [str(gone) for server in report.servers for gone in server.lost_wal]
+    said = [report.check.summary]
+    if faults:
+        said.append(table(["object", "was", "now"], faults[:MOST_ROWS]))
+    if lost:
+        said.append("Restore points that are lost: " + ", ".join(lost))
+    return {
+        "summary": dg.MetadataValue.md("\n\n".join(said)),
+        "objects": sum(server.objects for server in report.servers),
+        "read": sum(server.read for server in report.servers),
+        "offline": sum(server.offline for server in report.servers),
+        "bytes": size,
+        "faults": len(faults),
+        "seconds": round(report.seconds, 3),
+        **({"mb_per_second": round(size / report.seconds / 1e6, 2)} if report.seconds > 0 else {}),
+        **({"evidence": report.evidence} if report.evidence is not None else {}),
+    }
+
+
+# --- recovery windows ---------------------------------------------------------------------------------------
+
+
+def windows_metadata(
+    server: str, tiers: Sequence[TierWindows], *, promised: timedelta, now: datetime
+) -> dict[str, Any]:
+    """A chart of tiers over time, a table of the windows and of the gaps, and how far each tier reaches back."""
+    from dr_pipelines.reports.recoverability import Row, draw
+
+    rows = [Row(found.tier, found.systems, found.promised, found.error) for found in tiers]
+    chart = base64.b64encode(draw(f"What can be restored of {server}", rows, now)).decode()
+    windows = [
+        [found.tier, f"{window.start_at:%Y-%m-%d %H:%M}", f"{window.end_at:%Y-%m-%d %H:%M}", window.timeline.id,
+         f"`{window.start}` to `{window.end}`", len(window.points)]
+        for found in tiers for system in found.systems for window in (*system.windows, *system.branches)
+    ]  # fmt: skip
+    gaps = [
+        [found.tier, f"{gap.start_at:%Y-%m-%d %H:%M}", f"{gap.end_at:%Y-%m-%d %H:%M}" if gap.end_at else "now", gap.why]
+        for found in tiers for system in found.systems for gap in system.gaps
+    ]  # fmt: skip
+    entries: dict[str, Any] = {
+        "chart": dg.MetadataValue.md(f"![recovery windows](data:image/svg+xml;base64,{chart})"),
+        "windows": dg.MetadataValue.md(
+            table(["tier", "from (UTC)", "to", "timeline", "LSN", "backups"], windows[:MOST_ROWS])
+        ),
+        "promised_seconds": promised.total_seconds(),
+    }
+    if gaps:
+        entries["gaps"] = dg.MetadataValue.md(table(["tier", "from (UTC)", "to", "why"], gaps[:MOST_ROWS]))
+    for found in tiers:
+        newest = found.systems[-1].windows[-1:] if found.systems else ()
+        for window in newest:
+            entries[f"{found.tier}_reaches_back_seconds"] = round((now - window.start_at).total_seconds())
+        if found.error is not None:
+            entries[f"{found.tier}_not_seen"] = found.error
+    return entries

@@ -1,0 +1,42 @@
+"""Schedules watch the tiers: scrubbing, canaries, and the recovery windows every hour."""
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from dr_pipelines.jobs import canary_job_name, scrub_job_name, windows_job_name
+from dr_pipelines.plan import Plan
+
+HOURLY = "45 * * * *"
+"""After the hour's incremental and its copies, as a rule."""
+
+
+def schedule(job: str, cron: str, description: str) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"{job}_schedule",
+        job_name=job,
+        description=description,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def _schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        return dg.RunRequest(run_key=f"{job}:{context.scheduled_execution_time:%Y-%m-%dT%H:%M}")
+
+    return _schedule
+
+
+def tier_schedules(plan: Plan) -> Iterator[dg.ScheduleDefinition]:
+    for server, asked in plan.databases.items():
+        for tier, _ in asked.storage.items():
+            when = plan.scrub.schedule
+            yield schedule(
+                scrub_job_name(server, tier), when.cron, f"Scrubs the {tier} tier of {server}: {when.text}, in UTC."
+            )
+        yield schedule(
+            canary_job_name(server),
+            plan.canary.cron,
+            f"Attacks locked objects of {server}: {plan.canary.text}, in UTC.",
+        )
+        yield schedule(windows_job_name(server), HOURLY, f"Computes the recovery windows of {server} every hour.")

@@ -1,0 +1,105 @@
+"""Copies what is new to the tiers that the plan sends it to. A tier that is down delays only itself."""
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.replicas import partition_holding, partitions_of
+from dr_pipelines.errors import DrError
+from dr_pipelines.jobs import Job, replicas, replication_job_name
+from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, WAL_ARCHIVE, identifier
+from dr_pipelines.plan import Plan
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.resources import SiteResource
+
+if TYPE_CHECKING:
+    from dr_pipelines.site import Site
+
+INTERVAL_SECONDS = 60
+AGAIN_EVERY_MINUTES = 10
+"""A copy that failed is tried again this often, and no more: its tier may be down for hours."""
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+_THINGS = {BackupKind.FULL: FULL_BACKUP, BackupKind.INCREMENTAL: INCREMENTAL_BACKUP}
+PARTITION = "dagster/partition"
+
+
+def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
+    asked = plan.databases[server]
+    sent = [*replicas(asked)]
+    tiers = list(dict.fromkeys(tier for tier, _ in sent))
+
+    @dg.sensor(
+        name=f"{identifier(server)}_replication",
+        description=f"Copies new backups and WAL of {server} to {' and '.join(tiers)}.",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        jobs=[jobs[replication_job_name(server, tier, thing)] for tier, thing in sent],
+    )
+    def _sensor(context: dg.SensorEvaluationContext, site: SiteResource) -> dg.SensorResult:
+        requests: list[dg.RunRequest] = []
+        said: list[str] = []
+        live = site.site()
+        for tier in tiers:
+            try:
+                requests += due_runs(plan, live, server, tier)
+            except DrError as error:  # the other tiers must not wait for this one
+                said.append(f"{tier}: {error.message}")
+        fresh = [request for request in requests if not _runs(context.instance, request)]
+        for request in fresh:
+            said.append(f"{request.job_name} {(request.tags or {}).get(PARTITION, '')}".strip())
+        return dg.SensorResult(run_requests=fresh, skip_reason=None if fresh else "; ".join(said) or "all is copied")
+
+    return _sensor
+
+
+def due_runs(plan: Plan, site: "Site", server: str, tier: str) -> Iterator[dg.RunRequest]:
+    """What must be copied to a tier now. WAL goes along with a backup; alone it is copied when it waits."""
+    # Imported here: see resources.py.
+    from dr_pipelines import operations
+
+    now = site.clock.now()
+    due = operations.due_replicas(site, server, tier)
+    asked_for: set[tuple[str, str]] = set()
+    for backup in due:
+        thing = _THINGS[backup.asked_kind]
+        partitions = partitions_of(plan, server, thing)
+        if partitions is None or (tier, thing) not in [*replicas(plan.databases[server])]:
+            thing, partitions = FULL_BACKUP, partitions_of(plan, server, FULL_BACKUP)
+        assert partitions is not None
+        key = partition_holding(partitions, backup)
+        if (thing, key) not in asked_for:
+            asked_for.add((thing, key))
+            yield _request(server, tier, thing, key, now)
+    if not due and operations.replication_lag(site, server, tier).wal_behind:
+        yield _request(server, tier, WAL_ARCHIVE, None, now)
+
+
+def _request(server: str, tier: str, thing: str, partition: str | None, now: datetime) -> dg.RunRequest:
+    attempt = f"{now:%Y-%m-%dT%H}:{now.minute // AGAIN_EVERY_MINUTES}"
+    return dg.RunRequest(
+        run_key=f"{server}:{tier}:{thing}:{partition}:{attempt}",
+        job_name=replication_job_name(server, tier, thing),
+        # As a tag: `partition_key` is judged against the partitions as they were when the tick began.
+        tags={} if partition is None else {PARTITION: partition},
+    )
+
+
+def _runs(instance: dg.DagsterInstance, request: dg.RunRequest) -> bool:
+    """Whether a run for the same is under way."""
+    tags = {PARTITION: request.tags[PARTITION]} if PARTITION in (request.tags or {}) else {}
+    wanted = dg.RunsFilter(job_name=request.job_name, statuses=_UNFINISHED, tags=tags)
+    return bool(instance.get_runs_count(wanted))
+
+
+def replication_sensors(plan: Plan, jobs: Mapping[str, Job]) -> Iterator[dg.SensorDefinition]:
+    for server, asked in plan.databases.items():
+        if any(replicas(asked)):
+            yield replication_sensor(plan, server, jobs)
