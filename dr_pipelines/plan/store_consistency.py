@@ -68,26 +68,29 @@ def _order(path: str, store: Rented) -> Iterator[Mistake]:
 
 
 def _offline_for_recovery(plan: Plan, name: str, store: Rented) -> Iterator[Mistake]:
-    """What any instant of the recovery window needs, the full before it included, must be at hand on the primary."""
+    """What any instant of the recovery window needs, the full before it included, must be at hand but in the archive."""
     offline = [
         (position, aged, facts)
         for position, aged in enumerate(store.classes)
         if (facts := storage_class(store.type, aged.name)) is not None and facts.offline
     ]
-    for server, asked in plan.databases.items():
-        if asked.storage.primary != name:
-            continue
-        needed = asked.retention.on("primary").recovery_window + asked.schedule.full.longest_interval
+    tiers = [
+        (f"{server}'s {tier}", asked.retention.on(tier).recovery_window + asked.schedule.full.longest_interval)
+        for server, asked in plan.databases.items()
+        for tier, store in asked.storage.items()
+        if store == name and tier != "archive"
+    ]
+    for whose, needed in tiers:
         for position, aged, facts in offline:
             if aged.after < needed:
-                yield _hours_away(f"storage.{name}.classes[{position}]", server, aged.after, needed, facts)
+                yield _hours_away(f"storage.{name}.classes[{position}]", whose, aged.after, needed, facts)
 
 
-def _hours_away(path: str, server: str, after: timedelta, needed: timedelta, facts: StorageClass) -> Mistake:
+def _hours_away(path: str, whose: str, after: timedelta, needed: timedelta, facts: StorageClass) -> Mistake:
     return Mistake(
         path,
-        f"{facts.name} is offline: after {format_duration(after)}, bytes that recovering {server} needs are "
-        f"{facts.hours:g} hours away on its primary",
+        f"{facts.name} is offline: after {format_duration(after)}, bytes that recovering from {whose} needs are "
+        f"{facts.hours:g} hours away",
         f"set after to {format_duration(needed)} or more (recovery window and the full before it), or keep this class "
-        "for another tier",
+        "for the archive",
     )
