@@ -68,7 +68,7 @@ def _order(path: str, store: Rented) -> Iterator[Mistake]:
 
 
 def _offline_for_recovery(plan: Plan, name: str, store: Rented) -> Iterator[Mistake]:
-    """What any instant of the recovery window needs, the full before it included, must be at hand but in the archive."""
+    """What any instant of the recovery window needs, the full before it included, must be at hand, but on archives."""
     offline = [
         (position, aged, facts)
         for position, aged in enumerate(store.classes)
