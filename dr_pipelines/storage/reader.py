@@ -14,6 +14,8 @@ class BodyReader(io.RawIOBase):
     copied before it is asked for."""
 
     def __init__(self, body: Body, offset: int = 0, size: int | None = None) -> None:
+        self.sha256 = body.sha256 if offset == 0 and (size is None or size >= body.size) else None
+        """Of what there is to read, where that is known."""
         self._size = min(body.size - offset, body.size if size is None else size)
         self._chunks = [*_window(body, offset, self._size)]
         self.seek(0)

@@ -30,6 +30,7 @@ from dr_pipelines.storage.base import (
 from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.s3_bucket import S3Bucket, status_of
 from dr_pipelines.storage.s3_locks import LockMode, is_held, is_locked, is_retained, whole_second
+from dr_pipelines.storage.s3_signing import sign_with_known_digests
 from dr_pipelines.storage.s3_uploads import in_base64, send, send_parts
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def make_client(
         read_timeout=read_timeout,
     )
     try:
-        return boto3.client(
+        client = boto3.client(
             "s3",
             endpoint_url=endpoint,
             region_name=region,
@@ -69,6 +70,8 @@ def make_client(
             aws_secret_access_key=secret_access_key,
             config=config,
         )
+        sign_with_known_digests(client)
+        return client
     except (ValueError, BotoCoreError) as error:
         raise StoreError(f"no S3 store: {error}", hint="mend this store's endpoint or region in the plan.") from error
 
