@@ -18,7 +18,7 @@ from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 
 IN_FLIGHT = 256 * 1024 * 1024
-_WORKERS = 8  # small objects are a matter of round trips; of packs, memory lets four be in flight
+_WORKERS = 16  # small objects are a matter of round trips; of packs, memory lets four be in flight
 _AHEAD = 4 * _WORKERS
 
 

@@ -15,6 +15,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
+from dr_pipelines import __version__
 from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectExists, ObjectLocked, ObjectNotFound, StoreError
 from dr_pipelines.storage import s3_attack, s3_classes, s3_settings, s3_versions
 from dr_pipelines.storage.base import (
@@ -57,6 +58,7 @@ def make_client(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         retries={"total_max_attempts": 1},
+        user_agent=f"dr-pipelines/{__version__}",  # botocore's own is put together anew for every request
         max_pool_connections=16,
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
