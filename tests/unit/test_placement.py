@@ -12,7 +12,6 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
-from dr_pipelines.storage.base import Body, ObjectInfo
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.archives import manifest
 
@@ -20,37 +19,18 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 WINDOW = timedelta(days=8)
 
 
-class _Classes(MemoryStore):
-    """Takes any storage class."""
-
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        if_absent: bool = True,
-        retain_until: datetime | None = None,
-        storage_class: str | None = None,
-    ) -> ObjectInfo:
-        self.classes[key] = storage_class
-        return super().put(key, body, if_absent=if_absent, retain_until=retain_until)
-
-    def __init__(self) -> None:
-        super().__init__(clock=FixedClock(AT))
-        self.classes: dict[str, str | None] = {}
-
-
-def _placed() -> tuple[_Classes, Repository]:
-    store = _Classes()
+def _placed() -> tuple[MemoryStore, Repository]:
+    store = MemoryStore(clock=FixedClock(AT), classes=("COLD",), offline=())
     placement = Placement(FixedClock(AT), lock_for=WINDOW, storage_class="COLD")
     return store, Repository(store, Codec(1), "archive", placement)
 
 
-def _lies(store: _Classes) -> dict[str, tuple[bool, str | None]]:
+def _lies(store: MemoryStore) -> dict[str, tuple[bool, str | None]]:
     """Locked for the window, and the class, by the part of each key that says what it is."""
+    found = [store.stat(info.key) for info in store.list()]
     return {
-        info.key.split("/", 3)[-1].split("/", 1)[-1]: (info.retain_until == AT + WINDOW, store.classes[info.key])
-        for info in store.list()
+        info.key.split("/", 3)[-1].split("/", 1)[-1]: (info.retain_until == AT + WINDOW, info.storage_class)
+        for info in found
     }
 
 
