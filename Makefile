@@ -42,9 +42,10 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone, as ratios
+bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone; a tier with a million objects
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.replication
+	$(BIN)/python -m benchmarks.scale
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

@@ -149,43 +149,54 @@ class WalListing:
 
 
 def list_wal(listed: Iterable[ObjectInfo], segment_size: int) -> WalListing:
-    """One pass over what a store lists. What is marked as damaged is not there: recovery must see the gap that it is.
+    """What a store lists. What is marked as damaged is not there: recovery must see the gap that it is.
 
     Raises `RepositoryError` for a segment that cannot be of this size.
     """
     listed = [*listed]
-    damaged = {marked for info in listed if (marked := damaged_wal(info.key)) is not None}
-    per_log = (1 << 32) // segment_size
-    found: dict[int, TimelineListing] = {}
-    histories: set[Timeline] = set()
-    cold: list[ColdSegment] = []
-    for info in listed:
-        place = wal_position(info.key)
-        if place is None:
-            histories |= _history_of(info, damaged)
-            continue
-        if damaged and info.key in damaged:
-            continue
-        name, head_end = place
-        timeline, log, segment = name >> 64, name >> 32 & 0xFFFFFFFF, name & 0xFFFFFFFF
-        if segment >= per_log:
-            raise RepositoryError(f"{info.key} is no segment of {segment_size} bytes, as the others of its system are")
-        if timeline not in found:
-            found[timeline] = TimelineListing(Timeline(timeline), segment_size)
-        number, modified = log * per_log + segment, info.modified.timestamp()
-        if head_end:
-            found[timeline].heads.append(ListedHead(number, head_end, modified, info.size))
-        else:
-            found[timeline].add(number, modified, info.size)
+    found = _Placing(segment_size)
+    found.place(listed)
+    damaged = frozenset(marked for info in found.others if (marked := damaged_wal(info.key)) is not None)
+    if damaged:  # rare, so that most listings are gone through once
+        found = _Placing(segment_size)
+        found.place(info for info in listed if info.key not in damaged)
+    by_timeline = {Timeline(line): found.timelines[line] for line in sorted(found.timelines)}
+    histories = frozenset(line for info in found.others if (line := _history_of(info)) is not None)
+    return WalListing(segment_size, by_timeline, histories, found.cold)
+
+
+class _Placing:
+    """Puts each object where it belongs. `others` are those that are no segments."""
+
+    def __init__(self, segment_size: int) -> None:
+        self._size = segment_size
+        self.timelines: dict[int, TimelineListing] = {}
+        self.others: list[ObjectInfo] = []
+        self.cold: list[ColdSegment] = []
+
+    def place(self, listed: Iterable[ObjectInfo]) -> None:
+        per_log, timelines = (1 << 32) // self._size, self.timelines
+        for info in listed:
+            position = wal_position(info.key)
+            if position is None:
+                self.others.append(info)
+                continue
+            name, head_end = position
+            line, log, segment = name >> 64, name >> 32 & 0xFFFFFFFF, name & 0xFFFFFFFF
+            if segment >= per_log:
+                raise RepositoryError(f"{info.key} is no segment of {self._size} bytes, as others of its system are")
+            if line not in timelines:
+                timelines[line] = TimelineListing(Timeline(line), self._size)
+            number, modified = log * per_log + segment, info.modified.timestamp()
+            if head_end:
+                timelines[line].heads.append(ListedHead(number, head_end, modified, info.size))
+                continue
+            timelines[line].add(number, modified, info.size)
             if info.storage_class is not None:
-                whole = WalSegment(Timeline(timeline), number, segment_size)
-                cold.append(ColdSegment(whole, info.key, info.size, info.storage_class))
-    by_timeline = {found[timeline].timeline: found[timeline] for timeline in sorted(found)}
-    return WalListing(segment_size, by_timeline, frozenset(histories), cold)
+                whole = WalSegment(Timeline(line), number, self._size)
+                self.cold.append(ColdSegment(whole, info.key, info.size, info.storage_class))
 
 
-def _history_of(info: ObjectInfo, damaged: set[str]) -> set[Timeline]:
+def _history_of(info: ObjectInfo) -> Timeline | None:
     key = parse_wal_key(info.key)
-    if key is None or info.key in damaged or not is_history_name(key.file):
-        return set()
-    return {Timeline.of_history_file(key.file)}
+    return Timeline.of_history_file(key.file) if key is not None and is_history_name(key.file) else None

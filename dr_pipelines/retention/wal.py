@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from dr_pipelines.errors import RepositoryError
-from dr_pipelines.lsn import Lsn, Timeline, is_history_name
-from dr_pipelines.repository.layout import WalLayout, damaged_wal, parse_wal_key, system_id_of, wal_prefix
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.repository.layout import WalLayout, damaged_wal, system_id_of, wal_position, wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest, WalRange
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
 
@@ -63,15 +63,16 @@ class TimelineWal:
         self.newest = 0.0
         """When the newest of it reached the store."""
 
-    def add(self, number: int, info: ObjectInfo, head_end: Lsn | None, *, damaged: bool) -> None:
+    def add(self, number: int, info: ObjectInfo, head_end: int, *, damaged: bool) -> None:
         self.numbers.append(number)
         self.sizes.append(info.size)
         self.modified.append(modified := info.modified.timestamp())
-        self.newest = max(self.newest, modified)
+        if modified > self.newest:
+            self.newest = modified
         self.keys.append(info.key)
         self.classes.append(info.storage_class)
-        if head_end is not None:
-            self.heads.append((number, head_end.value))
+        if head_end:
+            self.heads.append((number, head_end))
         elif not damaged:
             self._whole(number)
 
@@ -177,8 +178,11 @@ def list_wal(store: ObjectStore, server: str, segment_sizes: Mapping[str, int]) 
     """
     systems: dict[str, SystemWal] = {}
     segments: dict[str, list[ObjectInfo]] = defaultdict(list)
+    prefix = system_id = ""
     for info in store.list(wal_prefix(server)):
-        system_id = system_id_of(server, info.key)
+        if not prefix or not info.key.startswith(prefix):
+            system_id = system_id_of(server, info.key)
+            prefix = WalLayout(server, system_id).prefix
         if system_id not in systems:
             size = segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
             systems[system_id] = SystemWal(size)
@@ -195,16 +199,16 @@ def list_wal(store: ObjectStore, server: str, segment_sizes: Mapping[str, int]) 
 def _place(system: SystemWal, infos: Sequence[ObjectInfo]) -> None:
     damaged = {marked for mark in system.marks if (marked := damaged_wal(mark)) is not None}
     per_log = (1 << 32) // system.segment_size
-    by_id: dict[str, TimelineWal] = {}
+    by_id: dict[int, TimelineWal] = {}
     for info in infos:
-        key = parse_wal_key(info.key)
-        if key is None or is_history_name(key.file):
+        position = wal_position(info.key)
+        if position is None:
             continue
-        name = key.file
-        if name[:8] not in by_id:
-            by_id[name[:8]] = system.timelines[Timeline(int(name[:8], 16))] = TimelineWal()
-        number = int(name[8:16], 16) * per_log + int(name[16:], 16)
-        by_id[name[:8]].add(number, info, key.partial_end, damaged=info.key in damaged)
+        name, head_end = position
+        line, log, segment = name >> 64, name >> 32 & 0xFFFFFFFF, name & 0xFFFFFFFF
+        if line not in by_id:
+            by_id[line] = system.timelines[Timeline(line)] = TimelineWal()
+        by_id[line].add(log * per_log + segment, info, head_end, damaged=info.key in damaged)
 
 
 def _described_size(store: ObjectStore, layout: WalLayout) -> int:
