@@ -45,6 +45,10 @@ def plain(value: Any) -> Any:
     """Any answer of ours as plain JSON values."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if isinstance(value, Timeline):
+        return value.id
+    if isinstance(value, (Lsn, Path)):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -53,10 +57,6 @@ def plain(value: Any) -> Any:
         return [plain(inner) for inner in value]
     if isinstance(value, Enum):
         return value.value
-    if isinstance(value, Timeline):
-        return value.id
-    if isinstance(value, (Lsn, Path)):
-        return str(value)
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, timedelta):

@@ -218,7 +218,8 @@ def test_windows_are_json_and_a_small_chart_with_the_reasons_in_it(tiers: Callab
         shop.full(hour)
     shop.wal(*range(100), *range(110, 301))
     found = recovery_windows(shop.site, "shop")
-    assert json.dumps(plain(found))
+    first = json.loads(json.dumps(plain(found)))[0]["systems"][0]["windows"][0]
+    assert (first["start"], first["timeline"], first["points"][0]["kind"]) == ("0/7D0", 1, "full")
     chart = operations.recoverability_chart(shop.site, {"shop": found})
     assert len(chart) < 60_000
     root = ET.fromstring(chart)
