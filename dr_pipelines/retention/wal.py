@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline
@@ -39,8 +39,7 @@ class WalNeed:
         return self.start.value // size, _FOREVER if self.end is None else -(-self.end.value // size)
 
 
-@dataclass(frozen=True, slots=True)
-class WalObject:
+class WalObject(NamedTuple):
     """One stored segment, or head of one. `modified` in seconds since the epoch."""
 
     key: str
@@ -64,24 +63,22 @@ class TimelineWal:
         """When the newest of it reached the store."""
 
     def add(self, number: int, info: ObjectInfo, head_end: int, *, damaged: bool) -> None:
+        """Objects come in the order of their keys, which is that of positions. `head_end` 0: the whole segment."""
+        modified = info.modified.timestamp()
         self.numbers.append(number)
         self.sizes.append(info.size)
-        self.modified.append(modified := info.modified.timestamp())
-        if modified > self.newest:
-            self.newest = modified
+        self.modified.append(modified)
         self.keys.append(info.key)
         self.classes.append(info.storage_class)
+        if modified > self.newest:
+            self.newest = modified
         if head_end:
             self.heads.append((number, head_end))
         elif not damaged:
-            self._whole(number)
-
-    def _whole(self, number: int) -> None:
-        """Objects come in the order of their keys, which is that of positions."""
-        if self.runs and self.runs[-1][0] <= number <= self.runs[-1][1]:
-            self.runs[-1] = (self.runs[-1][0], max(self.runs[-1][1], number + 1))
-        else:
-            self.runs.append((number, number + 1))
+            if self.runs and number <= self.runs[-1][1]:
+                self.runs[-1] = (self.runs[-1][0], number + 1)
+            else:
+                self.runs.append((number, number + 1))
 
     def covers(self, start: int, end: int, size: int) -> bool:
         """Whether the bytes between two positions are there."""
@@ -115,8 +112,8 @@ class SystemWal:
     """Of one system. `marks`: keys that say that an object is damaged."""
 
     segment_size: int
-    timelines: dict[Timeline, TimelineWal] = field(default_factory=dict)
-    marks: list[str] = field(default_factory=list)
+    timelines: Mapping[Timeline, TimelineWal] = field(default_factory=dict)
+    marks: Sequence[str] = ()
 
     @property
     def newest(self) -> datetime | None:
@@ -177,38 +174,35 @@ def list_wal(store: ObjectStore, server: str, segment_sizes: Mapping[str, int]) 
     Raises what the store raises, and `RepositoryError` for a system whose description is unreadable.
     """
     systems: dict[str, SystemWal] = {}
-    segments: dict[str, list[ObjectInfo]] = defaultdict(list)
-    prefix = system_id = ""
+    segments: dict[str, list[ObjectInfo]] = {}
+    prefix, current = "/", list[ObjectInfo]()
     for info in store.list(wal_prefix(server)):
-        if not prefix or not info.key.startswith(prefix):
-            system_id = system_id_of(server, info.key)
-            prefix = WalLayout(server, system_id).prefix
-        if system_id not in systems:
-            size = segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
-            systems[system_id] = SystemWal(size)
-        system, marked = systems[system_id], damaged_wal(info.key)
-        if marked is not None:
-            system.marks.append(info.key)
-        else:
-            segments[system_id].append(info)
+        if not info.key.startswith(prefix):
+            layout = WalLayout(server, system_id_of(server, info.key))
+            prefix, current = layout.prefix, segments.setdefault(layout.system_id, [])
+        current.append(info)
     for system_id, infos in segments.items():
-        _place(systems[system_id], infos)
+        size = segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
+        systems[system_id] = _placed(infos, size)
     return systems
 
 
-def _place(system: SystemWal, infos: Sequence[ObjectInfo]) -> None:
-    damaged = {marked for mark in system.marks if (marked := damaged_wal(mark)) is not None}
-    per_log = (1 << 32) // system.segment_size
-    by_id: dict[int, TimelineWal] = {}
+def _placed(infos: Sequence[ObjectInfo], segment_size: int) -> SystemWal:
+    marks = [info.key for info in infos if damaged_wal(info.key) is not None]
+    damaged = {damaged_wal(mark) for mark in marks}
+    per_log = (1 << 32) // segment_size
+    found: dict[int, TimelineWal] = {}
     for info in infos:
-        position = wal_position(info.key)
-        if position is None:
+        place = wal_position(info.key)
+        if place is None:
             continue
-        name, head_end = position
-        line, log, segment = name >> 64, name >> 32 & 0xFFFFFFFF, name & 0xFFFFFFFF
-        if line not in by_id:
-            by_id[line] = system.timelines[Timeline(line)] = TimelineWal()
-        by_id[line].add(log * per_log + segment, info, head_end, damaged=info.key in damaged)
+        name, head_end = place
+        timeline = found.get(name >> 64)
+        if timeline is None:
+            timeline = found[name >> 64] = TimelineWal()
+        number = (name >> 32 & 0xFFFFFFFF) * per_log + (name & 0xFFFFFFFF)
+        timeline.add(number, info, head_end, damaged=bool(damaged) and info.key in damaged)
+    return SystemWal(segment_size, {Timeline(number): found[number] for number in sorted(found)}, marks)
 
 
 def _described_size(store: ObjectStore, layout: WalLayout) -> int:
