@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dr_pipelines.errors import DrError, ObjectNotFound, StoreUnavailable
 from dr_pipelines.progress import Progress
@@ -19,6 +20,7 @@ from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.storage.base import Availability, ObjectInfo, ObjectStore
 
 _THREADS = 8
+_BATCH = 4096
 _PATIENCE = 5
 """So many objects may be out of reach, each after all retries, before the store counts as down."""
 
@@ -32,8 +34,10 @@ class Sample:
     start: float = 0.0
 
     def holds(self, key: str) -> bool:
+        if self.share >= 100:
+            return True
         place = int(hashlib.sha256(key.encode()).hexdigest()[:12], 16) / (1 << 48) * 100
-        return self.share >= 100 or (place - self.start) % 100 < self.share
+        return (place - self.start) % 100 < self.share
 
     @property
     def following(self) -> Sample:
@@ -45,10 +49,12 @@ ALL = Sample()
 
 @dataclass
 class Seen:
-    """`whole` keys were read and match; `offline` cannot be read without a recall; `unread` could not be read, and why.
-    The others were not in the sample."""
+    """Of `objects` that were looked for, `read` were read. `whole`: those of backups, or that were to be read in any
+    case, that match; `offline` cannot be read without a recall; `unread` could not be read, and why. The others were
+    not in the sample."""
 
     whole: set[str] = field(default_factory=set)
+    objects: int = 0
     read: int = 0
     bytes: int = 0
     offline: list[str] = field(default_factory=list)
@@ -83,56 +89,84 @@ def is_offline(store: ObjectStore, info: ObjectInfo) -> bool:
 
 def read_objects(
     store: ObjectStore,
-    named: Iterable[Named],
+    named: Callable[[], Iterable[Named]],
     there: Mapping[str, ObjectInfo],
     sample: Sample,
     progress: Progress,
     *,
-    always: Iterable[str] = (),
+    always: Collection[str] = (),
 ) -> Seen:
-    """Existence and size are looked at for all; `always` are read whatever the sample is. Raises `StoreUnavailable`
-    when the store does not answer."""
-    seen, lock, wanted = Seen(), threading.Lock(), set(always)
-    to_read: list[Named] = []
-    for each in named:
-        key, info = each.stored.key, there.get(each.stored.key)
-        if info is None:
-            seen.faults.append(Fault(key, "missing", each.label, each.stored))
-        elif info.size != each.stored.size:
-            seen.faults.append(Fault(key, "damaged", each.label, each.stored))
-        elif key in wanted or sample.holds(key):
-            to_read.append(each)
+    """Existence and size are looked at for all that `named` gives, which is asked twice: of a million objects a batch
+    is in memory. `always` are read whatever the sample is. Raises `StoreUnavailable` when the store does not answer."""
 
-    def read(each: Named) -> None:
+    def is_wanted(each: Named) -> bool:
         key = each.stored.key
-        if len(seen.unread) > _PATIENCE:
-            raise StoreUnavailable(next(iter(seen.unread.values())))
-        try:
-            if is_offline(store, there[key]):
-                with lock:
-                    seen.offline.append(key)
-                return
-            whole = matches(store, each.stored, progress)
-        except ObjectNotFound:
-            whole = None
-        except DrError as error:
-            with lock:
-                seen.unread[key] = error.message
-            return
-        with lock:
-            if whole is None:
-                if each.label is not None:  # WAL that is gone since it was listed was pruned
-                    seen.faults.append(Fault(key, "missing", each.label, each.stored))
-                return
-            seen.read += 1
-            seen.bytes += each.stored.size
-            if whole:
-                seen.whole.add(key)
-            else:
-                seen.faults.append(Fault(key, "damaged", each.label, each.stored))
+        return key in always or sample.holds(key)
 
-    progress.phase("read", sum(each.stored.size for each in to_read))
+    progress.phase("read", sum(each.stored.size for each in named() if is_wanted(each)))
+    reading, batch = _Reading(store, there, progress, always), list[Named]()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="scrub") as pool:
-        for _ in pool.map(read, to_read):
-            pass
-    return seen
+        for each in named():
+            if reading.is_there(each) and is_wanted(each):
+                batch.append(each)
+            if len(batch) == _BATCH:
+                _exhaust(pool.map(reading.read, batch))
+                batch = []
+        _exhaust(pool.map(reading.read, batch))
+    return reading.seen
+
+
+def _exhaust(results: Iterator[None]) -> None:
+    """So that what a thread raised is raised here."""
+    for _ in results:
+        pass
+
+
+class _Reading:
+    """Fills `seen`, from several threads."""
+
+    def __init__(
+        self, store: ObjectStore, there: Mapping[str, ObjectInfo], progress: Progress, always: Collection[str]
+    ) -> None:
+        self._store, self._there, self._progress, self._always = store, there, progress, always
+        self._lock = threading.Lock()
+        self.seen = Seen()
+
+    def is_there(self, each: Named) -> bool:
+        """With its size."""
+        self.seen.objects += 1
+        info = self._there.get(each.stored.key)
+        if info is not None and info.size == each.stored.size:
+            return True
+        self._found(each, "missing" if info is None else "damaged")
+        return False
+
+    def read(self, each: Named) -> None:
+        key = each.stored.key
+        if len(self.seen.unread) > _PATIENCE:
+            raise StoreUnavailable(next(iter(self.seen.unread.values())))
+        try:
+            if is_offline(self._store, self._there[key]):
+                self.seen.offline.append(key)
+                return
+            whole = matches(self._store, each.stored, self._progress)
+        except ObjectNotFound:
+            if each.label is not None:  # WAL that is gone since it was listed was pruned
+                self._found(each, "missing")
+            return
+        except DrError as error:
+            self.seen.unread[key] = error.message
+            return
+        self._count(each, whole=whole)
+
+    def _count(self, each: Named, *, whole: bool) -> None:
+        with self._lock:
+            self.seen.read += 1
+            self.seen.bytes += each.stored.size
+            if whole and (each.label is not None or each.stored.key in self._always):
+                self.seen.whole.add(each.stored.key)
+        if not whole:
+            self._found(each, "damaged")
+
+    def _found(self, each: Named, what: Literal["damaged", "missing"]) -> None:
+        self.seen.faults.append(Fault(each.stored.key, what, each.label, each.stored))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
@@ -97,16 +97,19 @@ class Repair:
         return self._description(fault.key, troubles)
 
     def _content(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
-        source = self._revived(stored) or self._copied(stored, label, troubles)
+        source = self._revived(stored, label, troubles) or self._copied(stored, label, troubles)
         if source is None and label is not None:
             source = self._written_anew(stored, label)
         return source
 
-    def _revived(self, stored: StoredObject) -> str | None:
+    def _revived(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
         """What was overwritten or deleted on a versioned store is still there."""
-        if self._store.capabilities.versioning and self._store.revive(stored.key, stored.sha256):
-            return f"an old version on {self._tier.tier}" if self._is_whole(stored) else None
-        return None
+        until = self._lock_of(stored.key, label)
+        revived = _asked(self._tier, troubles, lambda store: _old_version(store, stored))
+        if not revived or not self._is_whole(stored):
+            return None
+        self._lock(stored.key, until)
+        return f"an old version on {self._tier.tier}"
 
     def _copied(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
         for other in self._others:
@@ -204,10 +207,14 @@ class Repair:
         put."""
         until = self._lock_of(key, label)
         self._tier.put(key, body, if_absent=False)
-        if until is not None and until > self._clock.now() + (self._tier.placement.lock_for or timedelta()):
-            self._store.extend_lock(key, until)
+        self._lock(key, until)
         if not self._is_whole(StoredObject(key=key, size=body.size, sha256=body.sha256)):
             raise IntegrityError(f"{key} on {self._store.name} was put again and is still damaged")
+
+    def _lock(self, key: str, until: datetime | None) -> None:
+        held = self._store.stat(key).retain_until if until is not None else None
+        if until is not None and (held is None or held < until):
+            self._store.extend_lock(key, until)
 
     def _is_whole(self, stored: StoredObject) -> bool:
         try:
@@ -243,9 +250,11 @@ def _laid_over(store: ObjectStore, stored: StoredObject) -> Body | None:
     """The good bytes below what was put over them on a versioned store, which are its current ones again. What is gone
     there may have been let go."""
     store.stat(stored.key)
-    if not store.capabilities.versioning or not store.revive(stored.key, stored.sha256):
-        return None
-    return fetch_body(store, as_on(store, stored))
+    return fetch_body(store, as_on(store, stored)) if _old_version(store, stored) else None
+
+
+def _old_version(store: ObjectStore, stored: StoredObject) -> bool:
+    return store.capabilities.versioning and store.revive(stored.key, stored.sha256)
 
 
 def _manifest_on(store: ObjectStore, backup: BackupLayout) -> tuple[BackupManifest, bytes]:

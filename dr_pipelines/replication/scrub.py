@@ -136,12 +136,11 @@ class _Scrub:
         # Records first: a manifest that is whole again says what else must be there.
         missing = missing_manifests(inventory, self._store, order.others)
         outcomes = self._settle([*inventory.faults, *missing], inventory, repair)
-        named = list(inventory.named())
-        seen = read_objects(self._store, named, inventory.there, order.sample, self._progress, always=marked)
+        seen = read_objects(self._store, inventory.named, inventory.there, order.sample, self._progress, always=marked)
         outcomes += self._settle([*seen.faults, *self._holes(inventory)], inventory, repair)
         # WAL that was replaced at an earlier scrub is no news.
         result.outcomes = [o for o in outcomes if o.state is not State.REPLACED or o.fault.key not in marked]
-        result.objects = len(named) + inventory.records
+        result.objects = seen.objects + inventory.records
         result.read, result.bytes = seen.read + inventory.records, seen.bytes + inventory.record_bytes
         result.offline, result.unread = len(seen.offline), dict(seen.unread)
         result.notes += inventory.not_understood

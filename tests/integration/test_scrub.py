@@ -83,7 +83,7 @@ def tiers(s3_server: EmbeddedS3, moto_port: int, tmp_path: Path) -> Tiers:
         "version": 1, "name": "test", "encryption": "none",
         "storage": {
             "disk": {"type": "s3", "endpoint": access.endpoint, "bucket": "bucket", **keys},
-            "bucket": {"type": "s3", "profile": "generic", "bucket": bucket, **moto},
+            "bucket": {"type": "s3", "profile": "generic", "bucket": bucket, "lock": {}, **moto},
         },
         "databases": {"shop": {
             "connection": {"host": "db"}, "schedule": {"full": "daily"},
@@ -142,6 +142,7 @@ def test_what_was_overwritten_or_deleted_in_a_versioned_bucket_is_healed_by_its_
     tiers.secondary.put(packs[0], Body.of(b"overwritten by a thief"), if_absent=False)
     tiers.secondary.delete(packs[1])
     report = tiers.scrub("secondary")
+    assert report.check.passed
     assert [outcome.by for outcome in report.outcomes] == ["an old version on secondary"] * 2
     assert content(Repository(tiers.secondary, Codec(1), "secondary")) == whole
 

@@ -18,7 +18,7 @@ from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import IntegrityError, StoreUnavailable, WalGap
+from dr_pipelines.errors import AccessDenied, IntegrityError, StoreUnavailable, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan import Plan
 from dr_pipelines.postgres.restore_request import RestoreRequest
@@ -31,6 +31,7 @@ from dr_pipelines.repository import layout
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import encode
 from dr_pipelines.repository.marks import Keep, put_expired, put_keep, read_keep
+from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectInfo, read_all
@@ -228,6 +229,29 @@ def test_a_keep_that_cannot_be_read_holds_for_ever() -> None:
     flip(primary, key)
     assert states(scrub(primary)) == {key: State.REPAIRED}
     assert read_keep(primary.store, key).until is None
+
+
+# --- locks and versions ---
+
+
+class _Secretive(MemoryStore):
+    """Its key may not look at old versions."""
+
+    def revive(self, key: str, sha256: str) -> bool:
+        raise AccessDenied("old versions may not be listed")
+
+
+def test_what_is_repaired_is_locked_no_shorter_than_what_it_takes_the_place_of() -> None:
+    long, pack = CLOCK.now() + timedelta(days=90), FULL.archive.packs[0].key
+    for store in (MemoryStore("primary", CLOCK, versioned=True), _Secretive("primary", CLOCK, versioned=True)):
+        primary = tier("primary", store=store)
+        primary = Repository(store, Codec(1), "primary", Placement(CLOCK, timedelta(days=8)))
+        for key in (FULL.layout.manifest, pack):
+            store.extend_lock(key, long)
+        flip(primary, pack)  # a new version, without a lock
+        (outcome,) = scrub(primary, tier("secondary")).outcomes
+        assert outcome.by == ("secondary" if isinstance(store, _Secretive) else "an old version on primary")
+        assert (store.stat(pack).retain_until or CLOCK.now()) >= long
 
 
 # --- what is no damage ---
