@@ -246,9 +246,8 @@ def test_what_is_repaired_is_locked_no_shorter_than_what_it_takes_the_place_of()
     for store in (MemoryStore("primary", CLOCK, versioned=True), _Secretive("primary", CLOCK, versioned=True)):
         primary = tier("primary", store=store)
         primary = Repository(store, Codec(1), "primary", Placement(CLOCK, timedelta(days=8)))
-        for key in (FULL.layout.manifest, pack):
-            store.extend_lock(key, long)
-        flip(primary, pack)  # a new version, without a lock
+        store.extend_lock(FULL.layout.manifest, long)  # as retention does for what is kept
+        flip(primary, pack)
         (outcome,) = scrub(primary, tier("secondary")).outcomes
         assert outcome.by == ("secondary" if isinstance(store, _Secretive) else "an old version on primary")
         assert (store.stat(pack).retain_until or CLOCK.now()) >= long
