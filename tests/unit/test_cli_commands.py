@@ -350,3 +350,13 @@ def test_a_stream_of_no_server_does_not_say_that_it_streams(dr: Dr) -> None:
     done = dr("wal", "stream", "shopp")
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def test_a_scrub_tells_by_its_exit_code_what_it_saw(dr: Dr) -> None:
+    assert dr("scrub", "primary").returncode == 12  # no repository yet
+    assert dr("repository", "init").returncode == 0
+    nothing = dr("scrub", "disk", "--json")
+    assert nothing.returncode == 40
+    assert json.loads(nothing.stdout)["check"]["verdict"] == "not proven"
+    wrong = dr("scrub", "primary", "--sample", "0.1")
+    assert wrong.returncode == 2 and "10%" in wrong.stderr

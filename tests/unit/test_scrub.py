@@ -36,6 +36,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectInfo, read_all
 from dr_pipelines.storage.memory import MemoryStore
+from dr_pipelines.storage.wrappers import ReadOnly
 from tests.support.faulty_store import FaultyStore
 from tests.support.tiers import BACKUPS, CHILD, CLOCK, FIRST, FULL, SECOND, SIZE, SYSTEM, content, flip, tier, wal_key
 
@@ -447,3 +448,34 @@ def test_what_could_not_be_read_is_not_proven(stays_down: bool) -> None:
     assert (
         operations.objects_match_their_digests(site(primary=empty), "primary", Silent()).verdict is Verdict.NOT_PROVEN
     )
+
+
+# --- dr verify leaves a proof too ---
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_what_verify_found_wrong_is_put_down_beside_the_backup() -> None:
+    primary = tier("primary")  # its packs decode to nothing, so the contents fail
+    scrub(primary)
+    here = site(primary=primary)
+    here.clock.wait(60)
+    checks = operations.verify_backup(here, "shop", FIRST, "primary", Silent())
+    assert not all(check.passed for check in checks)
+    marks = primary.catalog("shop").marks[FIRST]
+    assert {(proof.kind, proof.verdict) for proof in marks.proofs} == {("scrub", "pass"), ("verify", "fail")}
+    assert marks.proven() is None
+
+
+def test_a_proof_that_cannot_be_put_is_a_note() -> None:
+    primary = tier("primary")
+    seen, told = Repository(ReadOnly(primary.store), Codec(1), "primary"), _Notes()
+    checks = operations.verify_backup(site(primary=seen), "shop", FIRST, "primary", told)
+    assert [check.name for check in checks if check.passed]
+    assert any("could not be put on primary" in note for note in told.notes)
