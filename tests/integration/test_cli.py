@@ -123,6 +123,9 @@ def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Pa
     assert all(len(row) <= 80 for row in rows)
     assert any(re.match(r"contents .* MB, .*/s", line) for line in _on_a_terminal(env, 80, "verify", "shop"))
     assert {check["verdict"] for check in _answer(env, "verify", "shop", "latest")} == {"pass"}
+    assert [*folder.glob(f"disk/servers/shop/backups/{listed[-1]}/proofs/verify.*.pass.*.json")]
+    scrubbed = _answer(env, "scrub", "primary")["check"]
+    assert scrubbed["verdict"] == "pass" and scrubbed["details"]["read"] == scrubbed["details"]["objects"] > 10
 
     target = folder / "restored"
     seen = _answer(env, "restore", "shop", "--to", str(target), "--preview")
