@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
 from dr_pipelines.repository.layout import BackupLayout, ProofName, backups_prefix, label_of, parse_proof
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, decode
-from dr_pipelines.repository.marks import Expired, Marks, read_expired, read_keep
+from dr_pipelines.repository.marks import Expired, Keep, Marks, read_expired, read_keep
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
 
 
@@ -52,18 +52,29 @@ class Catalog:
         except RepositoryError as error:
             return error.message
         for link in chain:
-            marks = self.marks.get(link.label, _UNMARKED)
-            of = "" if link is backup else f"{link.label}, which it builds on, "
-            if marks.damage:
-                return f"{of}is damaged, and no tier had it whole"
-            lacking = [named.key for named in link.restored_from if named.key in marks.missing]
-            if lacking:
-                more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-                return f"{of}has no whole {lacking[0]}{more}"
+            if (own := self._own_troubles.get(link.label)) is not None:
+                return own if link is backup else f"{link.label}, which it builds on, {own}"
         return None
+
+    @cached_property
+    def _own_troubles(self) -> Mapping[str, str]:
+        """Of those that have one, whatever they build on: chains may be long, and each link is in many."""
+        found = (
+            (label, _own_trouble(backup, self.marks.get(label, _UNMARKED))) for label, backup in self._by_label.items()
+        )
+        return {label: trouble for label, trouble in found if trouble is not None}
 
 
 _UNMARKED = Marks()
+
+
+def _own_trouble(backup: BackupManifest, marks: Marks) -> str | None:
+    if marks.damage:
+        return "is damaged, and no tier had it whole"
+    missing = {*marks.missing}
+    lacking = [named.key for named in backup.restored_from if named.key in missing] if missing else []
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return f"has no whole {lacking[0]}{more}" if lacking else None
 
 
 class _Listed:
@@ -98,7 +109,7 @@ class _Listed:
             self.proofs.append(proof)
 
     def marks(self, store: ObjectStore, manifest: BackupManifest) -> Marks:
-        keeps = {key: read_keep(store, key) for key in self.keeps}
+        keeps = {key: keep for key in self.keeps if (keep := _try_keep(store, key, manifest)) is not None}
         missing = tuple(named.key for named in manifest.objects if self.sizes.get(named.key) != named.size)
         return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes, self.classes)
 
@@ -192,15 +203,27 @@ def chain_of(
     Raises `RepositoryError` when a link is missing.
     """
     by_label = backups if isinstance(backups, Mapping) else {backup.label: backup for backup in backups}
-    chain = [manifest]
-    while (parent := chain[0].parent) is not None:
-        if parent not in by_label or any(backup.label == parent for backup in chain):
+    chain, seen = [manifest], {manifest.label}
+    while (parent := chain[-1].parent) is not None:
+        if parent not in by_label or parent in seen:
             raise RepositoryError(
                 f"{manifest.label} builds on {parent}, which is not there",
                 hint=f"restore an earlier backup with more WAL; `dr list {manifest.server}` shows what there is.",
             )
-        chain.insert(0, by_label[parent])
-    return chain
+        chain.append(by_label[parent])
+        seen.add(parent)
+    return chain[::-1]
+
+
+def _try_keep(store: ObjectStore, key: str, kept: BackupManifest) -> Keep | None:
+    """None when it was taken back since the listing. One that cannot be understood may be the one that matters: it
+    holds, and hides no backup."""
+    try:
+        return read_keep(store, key)
+    except ObjectNotFound:
+        return None
+    except RepositoryError as error:
+        return Keep(until=None, reason=error.message, by="somebody", at=kept.finished_at)
 
 
 def _try_read(store: ObjectStore, listed: _Listed) -> tuple[BackupManifest, Marks] | Expired | str | None:
