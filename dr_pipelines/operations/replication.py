@@ -23,6 +23,7 @@ from dr_pipelines.repository.layout import wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.retention.planner import kept_labels
+from dr_pipelines.retention.wal import wal_among
 from dr_pipelines.site import Site
 
 
@@ -152,12 +153,15 @@ class _Sides:
     def wal_due(self, due: Sequence[Due]) -> WalDue:
         """For the backups that are on the tier and those that are on their way."""
         held = {backup.label: backup for backup in (*self.there.backups, *(one.backup for one in due))}
-        need = wal_need(self.plan.send, in_order(held.values()), self._rules, now=self._site.clock.now())
         with ThreadPoolExecutor(2, thread_name_prefix="listings") as pool:
             listed = pool.map(
                 lambda repository: [*repository.store.list(wal_prefix(self._server))], (self.source, self.target)
             )
             here, there = listed
+            sizes = {backup.system_id: backup.segment_size for backup in held.values()}
+            wal = wal_among(here, self._server, sizes.get)
+            backups, now = in_order(held.values()), self._site.clock.now()
+            need = wal_need(self.plan.send, backups, self._rules, now=now, wal=wal)
             return wal_due(self._server, here, there, need)
 
 

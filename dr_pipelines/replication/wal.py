@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from dr_pipelines.errors import IntegrityError, ObjectLocked
 from dr_pipelines.replication.copy import Copied, Copier
 from dr_pipelines.replication.wal_policy import WalDue
-from dr_pipelines.repository.layout import wal_place
+from dr_pipelines.repository.layout import wal_file_prefix
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Body, read_all
@@ -30,8 +30,8 @@ def copy_wal(copier: Copier, due: WalDue) -> CopiedWal:
     instead."""
     errors = [error for key in due.descriptions if (error := _copy_description(copier, key)) is not None]
     copied = _copy_whole(copier, due.whole) + copier.copy(due.heads, {})
-    gone = {wal_place(damage.stored.key) for damage in copied.damaged}
-    _remove(copier.target, (key for key in due.stale if wal_place(key) not in gone))
+    gone = {wal_file_prefix(damage.stored.key) for damage in copied.damaged}
+    _remove(copier.target, (key for key in due.stale if wal_file_prefix(key) not in gone))
     errors += [damage.error for damage in copied.damaged if isinstance(damage.error, IntegrityError)]
     return CopiedWal(copied, tuple(errors))
 

@@ -17,7 +17,7 @@ from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key, system_id_of
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
 from dr_pipelines.retention.planner import keep_by_rules, kept_labels, wal_of
-from dr_pipelines.retention.wal import Run, runs_on
+from dr_pipelines.retention.wal import Run, SystemWal, runs_on
 from dr_pipelines.retention.wal import WalNeed as Stretch
 from dr_pipelines.storage.base import ObjectInfo
 
@@ -46,8 +46,16 @@ class WalNeed:
         return at >= 0 and segment.number < runs[at][1]
 
 
-def wal_need(send: str, backups: Sequence[BackupManifest], rules: RetentionPlan, *, now: datetime) -> WalNeed:
-    """For a tier with these backups and these rules, so that nothing is brought that retention would remove.
+def wal_need(
+    send: str,
+    backups: Sequence[BackupManifest],
+    rules: RetentionPlan,
+    *,
+    now: datetime,
+    wal: Mapping[str, SystemWal] = {},
+) -> WalNeed:
+    """For a tier with these backups and these rules, so that nothing is brought that retention would remove. `wal` of
+    the source tells of timelines that have no backup yet.
     `everything`: what any instant of the recovery window needs and what each older backup that is kept needs by itself;
     else the latter only."""
     by_label = {backup.label: backup for backup in backups}
@@ -55,7 +63,7 @@ def wal_need(send: str, backups: Sequence[BackupManifest], rules: RetentionPlan,
     for label in kept_labels(backups, rules, now):
         needs[by_label[label].system_id].append(wal_of(by_label[label], by_label))
     if send == "everything":
-        _, window = keep_by_rules(backups, by_label, {}, {}, rules, now)
+        _, window = keep_by_rules(backups, by_label, {}, wal, rules, now)
         for system_id, of_system in window.needs.items():
             needs[system_id] += of_system
     sizes = {backup.system_id: backup.segment_size for backup in backups}

@@ -308,15 +308,6 @@ def parse_wal_key(key: str) -> WalKey | None:
     return None
 
 
-def wal_place(key: str) -> str:
-    """Where a file of PostgreSQL's lies, whole or its head, in whatever object: the beginning of their keys. Raises
-    `ValueError` for what is not WAL."""
-    parsed = parse_wal_key(key)
-    if parsed is None:
-        raise ValueError(f"not a key of WAL: {key!r}")
-    return f"{key.rpartition('/')[0]}/{parsed.file}"
-
-
 class Role(StrEnum):
     """What an object is for, as far as that says how it lies in its store."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -58,7 +58,7 @@ class TimelineWal:
         self.runs: list[Run] = []
         """Whole segments that are not marked as damaged."""
         self.heads: list[tuple[int, int]] = []
-        """Segment number and end of the open segments' heads."""
+        """Segment number and end of the open segments' heads that are not marked as damaged."""
         self.newest = 0.0
         """When the newest of it reached the store."""
 
@@ -72,13 +72,14 @@ class TimelineWal:
         self.classes.append(info.storage_class)
         if modified > self.newest:
             self.newest = modified
+        if damaged:
+            return
         if head_end:
             self.heads.append((number, head_end))
-        elif not damaged:
-            if self.runs and number <= self.runs[-1][1]:
-                self.runs[-1] = (self.runs[-1][0], number + 1)
-            else:
-                self.runs.append((number, number + 1))
+        elif self.runs and number <= self.runs[-1][1]:
+            self.runs[-1] = (self.runs[-1][0], number + 1)
+        else:
+            self.runs.append((number, number + 1))
 
     def covers(self, start: int, end: int, size: int) -> bool:
         """Whether the bytes between two positions are there."""
@@ -173,17 +174,26 @@ def list_wal(store: ObjectStore, server: str, segment_sizes: Mapping[str, int]) 
 
     Raises what the store raises, and `RepositoryError` for a system whose description is unreadable.
     """
+
+    def size_of(system_id: str) -> int:
+        return segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
+
+    return wal_among(store.list(wal_prefix(server)), server, size_of)
+
+
+def wal_among(listed: Iterable[ObjectInfo], server: str, size_of: Callable[[str], int | None]) -> dict[str, SystemWal]:
+    """Of what lies under `layout.wal_prefix`. A system of which `size_of` knows no segment size is left out."""
     systems: dict[str, SystemWal] = {}
     segments: dict[str, list[ObjectInfo]] = {}
     prefix, current = "/", list[ObjectInfo]()
-    for info in store.list(wal_prefix(server)):
+    for info in listed:
         if not info.key.startswith(prefix):
             layout = WalLayout(server, system_id_of(server, info.key))
             prefix, current = layout.prefix, segments.setdefault(layout.system_id, [])
         current.append(info)
     for system_id, infos in segments.items():
-        size = segment_sizes.get(system_id) or _described_size(store, WalLayout(server, system_id))
-        systems[system_id] = _placed(infos, size)
+        if (size := size_of(system_id)) is not None:
+            systems[system_id] = _placed(infos, size)
     return systems
 
 

@@ -80,14 +80,16 @@ class _System:
 
     @property
     def needs(self) -> tuple[WalNeed, ...]:
-        """Open-ended: from the oldest start of each timeline. Where a window has nothing to begin with, all WAL stays:
-        what it began with may be repaired, or is being taken."""
+        """Open-ended: from the oldest start of each timeline. Where a window, or a timeline that went back, has nothing
+        to begin with, all of its WAL stays: what it began with may be repaired, on another tier, or being taken."""
         starts: dict[Timeline, Lsn] = {}
         for label in (self.bases | self.inside) & set(self._restorable):
             root = self._root(self._by_label[label])
             starts[root.timeline] = min(starts.get(root.timeline, root.start_lsn), root.start_lsn)
         if not starts and self._in_use():
             return (EVERYTHING,)
+        baseless = (timeline for timeline in self._in_use() if not self._bases_of(timeline))
+        starts |= {timeline: Lsn(0) for timeline in baseless if timeline not in starts}
         return tuple(WalNeed(timeline, start) for timeline, start in sorted(starts.items()))
 
     def _in_use(self) -> set[Timeline]:
@@ -106,14 +108,18 @@ class _System:
 
     def _bases_before(self, timeline: Timeline) -> set[str]:
         """With which a timeline can be reached that has no full of its own in time: the newest that each older one had
-        where this one begins, or with which that one can be reached."""
+        where this one begins, or with which that one can be reached; and each of the segment within which it was left,
+        for that may have been behind it."""
         if timeline not in self._branch_bases:
             found: set[str] = set()
             begin = self._begin(timeline)
             for older in self._timelines:
                 if older < timeline and begin is not None:
-                    there = [f for f in self._fulls if f.timeline == older and f.stop_lsn <= begin]
+                    of_it = [full for full in self._fulls if full.timeline == older]
+                    there = [full for full in of_it if full.stop_lsn <= begin]
                     found |= {_furthest(there)} if there else self._bases_before(older)
+                    end = begin + of_it[0].segment_size if of_it else begin
+                    found |= {full.label for full in of_it if begin < full.stop_lsn <= end}
             self._branch_bases[timeline] = found
         return self._branch_bases[timeline]
 

@@ -162,7 +162,7 @@ class World:
         elif name == "promote":
             estate.promote()
         elif name == "pitr":
-            estate.promote(estate.instants[-1 - (first * 10 + second) % min(len(estate.instants), 6)])
+            estate.promote(estate.instants[-1 - (first * 10 + second) % min(len(estate.instants), 60)])
         elif name == "anew":
             estate.make_anew()
         elif name == "replicate" and two_tiers:

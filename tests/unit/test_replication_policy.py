@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import BackupKind, ProofName, WalLayout, label_for, wal_damage
 from dr_pipelines.repository.manifest import BackupManifest, WalRange
 from dr_pipelines.repository.marks import Expired, Keep, Marks
+from dr_pipelines.retention.wal import wal_among
 from dr_pipelines.storage.base import ObjectInfo
 from tests.support.archives import manifest
 
@@ -247,3 +249,12 @@ def test_wal_of_a_timeline_that_went_back_is_in_the_window() -> None:
     need = wal_need("everything", held, RetentionPlan(), now=NOW)
     assert need.wants("1", name(10, 2))
     assert not need.wants("1", name(9, 2))
+
+
+def test_wal_of_a_timeline_that_went_back_is_sent_before_its_first_backup() -> None:
+    went_back = [replace(whole(number), key=whole(number).key.replace("00000001", "00000002")) for number in (7, 8)]
+    held = [lsn_backup("02-20", 20, 20), lsn_backup("03-01", 30, 30)]
+    wal = wal_among([*went_back, *(whole(number) for number in (20, 30))], "shop", {"1": MIB}.get)
+    need = wal_need("everything", held, RetentionPlan(), now=NOW, wal=wal)
+    assert need.wants("1", name(7, 2))
+    assert not need.wants("1", name(7))

@@ -11,17 +11,21 @@ import pytest
 from dr_pipelines import operations
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.errors import BackupNotFound, NotProven, RepositoryError, UsageError
+from dr_pipelines.lsn import Timeline
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.progress import Silent
-from dr_pipelines.repository.layout import BackupKind, BackupLayout, WalLayout
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind, BackupLayout, WalLayout, wal_damage
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.retention.calendar import representatives
 from dr_pipelines.retention.planner import kept_labels
+from dr_pipelines.retention.view import view_of
 from dr_pipelines.storage.base import Body
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.archives import manifest
-from tests.support.estate import RULES, SERVER, Estate, contents, plan
+from tests.support.estate import RULES, SEGMENT, SERVER, Estate, contents, plan
 from tests.support.faulty_store import FaultyStore
 
 DAY = timedelta(days=1)
@@ -452,6 +456,57 @@ def test_wal_goes_only_when_it_was_unneeded_for_the_grace() -> None:
     assert apply(estate).pruned.wal_objects == 0
     estate.work(8, 1)
     assert apply(estate).pruned.wal_objects > 0
+
+
+def test_a_timeline_that_went_back_to_just_behind_an_old_full_can_be_restored() -> None:
+    """It was left in the segment in which that full ends, so where it begins lies before it, as far as keys tell."""
+    estate, rules = Estate(), plan({**RULES, "weekly": 0, "monthly": 0})
+    estate.work(1, 1)
+    estate.back_up()
+    target = estate.instants[-1]
+    for _ in range(2):
+        estate.work(22, 12)
+        estate.back_up()
+        apply(estate, plan=rules)
+    estate.promote(target)
+    for turn in range(32):
+        estate.work(3, 2)
+        judge, since = estate.judge(), estate.clock.now() - 2 * DAY
+        reached = [instant for instant in estate.instants if instant.at >= since and judge.reaches(instant)]
+        apply(estate, plan=rules)
+        judge = estate.judge()
+        assert [instant for instant in reached if not judge.reaches(instant)] == []
+        if turn % 8 == 7:
+            estate.back_up()
+
+
+def test_wal_of_a_timeline_that_went_back_behind_every_full_stays_until_it_has_its_own() -> None:
+    estate, rules = Estate(), plan({**RULES, "weekly": 0, "monthly": 0, "window": "4 days"})
+    estate.work(1, 2)
+    long_ago = estate.instants[-1]
+    for _ in range(9):
+        estate.work(22, 12)
+        estate.back_up()
+        apply(estate, plan=rules)
+    estate.promote(long_ago)  # with a full that only the archive has
+    estate.work(1, 9)
+    began = estate.lsn
+    for _ in range(9):
+        estate.work(8, 2)
+        apply(estate, plan=rules)
+    kept = Repository(estate.store, Codec(1), "primary").wal(SERVER, "1", SEGMENT).ranges()
+    assert any(part.timeline == Timeline(2) and part.start <= began < part.end for part in kept)
+
+
+def test_a_damaged_head_of_wal_is_not_there() -> None:
+    estate = Estate()
+    estate.work(1, 1)
+    full = estate.back_up()
+    primary = Repository(estate.store, Codec(1), "primary")
+    assert view_of(primary, SERVER).restorable == {full.label}
+    [head] = [key for key in contents(estate.store) if ".partial." in key]
+    estate.store.put(wal_damage(head), Body.of(b"{}\n"))
+    assert view_of(primary, SERVER).restorable == frozenset()
 
 
 def test_an_old_system_goes_whole_and_a_new_stream_stays() -> None:
