@@ -4,7 +4,6 @@
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
-from dr_pipelines.report_metadata import replication_metadata
 
 from assets.partitions import daily, hourly, partition_of
 from dr_pipelines.jobs import replicas
@@ -24,6 +23,7 @@ from dr_pipelines.metadata import (
     store_kind,
 )
 from dr_pipelines.plan import Plan
+from dr_pipelines.report_metadata import replication_metadata
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
