@@ -360,3 +360,48 @@ def test_a_scrub_tells_by_its_exit_code_what_it_saw(dr: Dr) -> None:
     assert json.loads(nothing.stdout)["check"]["verdict"] == "not proven"
     wrong = dr("scrub", "primary", "--sample", "0.1")
     assert wrong.returncode == 2 and "10%" in wrong.stderr
+
+
+def test_retention_of_an_empty_repository_has_nothing_to_do(dr: Dr) -> None:
+    dr("repository", "init")
+    told = json.loads(dr("retention", "plan", "--json").stdout)
+    assert (told[0]["server"], told[0]["tier"], told[0]["decisions"], told[0]["guards"]) == ("shop", "primary", [], [])
+    done = dr("retention", "apply", "shop")
+    assert (done.returncode, "0 backups expired" in done.stdout) == (0, True)
+    assert "no backup of shop on primary is to come back" in dr("retention", "undo", "shop").stdout
+
+
+def test_an_incident_is_opened_listed_and_closed_and_freezes_retention_meanwhile(dr: Dr) -> None:
+    dr("repository", "init")
+    identity = json.loads(dr("incident", "open", "--reason", "a disk is gone", "--json").stdout)["id"]
+    assert identity in dr("incident", "list").stdout
+    done = dr("retention", "apply", "--json")
+    assert done.returncode == 40
+    assert json.loads(done.stdout)[0]["table"]["guards"][0]["name"] == "incident"
+    assert f"dr incident close {identity}" in json.loads(done.stderr)["hint"]
+    assert dr("incident", "close", identity).returncode == 0
+    assert dr("retention", "apply").returncode == 0
+    assert json.loads(dr("incident", "list", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["20260102T030405Z-full", "--reason", "x"], "say until when"),
+        (["20260102T030405Z-full", "--forever"], "say until when"),
+        (["20260102T030405Z-full", "--until", "2020-01-01", "--reason", "x"], "is over"),
+        (["20260102T030405Z-full", "--until", "soon", "--reason", "x"], "not a date"),
+        (["20260102T030405Z-full", "--release", "--reason", "x"], "goes with no other option"),
+    ],
+)
+def test_a_keep_says_until_when_and_why(dr: Dr, argv: list[str], said: str) -> None:
+    done = dr("keep", *argv, "--server", "shop")
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_keep_of_what_is_not_there_says_so(dr: Dr) -> None:
+    dr("repository", "init")
+    done = dr("keep", "20260102T030405Z-full", "--forever", "--reason", "x")
+    assert done.returncode == 12
+    assert "no backup" in done.stderr
