@@ -46,7 +46,8 @@ def look_for_due_backup(server: str, kind: BackupKind, schedule: Schedule) -> Lo
         backups = repository.backups(server)
         if kind is BackupKind.INCREMENTAL and hourly_points_are_wal(backups):
             return wal_is_there(repository, server, backups)
-        return backup_is_there(backups, kind, newest_due(schedule.cron, schedule.interval, window, site.clock.now()))
+        now = site.clock.now()
+        return backup_is_there(backups, kind, newest_due(schedule.cron, schedule.interval, window, now), now=now)
 
     return look
 

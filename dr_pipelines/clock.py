@@ -7,6 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+CLOCK_DRIFT = timedelta(minutes=15)
+"""Clocks that differ by more are wrong; S3 refuses a host whose clock does."""
+
 
 class Clock(Protocol):
     """Wall time (aware, UTC), a monotonic counter in seconds, and waiting that can be interrupted."""

@@ -14,6 +14,7 @@ from enum import Enum
 from croniter import croniter
 
 from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.clock import CLOCK_DRIFT
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 
@@ -72,10 +73,15 @@ def exposure(backups: Iterable[BackupManifest], taken: BackupManifest) -> timede
     return taken.finished_at - max(before) if before else None
 
 
-def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Due) -> CheckResult:
+def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Due, *, now: datetime) -> CheckResult:
     """A full serves where an incremental was due: it too is a point to recover from. One that was taken after the
-    window serves too: what was due is how new the newest must be, and a repository begins in mid-day."""
-    serving = [backup for backup in backups if kind is BackupKind.INCREMENTAL or backup.kind is kind]
+    window serves too: what was due is how new the newest must be, and a repository begins in mid-day. One of the future
+    was taken while a clock was ahead, and would serve until then whatever happens."""
+    serving = [
+        backup
+        for backup in backups
+        if (kind is BackupKind.INCREMENTAL or backup.kind is kind) and backup.started_at <= now + CLOCK_DRIFT
+    ]
     newest = max(serving, key=lambda backup: backup.started_at, default=None)
     details = {"due_at": due.at, "partition": due.key, "newest": newest.label if newest else None}
     if newest is not None and newest.started_at >= due.start:

@@ -54,32 +54,39 @@ def test_a_backup_is_due_once_it_had_time_to_be_taken() -> None:
     assert newest_due("0 * * * *", HOUR, Window.HOUR, at("2026-11-24T02:15")).key == "2026-11-24-02:00"
 
 
+NOW = at("2026-11-24T15:00")
+
+
 def test_an_old_backup_is_no_substitute_for_todays() -> None:
     due = newest_due("0 2 * * *", DAY, Window.DAY, at("2026-11-24T12:00"))
     old = backup("2026-11-23T02:00", BackupKind.FULL)
-    result = backup_is_there([old], BackupKind.FULL, due)
+    result = backup_is_there([old], BackupKind.FULL, due, now=NOW)
     assert result.verdict is Verdict.FAIL
     assert "2026-11-24" in result.summary
     assert old.label in result.summary
-    assert backup_is_there([], BackupKind.FULL, due).verdict is Verdict.FAIL
-    assert backup_is_there([old, backup("2026-11-24T11:00", BackupKind.FULL)], BackupKind.FULL, due).passed
+    assert backup_is_there([], BackupKind.FULL, due, now=NOW).verdict is Verdict.FAIL
+    assert backup_is_there([old, backup("2026-11-24T11:00", BackupKind.FULL)], BackupKind.FULL, due, now=NOW).passed
 
 
 def test_an_incremental_does_not_serve_as_a_full_but_a_full_serves_the_hour() -> None:
     day = newest_due("0 2 * * *", DAY, Window.DAY, at("2026-11-24T12:00"))
     hour = newest_due("0 * * * *", HOUR, Window.HOUR, at("2026-11-24T12:30"))
-    assert not backup_is_there([backup("2026-11-24T11:00", BackupKind.INCREMENTAL)], BackupKind.FULL, day).passed
-    assert backup_is_there([backup("2026-11-24T12:01", BackupKind.FULL)], BackupKind.INCREMENTAL, hour).passed
+    assert not backup_is_there(
+        [backup("2026-11-24T11:00", BackupKind.INCREMENTAL)], BackupKind.FULL, day, now=NOW
+    ).passed
+    assert backup_is_there([backup("2026-11-24T12:01", BackupKind.FULL)], BackupKind.INCREMENTAL, hour, now=NOW).passed
 
 
 def test_a_newer_backup_than_the_one_that_was_due_serves() -> None:
     """A repository that begins at 14:02 misses nothing of 13:00."""
     hour = newest_due("0 * * * *", HOUR, Window.HOUR, at("2026-11-24T14:10"))
     assert hour.key == "2026-11-24-13:00"
-    result = backup_is_there([backup("2026-11-24T14:02", BackupKind.FULL)], BackupKind.INCREMENTAL, hour)
+    result = backup_is_there([backup("2026-11-24T14:02", BackupKind.FULL)], BackupKind.INCREMENTAL, hour, now=NOW)
     assert result.passed
     assert "newer" in result.summary
-    assert not backup_is_there([backup("2026-11-24T12:59", BackupKind.FULL)], BackupKind.INCREMENTAL, hour).passed
+    assert not backup_is_there(
+        [backup("2026-11-24T12:59", BackupKind.FULL)], BackupKind.INCREMENTAL, hour, now=NOW
+    ).passed
 
 
 def test_exposure_reaches_back_to_the_backup_before() -> None:
@@ -88,3 +95,11 @@ def test_exposure_reaches_back_to_the_backup_before() -> None:
     assert exposure([first], first) is None
     assert exposure([first, second, third], second) == HOUR
     assert exposure([third, first, second], third) == 2 * HOUR
+
+
+def test_a_backup_of_the_future_serves_for_nothing() -> None:
+    """Else one that was taken while a clock was a year ahead would hide for a year that backups have stopped."""
+    due = newest_due("0 2 * * *", DAY, Window.DAY, NOW)
+    ahead = backup("2027-11-24T02:00", BackupKind.FULL)
+    assert backup_is_there([ahead], BackupKind.FULL, due, now=NOW).verdict is Verdict.FAIL
+    assert backup_is_there([ahead, backup("2026-11-24T02:00", BackupKind.FULL)], BackupKind.FULL, due, now=NOW).passed
