@@ -62,7 +62,8 @@ class RetentionTable:
 
 @dataclass(frozen=True)
 class RetentionReport:
-    """What `apply_retention` did: nothing, where the table has guards. `refused`: why labels that were to go stay."""
+    """What `apply_retention` did: where the table has guards nothing but to lengthen locks. `refused`: why labels that
+    were to go stay."""
 
     table: RetentionTable
     expired: tuple[str, ...] = ()
@@ -107,8 +108,10 @@ def apply_retention(
     store, table, newest = look.store, look.table(), look.newest_record
     if table.guards:
         names = tuple(guard.name for guard in table.guards)
-        told = None if newest is not None and newest.frozen == names else look.put(Record(table.at, frozen=names), {})
-        return RetentionReport(table, evidence=told)
+        # An incident may last longer than locks do. By a wrong clock they would be for years.
+        record = Record(table.at, locks={} if "clock" in names else look.extend_locks(), frozen=names)
+        known = newest is not None and (newest.frozen, newest.locks) == (names, record.locks)
+        return RetentionReport(table, evidence=None if known else look.put(record, {}))
     progress.phase("expire")
     done = expire(store, look.here, look.planned, site.clock.now())
     locks = look.extend_locks()
@@ -268,7 +271,7 @@ class _Look:
         return put_record(self.store, self._server, self.planned, record, outcome)
 
     def extend_locks(self) -> dict[str, datetime]:
-        known = next((dict(r.locks) for r in reversed(self._records) if not r.frozen), {})
+        known = next((dict(r.locks) for r in reversed(self._records) if r.locks), {})
         if self._repository.placement.lock_for is None or not self.store.capabilities.object_lock:
             return {}
         return extend_locks(self.store, self.here, self.planned, known)

@@ -60,8 +60,9 @@ class Marks:
     classes: Mapping[str, str] = field(default_factory=dict)
 
     def proven(self) -> ProofName | None:
-        """The newest proof, when it is one that passed: a later failure takes an earlier pass back."""
-        newest = max(self.proofs, key=lambda proof: proof.at, default=None)
+        """The newest proof, when it is one that passed: a later failure takes an earlier pass back, and so does one
+        of the same second."""
+        newest = max(self.proofs, key=lambda proof: (proof.at, proof.verdict != "pass"), default=None)
         return newest if newest is not None and newest.verdict == "pass" else None
 
 

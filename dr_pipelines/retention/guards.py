@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dr_pipelines.clock import CLOCK_DRIFT
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.repository.incidents import Incident
@@ -17,7 +18,6 @@ from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.view import TierView
 from dr_pipelines.retention.window import root_of
 
-CLOCK_DRIFT = timedelta(minutes=15)
 HANDFUL = 3
 """So many chains may always go at once: where few are kept, an ordinary day removes a large share."""
 
@@ -92,7 +92,8 @@ def _clock(planned: Retention, around: Circumstances) -> Iterator[Guard]:
             "clock",
             f"a backup was finished at {newest:%Y-%m-%d %H:%M} UTC, and this host's clock says "
             f"{planned.at:%Y-%m-%d %H:%M}",
-            "set the clock right (NTP), and run it again.",
+            "set the clock right (NTP), and run it again; if it is right, that backup was taken while one was wrong: "
+            "take another full, and remove its manifest.json by hand.",
         )
 
 
@@ -111,7 +112,9 @@ def _proofs(planned: Retention, around: Circumstances, rules: RetentionPlan) -> 
         backup.finished_at
         for view in around.views
         for backup in view.catalog.backups
-        if (marks := view.catalog.marks.get(backup.label)) is not None and marks.proven() is not None
+        if backup.label in view.restorable
+        and (marks := view.catalog.marks.get(backup.label)) is not None
+        and marks.proven() is not None
     ]
     stale = not proven or planned.at - max(proven) > rules.proven_within
     if planned.decisions and stale:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.repository.catalog import Catalog, read_catalog
-from dr_pipelines.repository.layout import BackupKind, label_for
+from dr_pipelines.repository.layout import BackupKind, ProofName, label_for
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import Marks
 from tests.support.archives import AT, manifest
@@ -54,3 +54,9 @@ def test_long_chains_are_looked_through_once() -> None:
     assert damaged.trouble(backups[-1]) == (
         f"{backups[900].label}, which it builds on, is damaged, and no tier had it whole"
     )
+
+
+def test_of_two_proofs_of_one_second_the_failure_counts() -> None:
+    proofs = [ProofName("scrub", AT, "fail"), ProofName("verify", AT, "pass")]
+    assert Marks(proofs=tuple(proofs)).proven() is None
+    assert Marks(proofs=tuple(proofs[::-1])).proven() is None

@@ -225,6 +225,25 @@ def test_locks_follow_what_is_kept() -> None:
     assert counted.calls < 40 + len(estate.manifests())
 
 
+def test_locks_follow_while_nothing_is_removed() -> None:
+    """An incident may last longer than what was put before it is locked."""
+    estate = lived()
+    full = estate.manifests()[-2]
+    locked = plan({**RULES, "weekly": 0, "monthly": 0}, lock=True)
+    apply(estate, plan=locked)
+    operations.keep_backup(estate.site(locked), SERVER, full.label, until=None, reason="evidence", by="ann")
+    operations.open_incident(estate.site(locked), "somebody was in", "ann")
+    for _ in range(10):
+        estate.work(10 * 24, 1)
+        assert "incident" in frozen_by(apply(estate, plan=locked))
+        until = estate.store.stat(full.archive.packs[0].key).retain_until
+        assert until is not None
+        assert until > estate.clock.now()
+    assert apply(estate, plan=locked).evidence is None
+    estate.clock.advance(-1000 * DAY)
+    assert "clock" in frozen_by(apply(estate, plan=locked))
+
+
 def test_what_is_paid_for_waits_unless_a_person_says_so() -> None:
     estate = Estate()
     estate.store = ClassedStore("primary", estate.clock)
@@ -336,6 +355,14 @@ def test_unproven_backups_freeze() -> None:
     assert frozen_by(apply(estate, plan=strict)) == {"proof"}
     estate.prove(estate.manifests()[-1])
     assert apply(estate, plan=strict).expired
+
+
+def test_a_proof_of_what_cannot_be_restored_any_more_is_none() -> None:
+    estate, strict = lived(), plan({**RULES, "proven_within": "2 days"})
+    assert apply(estate, plan=strict).expired
+    for made in estate.manifests():
+        estate.store.delete(made.archive.packs[0].key)
+    assert frozen_by(apply(estate, plan=strict)) == {"proof"}
 
 
 def test_stopped_backups_freeze() -> None:
