@@ -18,13 +18,15 @@ from dr_pipelines.operations.immutability import (
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
 from dr_pipelines.operations.recovery import preview_restore, restore
 from dr_pipelines.operations.replication import (
+    ReplicaState,
     ReplicationReport,
-    due_replicas,
+    look_at_replica,
     replica_is_complete,
     replica_is_current,
     replicate,
     replicated_tiers,
     replication_lag,
+    unseen_replica,
 )
 from dr_pipelines.operations.retention import (
     RetentionReport,
@@ -61,7 +63,9 @@ __all__ = [
     "bucket_is_as_planned",
     "check_immutability",
     "check_store",
-    "due_replicas",
+    "ReplicaState",
+    "look_at_replica",
+    "unseen_replica",
     "find_backup",
     "list_backups",
     "lock_is_in_force",

@@ -68,25 +68,44 @@ def replicate(
     return _Run(site, server, tier, source, progress).run(labels, wal=wal)
 
 
-def due_replicas(site: Site, server: str, tier: str) -> tuple[BackupManifest, ...]:
-    """Backups that are due on a tier, not there yet, and not held back because they are damaged."""
-    sides = _Sides(site, server, tier, "primary")
-    return tuple(one.backup for one in sides.due() if one.held is None)
-
-
 def replication_lag(site: Site, server: str, tier: str) -> TierLag:
     """How far a tier is behind the primary. Raises what a store raises."""
+    return look_at_replica(site, server, tier).lag
+
+
+@dataclass(frozen=True)
+class ReplicaState:
+    """A tier held against the primary, in one look: `due` are backups that are to be copied, oldest first."""
+
+    due: tuple[BackupManifest, ...]
+    lag: TierLag
+
+    @property
+    def check(self) -> CheckResult:
+        return checks.replica_is_current(self.lag)
+
+
+def look_at_replica(site: Site, server: str, tier: str) -> ReplicaState:
+    """Raises what a store raises."""
     sides = _Sides(site, server, tier, "primary")
     due = sides.due()
     wal = sides.wal_due(due) if sides.plan.send != "nothing" else WalDue()
-    return checks.tier_lag(tier, sides.plan.lag, due, wal, now=site.clock.now())
+    lag = checks.tier_lag(tier, sides.plan.lag, due, wal, now=site.clock.now())
+    return ReplicaState(tuple(one.backup for one in due if one.held is None), lag)
 
 
 def replica_is_current(site: Site, server: str, tier: str) -> CheckResult:
     try:
-        return checks.replica_is_current(replication_lag(site, server, tier))
+        return look_at_replica(site, server, tier).check
     except DrError as error:
-        return not_proven(checks.REPLICA_IS_CURRENT, f"how far {tier} is behind cannot be seen: {error.message}")
+        return unseen_replica(tier, error)
+
+
+def unseen_replica(tier: str, error: DrError) -> CheckResult:
+    """How far it is behind, when it could not be looked at."""
+    return not_proven(
+        checks.REPLICA_IS_CURRENT, f"how far {tier} is behind cannot be seen: {error.message}", hint=error.hint
+    )
 
 
 def replica_is_complete(site: Site, server: str, label: str, tier: str) -> CheckResult:

@@ -62,7 +62,7 @@ class TierView:
 
 def view_of(repository: Repository, server: str) -> TierView:
     """Raises what the store raises: a listing that is not whole is no view."""
-    # WAL first: what is committed between the two listings has newer WAL, which is never touched.
+    # What is committed between the two listings has WAL of now, which is never touched.
     catalog = repository.catalog(server)
     sizes = {backup.system_id: backup.segment_size for backup in catalog.backups}
     wal = list_wal(repository.store, server, sizes)

@@ -165,6 +165,10 @@ def test_one_tier_that_is_down_delays_only_itself(place: Place) -> None:
     requests = place.copies_due().run_requests or []
     assert {request.job_name for request in requests} >= {"shop_secondary_full_backup"}
     assert all("archive" not in str(request.job_name) for request in requests)
+    told = {event.asset_key.path[-1]: event for event in place.copies_due().asset_events}
+    assert told["secondary_full_backup"].passed
+    assert not told["archive_full_backup"].passed
+    assert "cannot be seen" in (told["archive_full_backup"].description or "")
     assert all(result.success for result in place.copy_all())
     refused = place.run("shop_archive_full_backup", f"{datetime.now(UTC):%Y-%m-%d}")
     assert not refused.success

@@ -21,7 +21,7 @@ from dr_pipelines.errors import (
 from dr_pipelines.lsn import Timeline, WalSegment
 from dr_pipelines.operations.replication import (
     ReplicationReport,
-    due_replicas,
+    look_at_replica,
     replica_is_complete,
     replica_is_current,
     replicate,
@@ -113,7 +113,7 @@ def test_a_damaged_backup_stops_no_other_and_is_not_written() -> None:
     [proof] = read_catalog(source, "shop").marks[FULL].proofs
     assert (proof.kind, proof.verdict) == ("replicate", "fail")
     # It waits, and the incremental with it, until it is found whole.
-    assert due_replicas(site, "shop", "secondary") == ()
+    assert look_at_replica(site, "shop", "secondary").due == ()
     lag = replication_lag(site, "shop", "secondary")
     assert lag.waiting == (FULL, INCREMENTAL)
     assert "was found damaged" in lag.held[0]
