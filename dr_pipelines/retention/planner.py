@@ -213,9 +213,9 @@ def _what_is_due(
             continue
         there = other.view or TierView(other.tier, Catalog(()))
         union = in_order({**there.by_label, **here.by_label}.values())
-        if other.sends == "monthly":
-            union = list(_newest_of_months(union, now))
         good = usable | there.restorable
+        if other.sends == "monthly":  # of a month's fulls the newest that can be sent, or was
+            union = list(_newest_of_months((backup for backup in union if backup.label in good), now))
         wanted, window = keep_by_rules(union, good, {}, here.wal, other.rules, now)
         _spare_parents(union, wanted)
         let_go = {expired.manifest.label for expired in there.catalog.expired}
