@@ -6,6 +6,7 @@ read is proven. Where the WAL comes from and what recovery makes of it does not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -15,13 +16,14 @@ from datetime import datetime
 from dr_pipelines.errors import (
     IntegrityError,
     KeyUnusable,
+    ObjectExists,
     ObjectLocked,
     ObjectNotFound,
     RepositoryError,
 )
 from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline, WalSegment
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key
+from dr_pipelines.repository.layout import WalKey, WalLayout, damaged_wal, parse_wal_key, wal_damage
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.placement import ORDINARY, Placement
 from dr_pipelines.repository.wal_listing import WalCoverage as WalCoverage
@@ -92,12 +94,9 @@ class WalArchive:
         if len(data) != segment.size:
             raise ValueError(f"segment {segment} has {segment.size} bytes, not {len(data)}")
         self._describe(segment.size)
-        for stored, key in self._of_segment(segment):
-            if key.partial_end is None:
-                self._require_same(stored, data, segment.name)
-                return
-        encoded = Body.of(self._codec.encode(data))
-        self._put(self._layout.segment(segment, encoded.sha256, self._codec.suffix), encoded)
+        if not self._has_whole(self._of_segment(segment), data, segment.name):
+            encoded = Body.of(self._codec.encode(data))
+            self._put_whole(self._layout.segment(segment, encoded.sha256, self._codec.suffix), encoded)
 
     def put_partial(self, segment: WalSegment, end: Lsn, data: bytes) -> None:
         """The open segment's bytes up to `end` (`data` may be longer: what lies behind is not put). Shorter heads of
@@ -116,12 +115,9 @@ class WalArchive:
         self._remove(info for info, key in there if key.partial_end is not None and key.partial_end < end)
 
     def put_history(self, timeline: Timeline, data: bytes) -> None:
-        there = self._objects(self._layout.history_prefix(timeline))
-        if there:
-            self._require_same(there[0][0], data, timeline.history_file)
-            return
-        encoded = Body.of(self._codec.encode(data))
-        self._put(self._layout.history(timeline, encoded.sha256, self._codec.suffix), encoded)
+        if not self._has_whole(self._objects(self._layout.history_prefix(timeline)), data, timeline.history_file):
+            encoded = Body.of(self._codec.encode(data))
+            self._put_whole(self._layout.history(timeline, encoded.sha256, self._codec.suffix), encoded)
 
     def drop_partials(self, segment: WalSegment) -> None:
         """Removes the heads of a segment, once the whole is there; before that it does nothing."""
@@ -192,6 +188,13 @@ class WalArchive:
     def _put(self, key: str, body: Body) -> None:
         self._placement.put(self._store, key, body)
 
+    def _put_whole(self, key: str, body: Body) -> None:
+        try:
+            self._put(key, body)
+        except ObjectExists:  # its name says what it was: it is damaged, and here is what heals it
+            self._placement.put(self._store, key, body, if_absent=False)
+            self._store.delete(wal_damage(key))
+
     def _describe(self, segment_size: int) -> None:
         if self._segment_size is None:
             data = description(segment_size)
@@ -218,6 +221,15 @@ class WalArchive:
 
     def _of_segment(self, segment: WalSegment) -> list[tuple[ObjectInfo, WalKey]]:
         return self._objects(self._layout.segment_prefix(segment))
+
+    def _has_whole(self, there: Iterable[tuple[ObjectInfo, WalKey]], data: bytes, name: str) -> bool:
+        """A damaged copy is none: who brings good bytes must not be refused for it."""
+        for info, key in there:
+            if key.partial_end is None:
+                with contextlib.suppress(IntegrityError):
+                    self._require_same(info, data, name)
+                    return True
+        return False
 
     def _require_same(self, info: ObjectInfo, data: bytes, name: str) -> None:
         """Another writer (or we, before a crash) put it already. Without an identity only the name can be compared."""

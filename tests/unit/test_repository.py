@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC, datetime
 
+import pytest
+
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import wal_damage
 from dr_pipelines.repository.manifest import Archive, BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.storage.base import Body, ObjectStore
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 
@@ -57,6 +60,25 @@ def test_two_writers_in_one_second_get_two_labels(codec: Codec) -> None:
     repository.initialise()
     labels = {repository.begin("shop", "full", clock=FixedClock(_AT)).label for _ in range(2)}
     assert len(labels) == 2
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_wal_that_is_damaged_is_healed_by_whoever_brings_it_again(marked: bool) -> None:
+    """A stream whose spool still has it must not be refused for ever."""
+    store, segment, data = MemoryStore(), WalSegment(Timeline(1), 5, 1 << 20), b"w" * (1 << 20)
+    wal = Repository(store, Codec(1), "primary").wal("shop", "7")
+    wal.put_segment(segment, data)
+    wal.put_history(Timeline(2), b"1\t0/500000\tno reason\n")
+    keys = [info.key for info in store.list() if not info.key.endswith("wal.json")]
+    for key in keys:
+        store.put(key, Body.of(b"damaged"), if_absent=False)
+        if marked:
+            store.put(wal_damage(key), Body.of(b"{}\n"))
+    wal.put_segment(segment, data)
+    wal.put_history(Timeline(2), b"1\t0/500000\tno reason\n")
+    assert wal.read_segment(segment) == data
+    assert wal.history(Timeline(2)) == b"1\t0/500000\tno reason\n"
+    assert [info.key for info in store.list() if not info.key.endswith("wal.json")] == keys
 
 
 def test_wal_comes_back(codec: Codec) -> None:
