@@ -231,9 +231,11 @@ class _Run:
                 self._progress.note(f"{backup.label} waits for {backup.parent}, which it builds on")
                 continue
             self._progress.phase(f"{backup.label} to {self._tier}", backup.stored_size)
-            keeps = self._sides.here.marks[backup.label].keeps
             try:
-                copied += copy_backup(copier, backup, keeps, clock=self._clock, run=self._id)
+                copied += copy_backup(copier, backup, clock=self._clock, run=self._id)
+            except BackupNotFound as error:
+                self._progress.note(error.message)
+                continue
             except (SourceDamaged, RepositoryError) as error:
                 self._tell(error)
                 continue

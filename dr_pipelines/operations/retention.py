@@ -161,6 +161,7 @@ def keep_backup(
     def write(repository: Repository) -> bool:
         repository.backup(server, label)
         put_keep(repository.store, BackupLayout(server, label), keep)
+        repository.backup(server, label)  # expiry may have let it go between the two
         return True
 
     return _on_every_tier(site, server, label, write, "kept")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
+from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.replication.copy import Copied, Copier
 from dr_pipelines.repository.manifest import BackupManifest, decode
 from dr_pipelines.repository.marks import put_proof
@@ -24,9 +24,9 @@ class SourceDamaged(IntegrityError):
     """A backup cannot be copied because the source has it not whole. Others can."""
 
 
-def copy_backup(copier: Copier, backup: BackupManifest, keeps: Iterable[str], *, clock: Clock, run: str) -> Copied:
-    """`keeps` are the keys of the source's keeps. Raises `SourceDamaged`; `RepositoryError` when the target has another
-    backup under this label; what a store raises. A proof of what was read is put on both tiers."""
+def copy_backup(copier: Copier, backup: BackupManifest, *, clock: Clock, run: str) -> Copied:
+    """Raises `SourceDamaged`; `BackupNotFound` when the source let it go meanwhile; `RepositoryError` when the target
+    has another backup under this label; what a store raises. A proof of what was read is put on both tiers."""
     source, target = copier.source, copier.target
     try:
         data = _manifest(source, backup)
@@ -39,12 +39,11 @@ def copy_backup(copier: Copier, backup: BackupManifest, keeps: Iterable[str], *,
             first = copied.damaged[0].error
             raise SourceDamaged(first.message, hint=f"`dr scrub {source.tier}` repairs it from a tier that has it.")
     except SourceDamaged as error:
+        _require_still_there(source, backup)
         _prove(source, backup, failed(OBJECTS_MATCH, error.message), clock=clock, run=run)
         raise
     _require_all(target, backup)
-    for key in keeps:
-        if key not in there:
-            target.store.put(key, Body.of(read_all(source.store, key)))
+    _copy_keeps(source, target, backup, there)
     target.put(backup.layout.manifest, Body.of(data))
     _end(copier, backup, copied, [claim, *_claims(backup, there)], clock=clock, run=run)
     return copied
@@ -61,6 +60,25 @@ def _manifest(source: Repository, backup: BackupManifest) -> bytes:
             f"{backup.layout.manifest} on {source.store.name} is damaged: {error.message}",
             hint=f"`dr scrub {source.tier}` repairs it from a tier that has it.",
         ) from error
+
+
+def _require_still_there(source: Repository, backup: BackupManifest) -> None:
+    """What retention let go, or is pruning, is not damaged."""
+    try:
+        source.store.stat(backup.layout.manifest)
+    except ObjectNotFound:
+        raise BackupNotFound(
+            f"{backup.label} left {source.tier} before it was copied",
+            hint=f"`dr retention undo` may bring it back on {source.tier}.",
+        ) from None
+
+
+def _copy_keeps(source: Repository, target: Repository, backup: BackupManifest, there: Iterable[str]) -> None:
+    """As they are now: a copy may have taken hours."""
+    for info in source.store.list(backup.layout.keeps):
+        if info.key not in there:
+            with contextlib.suppress(ObjectNotFound):  # it was taken back
+                target.store.put(info.key, Body.of(read_all(source.store, info.key)))
 
 
 def _refuse_another(target: Repository, backup: BackupManifest, data: bytes, there: Iterable[str]) -> None:

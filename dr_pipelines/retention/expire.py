@@ -21,6 +21,8 @@ from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.view import TierView
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
+_KEPT_SINCE = "somebody keeps it since the plan was made"
+
 
 @dataclass
 class Expiry:
@@ -88,10 +90,8 @@ def _children_first(labels: Iterable[str], by_label: Mapping[str, BackupManifest
 def _let_go(store: ObjectStore, here: TierView, label: str, at: datetime, reason: str) -> str | None:
     """Why it stays; None when it is gone."""
     backup = here.by_label[label]
-    marks = here.catalog.marks.get(label)
-    since = {info.key for info in store.list(backup.layout.keeps)} - set(marks.keeps if marks else ())
-    if since:
-        return "somebody keeps it since the plan was made"
+    if _is_kept_since(store, here, backup):
+        return _KEPT_SINCE
     try:
         data = read_all(store, backup.layout.manifest)
         if decode(data) != backup:
@@ -105,7 +105,15 @@ def _let_go(store: ObjectStore, here: TierView, label: str, at: datetime, reason
         store.delete(backup.layout.manifest)
     except ObjectLocked as error:
         return error.message
+    if _is_kept_since(store, here, backup):  # whoever keeps it looks for the manifest after that
+        store.put(backup.layout.manifest, Body.of(data))
+        return _KEPT_SINCE
     return None
+
+
+def _is_kept_since(store: ObjectStore, here: TierView, backup: BackupManifest) -> bool:
+    marks = here.catalog.marks.get(backup.label)
+    return any(info.key not in (marks.keeps if marks else ()) for info in store.list(backup.layout.keeps))
 
 
 def _require_whole(store: ObjectStore, backup: BackupManifest) -> None:

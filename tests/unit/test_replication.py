@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ from dr_pipelines.repository.catalog import read_catalog
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import WalLayout, parse_wal_key, wal_prefix
 from dr_pipelines.repository.manifest import encode
-from dr_pipelines.repository.marks import put_expired
+from dr_pipelines.repository.marks import Keep, put_expired, put_keep
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
@@ -120,6 +121,35 @@ def test_a_damaged_backup_stops_no_other_and_is_not_written() -> None:
     assert run(site).labels == ()
     source.put(bad, Body.of(f"the content of {bad}".encode()), if_absent=False)
     assert run(site, labels=[INCREMENTAL]).labels == (FULL, INCREMENTAL)
+    assert contents(target) == contents(source)
+
+
+class Meanwhile(FaultyStore):
+    """A target during whose first pack something happens elsewhere."""
+
+    def __init__(self, happens: Callable[[], object]) -> None:
+        super().__init__(empty("secondary"))
+        self._happens: Callable[[], object] | None = happens
+
+    def put(self, key: str, body: Body, **how: Any) -> ObjectInfo:
+        if "/packs/" in key and self._happens is not None:
+            happens, self._happens = self._happens, None
+            happens()
+        return super().put(key, body, **how)
+
+
+def test_what_retention_lets_go_meanwhile_is_passed_over_and_not_called_damaged() -> None:
+    source, other = filled(), backups()[2]
+    site = site_of({"primary": source, "secondary": Meanwhile(lambda: source.delete(other.layout.manifest))})
+    assert run(site).labels == (FULL, INCREMENTAL)
+    assert not [info.key for info in source.list(other.layout.prefix) if "/proofs/" in info.key]
+
+
+def test_a_keep_that_comes_while_it_is_copied_goes_with_it() -> None:
+    source, keep = filled(), Keep(until=None, reason="audit", by="ann", at=NOW)
+    target = Meanwhile(lambda: put_keep(source, backups()[0].layout, keep))
+    run(site_of({"primary": source, "secondary": target}))
+    assert keep in read_catalog(target, "shop").marks[FULL].keeps.values()
     assert contents(target) == contents(source)
 
 

@@ -476,6 +476,49 @@ class KeepsMeanwhile(FaultyStore):
         return super().list(prefix)
 
 
+@pytest.mark.parametrize("when", ["as its manifest goes", "after that"])
+def test_a_keep_is_never_overtaken_by_expiry(when: str) -> None:
+    """Either it holds, or whoever said it is told that the backup is gone."""
+    estate = lived()
+    label = next(d.label for d in reversed(table(estate).decisions) if not d.keep)
+    said: list[str] = []
+
+    def keep() -> None:
+        try:
+            operations.keep_backup(estate.site(plan()), SERVER, label, until=None, reason="now", by="ann")
+        except BackupNotFound:
+            said.append("gone")
+
+    class Overtaken(FaultyStore):
+        def delete(self, key: str) -> None:
+            if key == BackupLayout(SERVER, label).manifest and when == "as its manifest goes":
+                keep()
+            super().delete(key)
+
+    report = apply(estate, primary=Overtaken(estate.store))
+    if when == "after that":
+        keep()
+    kept = label in {made.label for made in estate.manifests()}
+    assert kept == (label in report.refused) == (said == [])
+
+
+class ExpiresMeanwhile(FaultyStore):
+    """The backup is let go just before its keep is put."""
+
+    def put(self, key: str, body: Body, **how: Any) -> Any:
+        if "/keeps/" in key:
+            super().delete(f"{key.partition('/keeps/')[0]}/manifest.json")
+        return super().put(key, body, **how)
+
+
+def test_whoever_keeps_what_goes_at_that_moment_is_told() -> None:
+    estate = lived(2)
+    site = estate.site(plan(), primary=ExpiresMeanwhile(estate.store))
+    label = estate.manifests()[0].label
+    with pytest.raises(BackupNotFound):
+        operations.keep_backup(site, SERVER, label, until=None, reason="now", by="ann")
+
+
 def test_wal_goes_only_when_it_was_unneeded_for_the_grace() -> None:
     estate = lived(8)
     assert apply(estate).pruned.wal_objects == 0
