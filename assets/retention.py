@@ -94,6 +94,7 @@ def expiry(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinit
             reports, aged, unread = [], [], {}
             for tier in live.tiers(server):
                 try:
+                    operations.prove_if_stale(live, server, tier, progress)
                     reports.append(operations.apply_retention(live, server, tier, progress, yes=config.yes))
                     aged.append(operations.age_storage(live, server, tier, progress))
                 except DrError as error:  # the other tiers must not wait for this one

@@ -11,7 +11,7 @@ from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.postgres.restore_source import no_backup
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.postgres.take import take_backup as _take_backup
-from dr_pipelines.postgres.verify import verify
+from dr_pipelines.postgres.verify import CONTENTS_MATCH, OBJECTS_MATCH, verify
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import Catalog
@@ -83,23 +83,42 @@ def verify_backup(site: Site, server: str, label: str, tier: str, progress: Prog
     repository = site.read_only_repository(server, tier)
     backup = _labelled(repository, server, label)
     checks = verify(repository, backup, progress=progress)
-    if (found := _together(checks)) is not None:
+    if (proof := _proof_of(checks)) is not None:
+        kind, found = proof
         try:
             store = site.bare_repository(server, tier).store
-            put_proof(store, backup.layout, "verify", found, at=site.clock.now(), tier=tier, run=_here())
+            put_proof(store, backup.layout, kind, found, at=site.clock.now(), tier=tier, run=_here())
         except DrError as error:
             progress.note(f"that {backup.label} was verified could not be put on {tier}: {error.message}")
     return checks
 
 
-def _together(checks: Sequence[CheckResult]) -> CheckResult | None:
-    """None when something could not be looked at: that takes back no earlier proof, and is none."""
+def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
+    """Its kind, and what it says. Without a key only the stored bytes are proven, which is `digests`. None when
+    something else could not be looked at: that takes back no earlier proof, and is none."""
     wrong = [check for check in checks if check.verdict is Verdict.FAIL]
     if wrong:
-        return failed("backup_is_right", wrong[0].summary, checks=[check.name for check in wrong])
-    if all(check.passed for check in checks):
-        return passed("backup_is_right", checks[-1].summary, checks=[check.name for check in checks])
-    return None
+        return "verify", failed("backup_is_right", wrong[0].summary, checks=[check.name for check in wrong])
+    seen = [check for check in checks if check.passed]
+    unseen = {check.name for check in checks if not check.passed}
+    if unseen - {CONTENTS_MATCH} or not any(check.name == OBJECTS_MATCH for check in seen):
+        return None
+    kind = "digests" if unseen else "verify"
+    return kind, passed("backup_is_right", seen[-1].summary, checks=[check.name for check in seen])
+
+
+def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> list[CheckResult]:
+    """Verifies the newest full that can be restored when nothing of the tier was proven for so long that expiry would
+    stop; nothing otherwise. Where backups are copied or scrubbed, that proves them already."""
+    repository = site.read_only_repository(server, tier)
+    catalog, now = repository.catalog(server), site.clock.now()
+    fulls = [backup for backup in catalog.usable if backup.kind is BackupKind.FULL]
+    fresh = now - site.plan_of(server).retention.on(tier).proven_within / 2
+    proven = [backup for backup in catalog.usable if catalog.marks[backup.label].proven() is not None]
+    if not fulls or any(backup.finished_at > fresh for backup in proven):
+        return []
+    progress.note(f"no backup of {server} on {tier} was proven since {fresh:%Y-%m-%d %H:%M} UTC: {fulls[-1].label} is")
+    return verify_backup(site, server, fulls[-1].label, tier, progress)
 
 
 def _here() -> str:

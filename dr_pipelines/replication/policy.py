@@ -19,7 +19,7 @@ from dr_pipelines.repository.marks import Marks
 Keeps = Callable[[Sequence[BackupManifest]], Collection[str]]
 """Of these backups, were they on the tier: the labels that its retention would keep."""
 
-_OF_BYTES = frozenset({"replicate", "scrub", "verify"})
+_OF_BYTES = frozenset({"replicate", "scrub", "verify", "digests"})
 """Proofs that say whether the stored bytes are right; another may fail for what is in the database."""
 
 

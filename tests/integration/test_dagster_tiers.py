@@ -160,6 +160,17 @@ def test_expiry_shows_its_plan_and_stops_while_an_incident_is_open(place: Place)
     assert verdicts(place.run("shop_expiry")) == {"retention_is_applied": True}
 
 
+def test_expiry_proves_a_backup_where_nothing_else_did(place: Place) -> None:
+    def proofs() -> list[str]:
+        marks = place.site.read_only_repository("shop", "primary").catalog("shop").marks
+        return sorted(proof.kind for marked in marks.values() for proof in marked.proofs)
+
+    assert verdicts(place.run("shop_expiry")) == {"retention_is_applied": True}
+    assert proofs() == ["verify"]
+    assert place.run("shop_expiry").success
+    assert proofs() == ["verify"]  # one is enough for now
+
+
 def test_one_tier_that_is_down_delays_only_itself(place: Place) -> None:
     (place.base / TIERS["archive"]).rename(place.base / "unplugged")
     requests = place.copies_due().run_requests or []
