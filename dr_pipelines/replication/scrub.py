@@ -7,6 +7,7 @@ Backups and WAL come and go meanwhile: every fault is looked at again before it 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any
 
 from dr_pipelines.checks import failed, passed
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
+from dr_pipelines.errors import DrError, IntegrityError, ObjectLocked, ObjectNotFound
 from dr_pipelines.progress import Progress
 from dr_pipelines.replication.inventory import Fault, Inventory, record_is_whole, take_inventory
 from dr_pipelines.replication.losses import (
@@ -229,7 +230,9 @@ class _Scrub:
         by_label: dict[str, list[str]] = {}
         for outcome in self._result.of(State.LOST):
             fault = outcome.fault
-            if fault.label is not None and damages_a_restore(fault, inventory):
+            if fault.label is not None and fault.key == BackupLayout(self._order.server, fault.label).expired:
+                self._forget(fault.key)
+            elif fault.label is not None and damages_a_restore(fault, inventory):
                 by_label.setdefault(fault.label, []).append(fault.key)
             elif layout.parse_wal_key(fault.key) is not None and fault.what == "damaged" and fault.key not in marked:
                 self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
@@ -239,6 +242,11 @@ class _Scrub:
                 backup = BackupLayout(self._order.server, label)
                 put_damage(self._store, backup, sorted(keys), at=self._clock.now(), found_by=self._order.run)
                 self._result.marked.append(label)
+
+    def _forget(self, expired: str) -> None:
+        """What it let go can never come back: without it the rest is garbage, and goes as such."""
+        with contextlib.suppress(ObjectLocked):
+            self._store.delete(expired)
 
     def _lift(self, inventory: Inventory, marked: _Marked, seen: Seen) -> None:
         """Marks of what is whole now, and of WAL that is gone."""

@@ -24,13 +24,15 @@ from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
 class Catalog:
     """`backups` oldest first, whatever their state; `marks` of each by its label; `unfinished` labels that have objects
     and no manifest (being taken, or garbage); `expired` those that can still be undone; `problems` one sentence for
-    each object that is not understood."""
+    each object that is not understood, of which `lost` are those that are marked as damaged on every tier: nobody will
+    ever understand them."""
 
     backups: tuple[BackupManifest, ...]
     unfinished: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     marks: Mapping[str, Marks] = field(default_factory=dict)
     expired: tuple[Expired, ...] = ()
+    lost: frozenset[str] = frozenset()
 
     @property
     def usable(self) -> tuple[BackupManifest, ...]:
@@ -118,6 +120,7 @@ def read_catalog(store: ObjectStore, server: str) -> Catalog:
     """Raises what the store raises: a listing that is not whole is no catalog."""
     labels: dict[str, _Listed] = {}
     problems: list[str] = []
+    lost: set[str] = set()
     for info in store.list(backups_prefix(server)):
         label = label_of(server, info.key)
         if label is None:
@@ -130,16 +133,18 @@ def read_catalog(store: ObjectStore, server: str) -> Catalog:
     expired: list[Expired] = []
     marks: dict[str, Marks] = {}
     with ThreadPoolExecutor(8, thread_name_prefix="catalog") as pool:
-        for found in pool.map(lambda listed: _try_read(store, listed), labels.values()):
+        read = pool.map(lambda listed: _try_read(store, listed), labels.values())
+        for listed, found in zip(labels.values(), read, strict=True):
             if isinstance(found, str):
                 problems.append(found)
+                lost |= {found} if listed.damage else set()
             elif isinstance(found, Expired):
                 expired.append(found)
             elif found is not None:
                 backup, marks[backup.label] = found
                 backups.append(backup)
     unfinished = tuple(label for label, listed in labels.items() if not listed.committed and not listed.expired)
-    return Catalog(tuple(in_order(backups)), unfinished, tuple(problems), marks, tuple(expired))
+    return Catalog(tuple(in_order(backups)), unfinished, tuple(problems), marks, tuple(expired), frozenset(lost))
 
 
 def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest:

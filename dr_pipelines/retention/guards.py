@@ -69,7 +69,8 @@ def _incidents(around: Circumstances) -> Iterator[Guard]:
 
 
 def _problems(here: TierView) -> Iterator[Guard]:
-    problems = here.catalog.problems
+    """What a scrub found lost on every tier is known to be: it would stop everything for ever."""
+    problems = [problem for problem in here.catalog.problems if problem not in here.catalog.lost]
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         yield Guard(

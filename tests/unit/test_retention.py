@@ -388,9 +388,16 @@ def test_a_clock_that_jumped_back_everywhere_freezes() -> None:
 
 def test_what_is_not_understood_freezes() -> None:
     estate = lived()
-    key = estate.manifests()[2].layout.manifest
+    made = estate.manifests()[2]
+    key = made.layout.manifest
     estate.store.put(key, Body.of(b"{}"), if_absent=False)
     assert frozen_by(apply(estate)) == {"problems"}
+    assert key in contents(estate.store)
+    # Once a scrub has found that no tier has it, it stands in the way of nothing.
+    estate.damage(made)
+    report = apply(estate)
+    assert report.expired
+    assert not report.table.guards
     assert key in contents(estate.store)
 
 

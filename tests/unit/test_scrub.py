@@ -254,6 +254,23 @@ def test_what_is_repaired_is_locked_no_shorter_than_what_it_takes_the_place_of()
         assert (store.stat(pack).retain_until or CLOCK.now()) >= long
 
 
+def test_records_that_nobody_has_whole_stop_nothing_for_ever() -> None:
+    primary = tier("primary")
+    gone = BACKUPS[2]
+    put_expired(primary.store, gone, encode(gone), at=CLOCK.now(), reason="old")
+    primary.store.delete(gone.layout.manifest)
+    flip(primary, gone.layout.expired)
+    flip(primary, FULL.layout.manifest)
+    before = primary.catalog("shop")
+    assert len(before.problems) == 2
+    assert not before.lost
+    assert states(scrub(primary)) == {gone.layout.expired: State.LOST, FULL.layout.manifest: State.LOST}
+    after = primary.catalog("shop")
+    assert {*after.problems} == after.lost
+    assert FULL.layout.manifest in after.problems[0]
+    assert after.unfinished == (gone.label,)  # garbage, with nothing that says otherwise
+
+
 # --- what is no damage ---
 
 
