@@ -177,7 +177,9 @@ class _Sides:
                 lambda repository: [*repository.store.list(wal_prefix(self._server))], (self.source, self.target)
             )
             here, there = listed
-            sizes = {backup.system_id: backup.segment_size for backup in held.values()}
+            gone = (expired.manifest for expired in (*self.here.expired, *self.there.expired))
+            known = (*held.values(), *self.here.backups, *gone)
+            sizes = {backup.system_id: backup.segment_size for backup in known}
             wal = wal_among(here, self._server, sizes.get)
             backups, now = in_order(held.values()), self._site.clock.now()
             need = wal_need(self.plan.send, backups, self._rules, now=now, wal=wal)

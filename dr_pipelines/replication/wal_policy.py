@@ -36,7 +36,7 @@ class WalNeed:
         if system_id not in self._needs:
             return self._others
         if is_history_name(file):
-            return True
+            return bool(self._needs[system_id])
         segment = WalSegment.parse(file, self._sizes[system_id])
         where = (system_id, segment.timeline)
         if where not in self._runs:
@@ -55,7 +55,7 @@ def wal_need(
     wal: Mapping[str, SystemWal] = {},
 ) -> WalNeed:
     """For a tier with these backups and these rules, so that nothing is brought that retention would remove. `wal` of
-    the source tells of timelines that have no backup yet.
+    the source tells of timelines that have no backup yet, and of systems whose backups are wanted no more.
     `everything`: what any instant of the recovery window needs and what each older backup that is kept needs by itself;
     else the latter only."""
     by_label = {backup.label: backup for backup in backups}
@@ -66,7 +66,9 @@ def wal_need(
         _, window = keep_by_rules(backups, by_label, {}, wal, rules, now)
         for system_id, of_system in window.needs.items():
             needs[system_id] += of_system
-    sizes = {backup.system_id: backup.segment_size for backup in backups}
+    sizes = {system_id: system.segment_size for system_id, system in wal.items()}
+    sizes |= {backup.system_id: backup.segment_size for backup in backups}
+    needs |= {system_id: [] for system_id in sizes if system_id not in needs}
     return WalNeed(needs, sizes, others=send == "everything")  # WAL may be there before its first backup is
 
 

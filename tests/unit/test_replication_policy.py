@@ -258,3 +258,15 @@ def test_wal_of_a_timeline_that_went_back_is_sent_before_its_first_backup() -> N
     need = wal_need("everything", held, RetentionPlan(), now=NOW, wal=wal)
     assert need.wants("1", name(7, 2))
     assert not need.wants("1", name(7))
+
+
+def test_wal_of_a_system_whose_backups_are_wanted_no_more_is_not_sent_again_and_again() -> None:
+    held = [lsn_backup("03-01", 20, 20, system_id="3")]
+    old = replace(whole(7), modified=NOW - timedelta(days=30))
+    wal = wal_among([old], "shop", {"1": MIB}.get)
+    need = wal_need("everything", held, RetentionPlan(), now=NOW, wal=wal)
+    assert not need.wants("1", name(7))
+    assert not need.wants("1", "00000002.history")
+    assert need.wants("4", name(7))  # its first backup is still to come
+    busy = wal_among([whole(7)], "shop", {"1": MIB}.get)
+    assert wal_need("everything", held, RetentionPlan(), now=NOW, wal=busy).wants("1", name(7))
