@@ -104,7 +104,10 @@ class _System:
 
     def _bases_of(self, timeline: Timeline) -> set[str]:
         before = [full for full in self._fulls if full.timeline == timeline and full.finished_at <= self._start]
-        return {_furthest(before)} if before else self._bases_before(timeline)
+        if not before:
+            return self._bases_before(timeline)
+        # These are one, but for a full that was taken while a clock was behind.
+        return {_furthest(before), max(before, key=lambda full: full.finished_at).label}
 
     def _bases_before(self, timeline: Timeline) -> set[str]:
         """With which a timeline can be reached that has no full of its own in time: the newest that each older one had

@@ -575,6 +575,23 @@ def test_wal_of_a_timeline_that_went_back_behind_every_full_stays_until_it_has_i
     assert any(part.timeline == Timeline(2) and part.start <= began < part.end for part in kept)
 
 
+def test_a_full_that_was_taken_while_a_clock_was_behind_begins_no_window_alone() -> None:
+    estate, rules = Estate(), plan({**RULES, "daily": 0, "weekly": 0, "monthly": 0})
+    estate.back_up()
+    for _ in range(8):
+        estate.work(8, 3)
+    estate.clock.advance(-300 * DAY)
+    estate.back_up()
+    estate.clock.advance(300 * DAY)
+    for _ in range(3):
+        estate.work(2, 2)
+        judge, since = estate.judge(), estate.clock.now() - 2 * DAY
+        reached = [instant for instant in estate.instants if instant.at >= since and judge.reaches(instant)]
+        assert not apply(estate, plan=rules).table.guards
+        judge = estate.judge()
+        assert [instant for instant in reached if not judge.reaches(instant)] == []
+
+
 def test_a_damaged_head_of_wal_is_not_there() -> None:
     estate = Estate()
     estate.work(1, 1)
