@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dr_pipelines.errors import RepositoryError
-from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.errors import ObjectNotFound, RepositoryError
+from dr_pipelines.lsn import DEFAULT_SEGMENT_SIZE, Lsn, Timeline
 from dr_pipelines.repository.layout import WalLayout, damaged_wal, system_id_of, wal_position, wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest, WalRange
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
@@ -218,6 +218,8 @@ def _placed(infos: Sequence[ObjectInfo], segment_size: int) -> SystemWal:
 def _described_size(store: ObjectStore, layout: WalLayout) -> int:
     try:
         return int(json.loads(read_all(store, layout.description))["segment_size"])
+    except ObjectNotFound:
+        return DEFAULT_SEGMENT_SIZE  # as who else reads it: of a system without backups all of its WAL stays, or none
     except (ValueError, KeyError, TypeError) as error:
         raise RepositoryError(f"{layout.description} on {store.name} is unreadable") from error
 

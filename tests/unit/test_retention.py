@@ -603,6 +603,15 @@ def test_a_damaged_head_of_wal_is_not_there() -> None:
     assert view_of(primary, SERVER).restorable == frozenset()
 
 
+def test_wal_without_its_description_stops_nothing() -> None:
+    estate = lived()
+    estate.make_anew()
+    estate.work(4, 5)
+    estate.store.delete(WalLayout(SERVER, "2").description)
+    assert apply(estate).expired
+    assert [key for key in contents(estate.store) if "/wal/2/" in key]
+
+
 def test_an_old_system_goes_whole_and_a_new_stream_stays() -> None:
     estate = lived(3)
     estate.make_anew()
