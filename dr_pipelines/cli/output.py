@@ -55,6 +55,10 @@ def plain(value: Any) -> Any:
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(inner) for inner in value)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")  # of an expired backup's manifest
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, datetime):

@@ -91,7 +91,7 @@ def undo(
         return
     for label in back:
         out.print(f"{label} is there again")
-    out.print("the next expiry takes them again, unless the plan changes or `dr keep` holds them", soft_wrap=True)
+    out.print("held for the plan's grace: until then mend its retention, or hold them with `dr keep`", soft_wrap=True)
 
 
 def keep(

@@ -115,7 +115,7 @@ def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> li
     fulls = [backup for backup in catalog.usable if backup.kind is BackupKind.FULL]
     fresh = now - site.plan_of(server).retention.on(tier).proven_within / 2
     proven = [backup for backup in catalog.usable if catalog.marks[backup.label].proven() is not None]
-    if not fulls or any(backup.finished_at > fresh for backup in proven):
+    if not fulls or fulls[-1] in proven or any(backup.finished_at > fresh for backup in proven):
         return []
     progress.note(f"no backup of {server} on {tier} was proven since {fresh:%Y-%m-%d %H:%M} UTC: {fulls[-1].label} is")
     return verify_backup(site, server, fulls[-1].label, tier, progress)

@@ -129,18 +129,21 @@ def apply_retention(
 
 
 def undo_expiry(site: Site, server: str, tier: str, labels: Collection[str] | None = None) -> list[str]:
-    """The manifests of expired backups are put back, of all that still can be when no label is named. Returns their
-    labels. Raises `UsageError` and `RepositoryError` as `retention.expire.undo` does, and changes nothing then."""
+    """The manifests of expired backups are put back, of all that still can be when no label is named, and held for the
+    plan's grace, which is time to mend the plan or to keep them. Returns their labels. Raises `UsageError` and
+    `RepositoryError` as `retention.expire.undo` does, and changes nothing then."""
     repository = site.bare_repository(server, tier)
     repository.check_format()
-    catalog = repository.catalog(server)
+    catalog, now = repository.catalog(server), site.clock.now()
+    grace = site.plan_of(server).retention.on(tier).grace
+    keep = Keep(until=now + grace, reason="its expiry was undone", by="dr retention undo", at=now)
     if labels is not None:
-        return undo(repository, catalog.backups, catalog.expired, labels)
+        return undo(repository, catalog.backups, catalog.expired, labels, keep)
     back: list[str] = []
     trouble: DrError | None = None
     for gone in catalog.expired:
         try:
-            back += undo(repository, catalog.backups, catalog.expired, [gone.manifest.label])
+            back += undo(repository, catalog.backups, catalog.expired, [gone.manifest.label], keep)
         except RepositoryError as error:
             trouble = error
     if trouble is not None and not back:
@@ -305,10 +308,12 @@ class _Look:
         return OtherTier(tier, sent.send if sent else "nothing", plan.retention.on(tier), view)
 
     def _guards(self) -> tuple[Guard, ...]:
+        schedule = self._site.plan_of(self._server).schedule
         around = Circumstances(
             self._server,
             [self.here, *(other.view for other in self._others if other.view is not None)],
-            self._site.plan_of(self._server).schedule.full.longest_interval,
+            schedule.full.longest_interval,
+            (schedule.incremental or schedule.full).longest_interval,
             list({incident.id: incident for incident in self._incidents}.values()),
             self._store_now,
         )

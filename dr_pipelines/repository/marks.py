@@ -6,6 +6,7 @@ is ever changed. What to make of them does not belong here.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dr_pipelines.checks import CheckResult
-from dr_pipelines.errors import IntegrityError, RepositoryError
+from dr_pipelines.errors import IntegrityError, ObjectExists, RepositoryError
 from dr_pipelines.repository.layout import BackupLayout, ProofName
 from dr_pipelines.repository.manifest import BackupManifest, decode
 from dr_pipelines.repository.sealed import seal, unseal
@@ -66,8 +67,12 @@ class Marks:
         return newest if newest is not None and newest.verdict == "pass" else None
 
 
-def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep) -> str:
-    return _put(store, backup.keep(_nonce()), encode_keep(keep))
+def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep, name: str | None = None) -> str:
+    """`name`: of one that is put again after a crash; what is there under it stays."""
+    key = backup.keep(name or _nonce())
+    with contextlib.suppress(*([ObjectExists] if name else [])):
+        _put(store, key, encode_keep(keep))
+    return key
 
 
 def encode_keep(keep: Keep) -> bytes:

@@ -15,7 +15,7 @@ from dr_pipelines.errors import IntegrityError, ObjectLocked, ObjectNotFound, Re
 from dr_pipelines.repository.catalog import chain_of, in_order
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.repository.manifest import BackupManifest, decode
-from dr_pipelines.repository.marks import Expired, put_expired
+from dr_pipelines.repository.marks import Expired, Keep, put_expired, put_keep
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.view import TierView
@@ -52,9 +52,14 @@ def expire(store: ObjectStore, here: TierView, planned: Retention, at: datetime)
 
 
 def undo(
-    repository: Repository, backups: Sequence[BackupManifest], expired: Sequence[Expired], labels: Collection[str]
+    repository: Repository,
+    backups: Sequence[BackupManifest],
+    expired: Sequence[Expired],
+    labels: Collection[str],
+    keep: Keep,
 ) -> list[str]:
-    """The manifests of these labels are put back, and of what they build on. Returns those that are there again.
+    """The manifests of these labels are put back, and of what they build on. Returns those that are there again, each
+    held by `keep`, or the next expiry would take them at once.
 
     Raises `UsageError` for a label that was not expired, and `RepositoryError`, before anything is changed, when what
     it needs was pruned already.
@@ -72,6 +77,8 @@ def undo(
     for backup in returning:
         _require_whole(repository.store, backup)
     for backup in returning:
+        expired_at = by_label[backup.label].at
+        put_keep(repository.store, backup.layout, keep, name=f"undo-{expired_at:%Y%m%dT%H%M%SZ}")
         repository.put(backup.layout.manifest, Body.of(by_label[backup.label].data))
         _forget(repository.store, backup.layout)
     return [backup.label for backup in returning]

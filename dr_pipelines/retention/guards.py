@@ -22,6 +22,7 @@ HANDFUL = 3
 """So many chains may always go at once: where few are kept, an ordinary day removes a large share."""
 
 _MISSED = 3
+_A_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ class Guard:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """`views`: of every tier that can be read; `interval`: of full backups, the longest; `store_now`: the store's own
-    clock, where it was asked."""
+    """`views`: of every tier that can be read; `interval`: of full backups, the longest; `between`: of any two backups;
+    `store_now`: the store's own clock, where it was asked."""
 
     server: str
     views: Sequence[TierView]
     interval: timedelta
+    between: timedelta
     incidents: Sequence[Incident] = ()
     store_now: datetime | None = None
 
@@ -117,12 +119,14 @@ def _proofs(planned: Retention, around: Circumstances, rules: RetentionPlan) -> 
         and (marks := view.catalog.marks.get(backup.label)) is not None
         and marks.proven() is not None
     ]
-    stale = not proven or planned.at - max(proven) > rules.proven_within
+    # Nothing is proven before it is taken: where backups are a week apart, a week is no sign of trouble.
+    within = max(rules.proven_within, around.between + _A_DAY)
+    stale = not proven or planned.at - max(proven) > within
     if planned.decisions and stale:
         newest = f"the newest is of {max(proven):%Y-%m-%d %H:%M} UTC" if proven else "none ever was"
         yield Guard(
             "proof",
-            f"no backup of the last {format_duration(rules.proven_within)} is proven good; {newest}",
+            f"no backup of the last {format_duration(within)} is proven good; {newest}",
             f"prove one: `dr verify {around.server}`.",
         )
 
