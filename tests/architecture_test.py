@@ -31,7 +31,7 @@ RIMS = frozenset({"cli", "embedded", "assets", "schedules", "sensors", "definiti
 DOORS: dict[str, tuple[str, ...]] = {
     "subprocess": ("dr_pipelines/commands.py",),
     "boto3": ("dr_pipelines/storage/s3.py",),
-    "botocore": tuple(f"dr_pipelines/storage/{name}.py" for name in ("s3", "s3_bucket", "s3_signing")),
+    "botocore": tuple(f"dr_pipelines/storage/{name}.py" for name in ("s3", "s3_bucket", "s3_signing", "s3_wire")),
     "azure": ("dr_pipelines/storage/azure",),
     # base_backup speaks the replication protocol over libpq; the demo's shop is a client, not a part of the product.
     "psycopg": (

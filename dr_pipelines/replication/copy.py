@@ -1,4 +1,4 @@
-"""Objects from one repository to another, side by side, each proven by its SHA-256 before it is put.
+"""Objects from one repository to another, side by side, each proven by its SHA-256 before the last of it is put.
 
 Memory is bounded by bytes in flight, whatever the number of objects. Which objects, in which order of batches, and what
 damage means for a backup does not belong here.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.fetch import fetch_body
+from dr_pipelines.repository.fetch import SourceFailed, streamed_body
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 
@@ -113,10 +113,12 @@ class Copier:
 
     def _bring(self, stored: StoredObject, replaces: bool) -> Damage | None:
         try:
-            body = fetch_body(self.source.store, stored)
-        except (IntegrityError, ObjectNotFound) as error:
-            return Damage(stored, error)
-        self.target.put(stored.key, body, if_absent=self._conditional and not replaces)
+            body = streamed_body(self.source.store, stored)
+            self.target.put(stored.key, body, if_absent=self._conditional and not replaces)
+        except SourceFailed as error:
+            if isinstance(error.cause, IntegrityError | ObjectNotFound):
+                return Damage(stored, error.cause)
+            raise error.cause from error
         self._progress.advance(stored.size)
         return None
 

@@ -95,24 +95,56 @@ class LockAttempt:
 
 
 class Body:
-    """Bytes to put: a sequence of buffers with known size and SHA-256, so that a put can be retried from the start
-    and never needs a second copy in one piece. `hashed`: the digest was taken of these very bytes just now."""
+    """Bytes to put: buffers with known size and SHA-256, which can be gone through again, so that a put can be retried
+    from the start and never needs a second copy in one piece. `hashed`: the digest was taken of these very bytes just
+    now, or is as they come. `at_hand`: they are in memory; else each time they are gone through they come anew from
+    where they are, and what comes is whole only when going through it ends without an error."""
 
     def __init__(
-        self, chunks: Sequence[bytes | bytearray | memoryview], *, sha256: str, size: int, hashed: bool = False
+        self,
+        chunks: Iterable[bytes | bytearray | memoryview],
+        *,
+        sha256: str,
+        size: int,
+        hashed: bool = False,
+        at_hand: bool = True,
     ) -> None:
         self.chunks = chunks
         self.sha256 = sha256
         self.size = size
+        self.at_hand = at_hand
         self._hashed = hashed
+
+    @property
+    def md5(self) -> str | None:
+        """In hex, where the store that it comes from has said so: known once the first chunk is there, and to be
+        believed only when the store that it goes to finds the same."""
+        return getattr(self.chunks, "md5", None)
 
     @classmethod
     def of(cls, data: bytes) -> Body:
         return cls([data], sha256=hashlib.sha256(data).hexdigest(), size=len(data), hashed=True)
 
+    def held(self) -> Body:
+        """The same in memory."""
+        if self.at_hand:
+            return self
+        return Body([*self.chunks], sha256=self.sha256, size=self.size, hashed=self._hashed)
+
     def matches(self) -> bool:
         """Are the bytes those of the digest? For stores that do not see the digest themselves."""
         return self._hashed or sha256_of(self.chunks) == self.sha256
+
+
+class Pieces(Iterator[bytes]):
+    """An object's bytes as they come. `md5`: of the whole object in hex, as the service knows it of itself."""
+
+    def __init__(self, pieces: Iterator[bytes], md5: str | None) -> None:
+        self._pieces = pieces
+        self.md5 = md5
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
 
 
 class ObjectStore(Protocol):
@@ -147,7 +179,7 @@ class ObjectStore(Protocol):
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The object's bytes in pieces, from `offset`; none where `offset` is the size or beyond.
-        A stream that ends early raises `StoreUnavailable`. Raises `ObjectNotFound`."""
+        A stream that ends early raises `StoreUnavailable`. Raises `ObjectNotFound`. Some give `Pieces`."""
         ...
 
     def stat(self, key: str) -> ObjectInfo:

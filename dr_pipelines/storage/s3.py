@@ -82,8 +82,9 @@ class S3Store(Plain):
     """One bucket. Profile `aws` trusts conditional puts; with the others a key is looked at before a put. `supabase`
     has no locks, classes, versions or settings; of the others the bucket is asked.
 
-    A put is confirmed by the SHA-256 that the service itself compared; or else by its MD5 of what is under the key,
-    when it is that of what was sent (not with `supabase`, where it proves nothing); or else the object is read back.
+    A put is confirmed by the SHA-256 that the service itself compared; or else by its MD5 of what it took (where
+    another writer may have come between, of what is under the key then), when it is that of what was sent (not with
+    `supabase`, where it proves nothing); or else the object is read back.
 
     What is larger than `part_size` bytes is put in parts, straight from the body's chunks. An upload that fails is
     aborted; where even that fails, because the network is gone, its parts stay until the bucket's rule for incomplete
@@ -104,6 +105,7 @@ class S3Store(Plain):
         self._bucket = S3Bucket(client, bucket, self.name)
         self._profile, self._lock_mode = profile, lock_mode
         self._part_size, self._page_size = part_size, page_size
+        self._believes = True
 
     @property
     def capabilities(self) -> Capabilities:
@@ -262,7 +264,10 @@ class S3Store(Plain):
             if there := self._there(key, body):
                 return there
             raise
-        head = self._confirmed(key, body, sent)
+        ordinary = until is None and storage_class is None
+        # Where the condition was ours to keep, another writer may have come between: what is there now is looked at.
+        told = ordinary and "LastModified" in sent and (self._aws or not if_absent)
+        head = self._confirmed(key, body, sent, {**sent, "ContentLength": body.size} if told else None)
         if storage_class is None:
             return head
         return self._move(key, storage_class, checksum=in_base64(body.sha256))
@@ -274,7 +279,7 @@ class S3Store(Plain):
             asked = {**asked, "ObjectLockMode": self._lock_mode, "ObjectLockRetainUntilDate": until}
         if storage_class is not None:
             asked = {**asked, "StorageClass": storage_class}
-        return send(self._bucket, key, body, digest=self._aws, **asked)
+        return send(self._bucket, key, body, digest=self._aws, believe=self._believes, **asked)
 
     def _move(self, key: str, storage_class: str, *, checksum: str | None = None) -> Any:
         """Some take a class for a word that they give back and do not list: it is nothing to plan with."""
@@ -321,16 +326,19 @@ class S3Store(Plain):
             return bool(head["ChecksumSHA256"] == in_base64(body.sha256))
         return sha256_of(self.open(key)) == body.sha256
 
-    def _confirmed(self, key: str, body: Body, sent: Any) -> Any:
-        """The object's head once it is proven to be what the body's digest says."""
+    def _confirmed(self, key: str, body: Body, sent: Any, head: Any | None) -> Any:
+        """The object's head once it is proven to be what the body's digest says. `head` is what the answer to the put
+        says of it, where that is enough."""
         # Some take the header and do not look: the digest counts as compared only when the service says so.
         if sent.get("ChecksumSHA256") == in_base64(body.sha256):
-            return self._bucket.head(key)
-        head = self._bucket.head(key)
+            return head or self._bucket.head(key)
+        head = head or self._bucket.head(key)
         if self._is_md5_of_sent(head, sent) and body.matches():
             return head
         found = sha256_of(self.open(key))
         if found == body.sha256:
+            if body.md5 is not None:  # what other stores say of their objects is no MD5, or none of this one's
+                self._believes = False
             return self._bucket.head(key)
         if sent.get("ETag") is not None and self._bucket.head(key).get("ETag") != sent["ETag"]:  # not ours to remove
             raise ObjectExists(f"{self.name}: {key} holds what another writer put there at the same time")

@@ -5,6 +5,7 @@ A service that checks signatures against bodies (AWS does) so compares what it r
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import botocore.auth
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _VERSION = "dr-s3v4"
+NO_BODY = hashlib.sha256().hexdigest()
 _ORDINARY = ("s3v4", "v4")
 
 
@@ -27,6 +29,23 @@ def sign_with_known_digests(client: S3Client) -> None:
     botocore.auth.AUTH_TYPE_MAPS[_VERSION] = _KnownDigest
     events: Any = client.meta.events  # its types allow no answer
     events.register_first("choose-signer.s3.PutObject", _choose)
+
+
+class _GivenDigest(S3SigV4Auth):
+    def __init__(self, credentials: Any, region: str, sha256: str) -> None:
+        super().__init__(credentials, "s3", region)
+        self._sha256 = sha256
+
+    def payload(self, request: Any) -> str:
+        return self._sha256
+
+
+def sign(client: Any, request: Any, sha256: str) -> None:
+    """A request whose body has this SHA-256, with the credentials that the client has now. botocore gives them out in
+    no public way. Raises `NoCredentialsError`."""
+    credentials = client._request_signer._credentials
+    frozen = None if credentials is None else credentials.get_frozen_credentials()
+    _GivenDigest(frozen, client.meta.region_name, sha256).add_auth(request)
 
 
 def _choose(signature_version: Any, **_: Any) -> str | None:

@@ -20,6 +20,7 @@ from dr_pipelines.storage.base import (
     LockAttempt,
     ObjectInfo,
     ObjectStore,
+    Pieces,
 )
 
 T = TypeVar("T")
@@ -159,7 +160,8 @@ class Retrying(Forwarding):
         self._longest_wait = longest_wait
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        return self._resumed(super().open(key, offset=offset, length=length), key, offset, length)
+        first = super().open(key, offset=offset, length=length)
+        return Pieces(self._resumed(first, key, offset, length), getattr(first, "md5", None))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         # A listing is whole or not at all: it is collected before any of it is handed on.
