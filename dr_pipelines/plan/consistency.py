@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from dr_pipelines.plan.mistake import Mistake
 from dr_pipelines.plan.model import BucketSource, Plan, ServerPlan
+from dr_pipelines.plan.policies import ReplicationPlan
 from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.store_consistency import store_mistakes
 from dr_pipelines.plan.stores import S3StorePlan
@@ -113,8 +114,22 @@ def _servers(plan: Plan) -> Iterator[Mistake]:
                 yield Mistake(f"{path}.wal.tiers[{position}]", f"{tier} is there twice", "name every tier once")
         if not server.wal.tiers:
             yield Mistake(f"{path}.wal.tiers", "is empty", "WAL must go to at least one tier")
+        yield from _tiers_without_store(path, server, used)
         yield from _backs_up_into_itself(plan, path, server)
     yield from _names_collide(plan)
+
+
+def _tiers_without_store(path: str, server: ServerPlan, used: dict[str, str]) -> Iterator[Mistake]:
+    """A copy that is asked for and cannot be made would be missed on the bad day only. What every plan has by default
+    asks for nothing: `dr plan show` writes it out."""
+    usual, given = ReplicationPlan(), server.replication
+    asked = [("replication", tier) for tier in ("secondary", "archive") if given.of(tier) != usual.of(tier)]
+    asked += [("retention.tiers", tier) for tier in server.retention.tiers]
+    for section, tier in asked:
+        if tier not in used:
+            yield Mistake(
+                f"{path}.{section}.{tier}", f"{tier} has no store", f"name one in {path}.storage, or take this out"
+            )
 
 
 def _names_collide(plan: Plan) -> Iterator[Mistake]:
@@ -152,9 +167,12 @@ def _backs_up_into_itself(plan: Plan, path: str, server: ServerPlan) -> Iterator
 def _retention(plan: Plan) -> Iterator[Mistake]:
     """The last backup must not be due to go before the next one comes."""
     for name, server in plan.databases.items():
-        between, kept = server.schedule.full.longest_interval, server.retention.longest
-        if kept < between:
-            yield _kept_too_shortly(f"databases.{name}.retention", kept, between)
+        path, between = f"databases.{name}.retention", server.schedule.full.longest_interval
+        kept = {path: server.retention.longest}
+        kept |= {f"{path}.tiers.{tier}": server.retention.on(tier).longest for tier in server.retention.tiers}
+        for where, longest in kept.items():
+            if longest < between:
+                yield _kept_too_shortly(where, longest, between)
     for name, files in plan.file_storage.items():
         if files.retention < files.schedule.longest_interval:
             yield _kept_too_shortly(f"file_storage.{name}.retention", files.retention, files.schedule.longest_interval)

@@ -69,6 +69,8 @@ def _mistake(detail: ErrorDetails, document: Any) -> Mistake:
         return Mistake(path, "unknown key", meant, line)
     if detail["type"] == "missing":
         return Mistake(path, "is missing", "add it", line)
+    if detail["loc"][-1:] == ("[key]",) and detail["type"] == "literal_error":
+        return Mistake(path, "unknown key", f"known here: {detail['ctx']['expected']}", line)
     if detail["loc"][-1:] == ("[key]",):
         return Mistake(path, f"{detail['input']!r} is not a name", _NAME, line)
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):

@@ -29,6 +29,17 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "an unknown key": ("version: 1", "version: 1\ncolour: blue"),
     "an unknown key of a store": ("path: /srv/backups", "path: /srv/backups\n    bucket: backups"),
     "a key that is missing": ("schedule:\n      full: daily\n      incremental", "schedule:\n      incremental"),
+    "copies to a tier without a store": (
+        "retention: {daily: 7 days", "replication: {archive: {send: everything}}\n    retention: {daily: 7 days",
+    ),
+    "retention of a tier that is none": ("monthly: 12 months}", "tiers: {cellar: {daily: 3 days}}}"),
+    "retention of a tier without a store": (
+        "monthly: 12 months}", "monthly: 12 months, tiers: {archive: {daily: 3 days}}}",
+    ),
+    "retention of one tier shorter than the way to the next full": (
+        "monthly: 12 months}", "monthly: 12 months, tiers: {primary: {daily: 0 days, weekly: 0, monthly: 0}}}",
+    ),
+    "more than all at once": ("monthly: 12 months}", "monthly: 12 months, largest_share: 200 %}"),
     "a schedule that is none": ("full: daily", "full: fortnightly"),
     "a schedule that never comes": ("full: daily", 'full: "0 0 30 2 *"'),
     "incrementals as seldom as fulls": ("incremental: hourly", "incremental: daily"),
