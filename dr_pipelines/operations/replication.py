@@ -124,7 +124,8 @@ class _Sides:
     """A tier and where it is copied from, both read whole, at once."""
 
     def __init__(self, site: Site, server: str, tier: str, source: str) -> None:
-        plan = site.plan_of(server).replication.of(tier)
+        # A primary that was lost whole is made anew and filled from a tier that was not.
+        plan = TierReplicationPlan() if tier == "primary" else site.plan_of(server).replication.of(tier)
         if plan is None or tier == source:
             raise UsageError(
                 f"nothing is copied from {source} to {tier}",

@@ -221,9 +221,18 @@ def test_labels_wal_and_source_can_be_chosen() -> None:
     down = FaultyStore(source, fail_at=1, stays_down=True)
     away = site_of({"primary": down, "secondary": target, "archive": archive})
     assert run(away, "archive", source="secondary").labels == (FULL,)
-    for tier, source_tier in (("primary", "secondary"), ("secondary", "secondary")):
-        with pytest.raises(UsageError, match="nothing is copied"):
-            run(site, tier, source=source_tier)
+    with pytest.raises(UsageError, match="nothing is copied"):
+        run(site, "secondary", source="secondary")
+
+
+def test_a_primary_that_was_lost_is_filled_again_from_another_tier() -> None:
+    source, target, anew = filled(), empty("secondary"), empty("primary")
+    run(site_of({"primary": source, "secondary": target}))
+    site = site_of({"primary": anew, "secondary": target})
+    assert run(site, "primary", source="secondary").labels == (FULL, INCREMENTAL, OTHER)
+    names = {info.key for info in anew.list(wal_prefix("shop"))}
+    assert names == {info.key for info in target.list(wal_prefix("shop"))}
+    assert run(site, "primary", source="secondary").labels == ()
 
 
 def test_of_a_segment_that_is_there_twice_the_whole_one_is_copied() -> None:
