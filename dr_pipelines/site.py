@@ -141,6 +141,30 @@ class Site:
             raise trouble
         return found, notes
 
+    def tier_of(self, server: str, tier_or_store: str) -> str:
+        """A tier of a server, by itself or by its store's name. Raises `UsageError` naming both."""
+        used = dict(self.plan_of(server).storage.items())
+        for tier, store in used.items():
+            if tier_or_store in (tier, store):
+                return tier
+        named = ", ".join(f"{tier} ({store})" for tier, store in used.items())
+        raise UsageError(f"{server} has no tier {tier_or_store!r}", hint=f"its tiers are: {named}.")
+
+    def servers_on(self, tier_or_store: str) -> dict[str, str]:
+        """Each server that has the tier or is kept on the store, with its tier. Raises `UsageError` when none is."""
+        found = {
+            server: tier
+            for server, planned in self.plan.databases.items()
+            for tier, store in planned.storage.items()
+            if tier_or_store in (tier, store)
+        }
+        if not found:
+            raise UsageError(
+                f"no server of the plan has a tier or store {tier_or_store!r}",
+                hint="`dr plan show` shows which server uses which store.",
+            )
+        return found
+
     def _store_on(self, server: str, tier: str) -> ObjectStore:
         return self.store(self.store_name(server, tier))
 

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, Tier, settings
+from dr_pipelines.cli.context import TIER, Json, settings
 from dr_pipelines.cli.output import Bars, count, out, print_json, print_table, size
 from dr_pipelines.errors import NotProven, StoreError
 from dr_pipelines.operations import AgingReport
 
 
 def age(
-    tier: Annotated[Tier, typer.Argument(metavar="TIER", help="primary, secondary or archive.")],
+    tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or the name of its store.")],
     server: Annotated[str | None, typer.Option("--server", help="Of this server only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
     as_json: Json = False,
@@ -25,9 +25,9 @@ def age(
     for longer than it is kept.
     """
     site = settings.site()
-    servers = [server] if server else [name for name in site.plan.databases if tier in site.tiers(name)]
+    places = {server: site.tier_of(server, tier)} if server else site.servers_on(tier)
     with Bars() as bars:
-        reports = [operations.age_storage(site, name, tier, bars, dry_run=dry_run) for name in servers]
+        reports = [operations.age_storage(site, name, where, bars, dry_run=dry_run) for name, where in places.items()]
     if as_json:
         print_json(reports)
     for report in reports:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -52,10 +52,11 @@ MaybeServer = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", help="A server of the plan; all of them when left out.")
 ]
 ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
-Tier = Literal["primary", "secondary", "archive"]
-TierOption = Annotated[Tier | None, typer.Option("--tier", help="Where the backups are read.")]
+TIER = "TIER|STORE"
+"""A tier and the name of its store are one: what `dr status` names and what the plan names serve alike."""
+TierOption = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="Where the backups are read.")]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
 ]
 
-__all__ = ["IdentityFile", "Json", "MaybeServer", "ServerName", "Settings", "TierOption", "settings"]
+__all__ = ["TIER", "IdentityFile", "Json", "MaybeServer", "ServerName", "Settings", "TierOption", "settings"]

@@ -18,14 +18,16 @@ def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
     """One server's catalog, or every server's. One that cannot be read does not hide the others."""
     site = settings.site()
     if server is not None:
+        tier = site.tier_of(server, tier)
         catalog = operations.list_backups(site, server, tier)
         print_json(catalog) if as_json else _show_catalog(server, tier, catalog)
         return
     answers: dict[str, Any] = {}
     errors: list[DrError] = []
-    for name in site.plan.databases:
+    places = site.servers_on(tier)
+    for name, where in places.items():
         try:
-            answers[name] = operations.list_backups(site, name, tier)
+            answers[name] = operations.list_backups(site, name, where)
         except DrError as error:
             answers[name] = {"error": error.message}
             errors.append(error)
@@ -34,9 +36,9 @@ def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
     else:
         for name, answer in answers.items():
             if isinstance(answer, Catalog):
-                _show_catalog(name, tier, answer)
+                _show_catalog(name, places[name], answer)
             else:
-                out.print(f"{name} on {tier}: {answer['error']}", soft_wrap=True)
+                out.print(f"{name} on {places[name]}: {answer['error']}", soft_wrap=True)
     if errors:
         raise errors[0]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, ServerName, Tier, settings
+from dr_pipelines.cli.context import TIER, Json, ServerName, settings
 from dr_pipelines.cli.output import Bars, count, out, print_json, size
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.operations import ReplicationReport
@@ -16,11 +16,13 @@ from dr_pipelines.site import Site
 
 def replicate(
     server: ServerName,
-    tier: Annotated[Tier | None, typer.Option("--tier", help="Where to; every other tier when left out.")] = None,
+    tier: Annotated[
+        str | None, typer.Option("--tier", metavar=TIER, help="Where to; every other tier when left out.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="This backup and what it builds on; may be repeated.")
     ] = None,
-    source: Annotated[Tier, typer.Option("--from", help="Where the copies are read.")] = "primary",
+    source: Annotated[str, typer.Option("--from", metavar=TIER, help="Where the copies are read.")] = "primary",
     wal: Annotated[bool, typer.Option("--wal/--no-wal", help="Whether to bring WAL too.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -29,6 +31,7 @@ def replicate(
     Every object is compared with its SHA-256 on the way. No key is needed. A tier that fails delays no other.
     """
     site = settings.site()
+    tier, source = site.tier_of(server, tier) if tier else None, site.tier_of(server, source)
     answers: dict[str, Any] = {}
     errors: list[DrError] = []
     with Bars() as bars:

@@ -77,6 +77,7 @@ def restore(
         urgent=urgent,
     )
     site = settings.site(identity)
+    tier = site.tier_of(server, tier) if tier else None
     if preview:
         with Bars() as bars:
             seen = operations.preview_restore(site, request, bars, tier=tier)

@@ -11,17 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, MaybeServer, ServerName, Tier, settings
+from dr_pipelines.cli.context import TIER, Json, MaybeServer, ServerName, settings
 from dr_pipelines.cli.output import Bars, count, err, out, print_json, print_table, size
-from dr_pipelines.errors import DrError, NotProven, UsageError
+from dr_pipelines.errors import BackupNotFound, DrError, NotProven, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.site import Site
 
 retention_app = typer.Typer(
     suggest_commands=False, help="What is kept on each tier, and removing the rest.", no_args_is_help=True
 )
-OneTier = Annotated[Tier | None, typer.Option("--tier", help="One tier; all of them when left out.")]
-TheTier = Annotated[Tier, typer.Option("--tier", help="The tier.")]
+OneTier = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="One tier; all of them when left out.")]
+TheTier = Annotated[str, typer.Option("--tier", metavar=TIER, help="The tier.")]
 
 
 @retention_app.command("plan")
@@ -82,7 +82,9 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Bring back backups that were let go and are not pruned yet, with what they build on."""
-    back = operations.undo_expiry(settings.site(), server, tier, labels or None)
+    site = settings.site()
+    tier = site.tier_of(server, tier)
+    back = operations.undo_expiry(site, server, tier, labels or None)
     if as_json:
         print_json(back)
         return
@@ -137,13 +139,18 @@ def _on_each(site: Site, server: str | None, tier: str | None, act: Any) -> tupl
     """One tier's trouble does not stop another."""
     answers: list[Any] = []
     errors: list[DrError] = []
-    for name in [server] if server else site.plan.databases:
-        for where in [tier] if tier else site.tiers(name):
-            try:
-                answers.append(act(name, where))
-            except DrError as error:
-                errors.append(error)
+    for name, where in _places(site, server, tier):
+        try:
+            answers.append(act(name, where))
+        except DrError as error:
+            errors.append(error)
     return answers, errors
+
+
+def _places(site: Site, server: str | None, tier: str | None) -> list[tuple[str, str]]:
+    if tier is None:
+        return [(name, where) for name in ([server] if server else site.plan.databases) for where in site.tiers(name)]
+    return [(server, site.tier_of(server, tier))] if server else [*site.servers_on(tier).items()]
 
 
 def _end(tables: Iterable[RetentionTable], errors: list[DrError]) -> None:
@@ -207,7 +214,10 @@ def _tell(report: RetentionReport) -> None:
     for label, why in report.refused.items():
         out.print(f"{where}: {label} stays: {why}", soft_wrap=True)
     removed = f"{count(len(pruned.labels), 'backup')} and {count(pruned.wal_objects, 'object')} of WAL"
-    out.print(f"{where}: {count(len(report.expired), 'backup')} expired; {removed} pruned, {size(pruned.bytes)} freed")
+    out.print(
+        f"{where}: {count(len(report.expired), 'backup')} expired; {removed} pruned, {size(pruned.bytes)} freed",
+        soft_wrap=True,
+    )
     if pruned.locked:
         until = f" until {pruned.locked_until:%Y-%m-%d %H:%M} UTC" if pruned.locked_until else ""
         out.print(f"{where}: {count(pruned.locked, 'object')} stay, locked{until}", soft_wrap=True)
@@ -226,10 +236,15 @@ def _server_of(site: Site, label: str, server: str | None) -> str:
                 operations.find_backup(site, label, tier, name)
                 found.append(name)
                 break
-            except DrError as error:
+            except BackupNotFound as error:
+                trouble = trouble or error
+            except DrError as error:  # it may be there
                 trouble = error
     if len(found) > 1:
         raise UsageError(f"{len(found)} servers have a backup {label}", hint=f"add --server: {', '.join(found)}.")
+    if not found and isinstance(trouble, BackupNotFound):
+        hint = "`dr list --tier TIER` shows those that there are."
+        raise BackupNotFound(f"no backup {label!r} is on any tier", hint=hint)
     if not found and trouble is not None:
         raise trouble
     return found[0]

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
-from dr_pipelines.cli.context import Json, settings
+from dr_pipelines.cli.context import TIER, Json, settings
 from dr_pipelines.cli.output import Bars, count, out, print_facts, print_json, size, span
 from dr_pipelines.errors import IntegrityError, NotProven, UsageError
 from dr_pipelines.operations.scrub import ScrubReport
@@ -17,7 +17,7 @@ from dr_pipelines.plan.values import Share
 
 
 def scrub(
-    tier: Annotated[str, typer.Argument(metavar="TIER_OR_STORE", help="A tier or a store of the plan.")],
+    tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or a store of the plan.")],
     server: Annotated[str | None, typer.Option("--server", help="One server of the plan only.")] = None,
     sample: Annotated[
         str | None,

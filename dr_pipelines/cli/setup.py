@@ -11,7 +11,7 @@ import typer
 from ruamel.yaml import YAML
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, MaybeServer, TierOption, settings
+from dr_pipelines.cli.context import TIER, Json, MaybeServer, TierOption, settings
 from dr_pipelines.cli.listing import show_backups
 from dr_pipelines.cli.output import answer_checks, count, moment, out, print_facts, print_json, size
 from dr_pipelines.disk import sync
@@ -21,6 +21,7 @@ from dr_pipelines.plan.load import check_secrets
 from dr_pipelines.plan.model import plan_schema as json_schema
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.site import Site
 
 plan_app = typer.Typer(suggest_commands=False, help="Judge and show the DR plan.", no_args_is_help=True)
 key_app = typer.Typer(suggest_commands=False, help="Make age keys.", no_args_is_help=True)
@@ -123,7 +124,8 @@ def repository_init(as_json: Json = False) -> None:
         print_json(answers)
     else:
         for answer in answers:
-            out.print(f"{answer['tier']}: {answer['store']} {answer['error'] or 'is a repository'}", soft_wrap=True)
+            said = f": {answer['error']}" if answer["error"] else " is a repository"
+            out.print(f"{answer['tier']}: {answer['store']}{said}", soft_wrap=True)
     if errors:
         raise next(iter(errors.values()))
 
@@ -156,11 +158,21 @@ def repository_show(
     if len(words) > 2:
         raise UsageError("`dr repository show` takes a server and a label, no more")
     server, label = words if len(words) == 2 else (None, words[0])
-    manifest = operations.find_backup(settings.site(), label, tier or "primary", server)
+    site, where = settings.site(), tier or "primary"
+    where = site.tier_of(server, where) if server else _tier_of_any(site, where)
+    manifest = operations.find_backup(site, label, where, server)
     if as_json:
         print_json(manifest)
     else:
         print_facts(_facts(manifest))
+
+
+def _tier_of_any(site: Site, tier_or_store: str) -> str:
+    """What a store is to the servers of the plan: to all of them the same, or the server must be named."""
+    tiers = {*site.servers_on(tier_or_store).values()}
+    if len(tiers) > 1:
+        raise UsageError(f"{tier_or_store} is {' and '.join(sorted(tiers))}", hint="name the server before the label.")
+    return tiers.pop()
 
 
 def _facts(manifest: BackupManifest) -> dict[str, Any]:
@@ -189,7 +201,7 @@ def _facts(manifest: BackupManifest) -> dict[str, Any]:
 
 @store_app.command("check")
 def store_check(
-    tier: str,
+    tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or a store of the plan.")],
     canary: Annotated[
         bool, typer.Option("--canary", help="Also attack a locked object, which stays for a day.")
     ] = False,

@@ -71,7 +71,8 @@ def verify(
 
     Each object is compared with its SHA-256 and, with an identity, each file with PostgreSQL's own checksum.
     """
-    site, where = settings.site(identity), tier or "primary"
+    site = settings.site(identity)
+    where = site.tier_of(server, tier or "primary")
     with Bars() as bars:
         checks = operations.verify_backup(site, server, label, where, bars)
     checks.append(operations.wal_has_no_gap(site, server, where))

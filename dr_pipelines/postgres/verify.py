@@ -50,7 +50,9 @@ def objects_match_sha256(
             return not_proven(OBJECTS_MATCH, f"{stored.key} could not be read: {error.message}", objects=read)
         progress.advance(stored.size)
     if bad:
-        return failed(OBJECTS_MATCH, f"{len(bad)} of {len(manifest.objects)} objects are damaged or gone", bad=bad[:10])
+        summary = f"{len(bad)} of {len(manifest.objects)} objects are damaged or gone"
+        hint = f"`dr scrub {repository.tier}` repairs them from another tier."
+        return failed(OBJECTS_MATCH, summary, bad=bad[:10], hint=hint)
     return passed(OBJECTS_MATCH, f"all {read} objects match", objects=read, bytes=manifest.stored_size)
 
 
@@ -66,7 +68,7 @@ def contents_match_backup_manifest(repository: Repository, manifest: BackupManif
                 wrong.append(path)
             missing.discard(path)
     except KeyUnusable as error:
-        return not_proven(CONTENTS_MATCH, f"the contents cannot be read here: {error.message}")
+        return not_proven(CONTENTS_MATCH, f"the contents cannot be read here: {error.message}", hint=error.hint)
     except IntegrityError as error:
         return failed(CONTENTS_MATCH, error.message)
     except DrError as error:

@@ -117,8 +117,10 @@ def _judge(
     }
     if missing:
         names = [segment.name for segment in missing[:_NAMED]]
-        summary = f"{len(missing)} WAL segments are missing after {full.label}, the first is {names[0]}"
-        return failed(NAME, summary, missing=names, missing_count=len(missing), **seen)
+        several = "segments are" if len(missing) > 1 else "segment is"
+        summary = f"{len(missing)} WAL {several} missing after {full.label}, the first is {names[0]}"
+        hint = f"`dr scrub` of this tier brings back what another holds; else `dr backup {full.server} --full`."
+        return failed(NAME, summary, missing=names, missing_count=len(missing), hint=hint, **seen)
     if end is None or end <= full.start_lsn:
         return not_proven(NAME, f"the repository holds no WAL after the start of {full.label}", **seen)
     if newest.timeline == path[-1][0] and end < newest.stop_lsn:

@@ -346,6 +346,37 @@ def test_a_tier_that_is_none_is_one_document_in_json(dr: Dr) -> None:
     assert done.stderr == ""
 
 
+def test_a_store_s_name_serves_as_its_tier(dr: Dr) -> None:
+    """What an error or the plan calls it can be typed back."""
+    dr("repository", "init")
+    for words in (
+        ["list", "shop"],
+        ["list"],
+        ["repository", "show", "latest"],
+        ["verify", "shop"],
+        ["restore", "shop", "--to", "restored"],
+        ["retention", "plan"],
+        ["retention", "apply", "shop"],
+        ["retention", "undo", "shop"],
+    ):
+        by_store, by_tier = dr(*words, "--tier", "disk"), dr(*words, "--tier", "primary")
+        assert (by_store.returncode, by_store.stdout, by_store.stderr) == (
+            by_tier.returncode,
+            by_tier.stdout,
+            by_tier.stderr,
+        )
+        assert by_store.returncode != 2
+    assert "primary (disk)" in dr("verify", "shop", "--tier", "aws").stderr
+    assert dr("store", "age", "disk", "--dry-run").returncode == 0
+
+
+def test_a_label_that_no_tier_has_is_told_of_all_tiers(dr: Dr) -> None:
+    dr("repository", "init")
+    done = dr("keep", "20261124T020000Z-full", "--forever", "--reason", "audit")
+    assert done.returncode == 12
+    assert "is on any tier" in done.stderr
+
+
 def test_a_stream_of_no_server_does_not_say_that_it_streams(dr: Dr) -> None:
     done = dr("wal", "stream", "shopp")
     assert done.returncode == 2
