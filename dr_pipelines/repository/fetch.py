@@ -40,8 +40,9 @@ def fetch_into(store: ObjectStore, stored: StoredObject, target: memoryview) -> 
 
 def fetch_body(store: ObjectStore, stored: StoredObject) -> Body:
     """As `fetch_verified`, in the pieces in which it came, so that it can be put elsewhere without a copy."""
-    pieces = _proven(store, stored, store.open(stored.key))
-    return Body([*pieces], sha256=stored.sha256, size=stored.size, hashed=True)
+    pieces = store.open(stored.key)
+    md5 = getattr(pieces, "md5", None)
+    return Body([*_proven(store, stored, pieces)], sha256=stored.sha256, size=stored.size, hashed=True, md5=md5)
 
 
 class SourceFailed(DrError):

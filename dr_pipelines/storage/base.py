@@ -108,18 +108,20 @@ class Body:
         size: int,
         hashed: bool = False,
         at_hand: bool = True,
+        md5: str | None = None,
     ) -> None:
         self.chunks = chunks
         self.sha256 = sha256
         self.size = size
         self.at_hand = at_hand
         self._hashed = hashed
+        self._md5 = md5
 
     @property
     def md5(self) -> str | None:
         """In hex, where the store that it comes from has said so: known once the first chunk is there, and to be
         believed only when the store that it goes to finds the same."""
-        return getattr(self.chunks, "md5", None)
+        return self._md5 or getattr(self.chunks, "md5", None)
 
     @classmethod
     def of(cls, data: bytes) -> Body:

@@ -30,7 +30,7 @@ def _by_wire(bucket: S3Bucket, key: str, body: Body, *, digest: bool, believe: b
     sent = _Sent(body, believe)
     if digest:
         headers["x-amz-checksum-sha256"] = in_base64(body.sha256)
-    elif body.at_hand:
+    elif body.at_hand and not sent.is_said:
         headers["Content-MD5"] = _in_base64(sent.md5)
     answer = bucket.wire.put(key, body.chunks if digest or body.at_hand else sent, headers, body.sha256)
     if answer is None or (digest and ("ChecksumSHA256" in answer or not body.at_hand)):
@@ -91,6 +91,11 @@ class _Sent:
             if self._said is None:
                 self._digest.update(chunk)
             yield chunk
+
+    @property
+    def is_said(self) -> bool:
+        """By another service, as far as is known yet: then this one is not told."""
+        return self._said is not None
 
     @property
     def _said(self) -> str | None:

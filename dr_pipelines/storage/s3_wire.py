@@ -11,10 +11,10 @@ import threading
 from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest
 from botocore.exceptions import BotoCoreError, HTTPClientError
 from botocore.response import StreamingBody
 
@@ -72,10 +72,11 @@ class Wire:
             return None
         try:
             headers = {**headers, "User-Agent": self._client.meta.config.user_agent}
-            request = AWSRequest(method, f"{self._base}{quote(key)}", headers, stream_output=True)
+            url = f"{self._base}{quote(key)}"
+            request = AWSRequest(method, url, headers)
             sign(self._client, request, sha256)
-            prepared: Any = request.prepare()
-            prepared.body = body
+            signed: Any = dict(request.headers.items())
+            prepared = AWSPreparedRequest(method, url, signed, cast(Any, body), stream_output=True)
             answer = self._client._endpoint.http_session.send(prepared)
         except (BotoCoreError, OSError) as error:
             _raise_ours(error)
