@@ -38,7 +38,8 @@ def scrub(
         hint = "each loss is named above; take a full backup now (`dr backup SERVER --full`)."
         raise IntegrityError(report.check.summary, hint="run it without --no-repair." if no_repair else hint)
     if report.check.verdict is Verdict.NOT_PROVEN:
-        raise NotProven(report.check.summary, hint=f"mend what is named, then run `dr scrub {tier}` again.")
+        hint = report.check.details.get("hint") or f"mend what is named, then run `dr scrub {tier}` again."
+        raise NotProven(report.check.summary, hint=hint)
 
 
 def _share(text: str) -> int:

@@ -128,7 +128,8 @@ def _order(site: Site, server: str, tier: str, run: str, share: int, repair: boo
     everything = sent is None or sent.send == "everything"
     window = site.plan_of(server).retention.on(tier).recovery_window if everything else None
     sample = Sample(share, 0.0 if share >= 100 else _where_to_go_on(repository.store, server, tier))
-    return ScrubOrder(server, repository, others, run, tuple(closed), window, sample, repair)
+    filled = sent is None or sent.send != "nothing"
+    return ScrubOrder(server, repository, others, run, tuple(closed), window, sample, repair, filled)
 
 
 def _where_to_go_on(store: ObjectStore, server: str, tier: str) -> float:
@@ -181,7 +182,15 @@ def _check(store: str, results: Sequence[ServerScrub], description: Outcome | No
     if unread:
         reason = next(why for result in results for why in result.unread.values())
         return not_proven(PROMISE, f"{looked}: {len(unread)} could not be read: {reason}", **details)
+    for result in results:
+        if result.emptied is not None:
+            return not_proven(
+                PROMISE,
+                f"{looked}: {store} holds no backup of {result.server}, while {result.emptied} does",
+                hint=f"fill it: `dr replicate {result.server} --tier {result.tier} --from {result.emptied}`.",
+                **details,
+            )
     if not read:
         return not_proven(PROMISE, f"{looked}: nothing was seen", **details)
-    repaired = f"; {mended} were repaired" if mended else ""
+    repaired = f"; {mended} {'was' if mended == 1 else 'were'} repaired" if mended else ""
     return passed(PROMISE, f"{looked} and match{repaired}", **details)

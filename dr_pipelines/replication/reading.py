@@ -134,7 +134,8 @@ class _Reading:
 
     def is_there(self, each: Named) -> bool:
         """With its size."""
-        self.seen.objects += 1
+        with self._lock:
+            self.seen.objects += 1
         info = self._there.get(each.stored.key)
         if info is not None and info.size == each.stored.size:
             return True
@@ -151,8 +152,11 @@ class _Reading:
                 return
             whole = matches(self._store, each.stored, self._progress)
         except ObjectNotFound:
-            if each.label is not None:  # WAL that is gone since it was listed was pruned
+            if each.label is not None:
                 self._found(each, "missing")
+            else:  # WAL that is gone since it was listed was pruned, or was a head and has grown
+                with self._lock:
+                    self.seen.objects -= 1
             return
         except DrError as error:
             self.seen.unread[key] = error.message

@@ -48,8 +48,8 @@ PROMISE = "objects_match_their_digests"
 @dataclass(frozen=True)
 class ScrubOrder:
     """What is to be scrubbed. `others` are the tiers that may hold good bytes, `closed` says why one cannot be asked.
-    `window`: how far back WAL must be here without a hole; None where only what the backups need is sent. `run` names
-    the scrub in marks and proofs."""
+    `filled`: the plan sends backups here. `window`: how far back WAL must be here without a hole; None where only what
+    the backups need is sent. `run` names the scrub in marks and proofs."""
 
     server: str
     repository: Repository
@@ -59,12 +59,14 @@ class ScrubOrder:
     window: timedelta | None = None
     sample: Sample = ALL
     repair: bool = True
+    filled: bool = True
 
 
 @dataclass
 class ServerScrub:
     """What was seen and done. `objects` that have a digest or carry one, of which `read` were read, `bytes` in all;
-    `offline` would have had to be recalled, `unread` could not be read. `outcomes` has every fault."""
+    `offline` would have had to be recalled, `unread` could not be read. `outcomes` has every fault. `emptied`: another
+    tier that has backups where this one has none at all: that is no damage to repair, and nothing to call good."""
 
     server: str
     tier: str
@@ -80,6 +82,7 @@ class ServerScrub:
     marked: list[str] = field(default_factory=list)
     lifted: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    emptied: str | None = None
     sample: Sample = ALL
 
     def of(self, *states: State) -> list[Outcome]:
@@ -109,6 +112,7 @@ class ServerScrub:
             "lost_backups": [{"label": lost.label, "because": lost.because} for lost in self.lost_backups],
             "lost_wal": [lost.told() for lost in self.lost_wal],
             "lost_histories": [*self.lost_histories],
+            "emptied": self.emptied,
             "marked": self.marked,
             "lifted": self.lifted,
             "notes": self.notes,
@@ -145,12 +149,21 @@ class _Scrub:
         result.read, result.bytes = seen.read + inventory.records, seen.bytes + inventory.record_bytes
         result.offline, result.unread = len(seen.offline), dict(seen.unread)
         result.notes += inventory.not_understood
+        if order.filled and not inventory.labels():
+            result.emptied = next((other.tier for other in order.others if self._has_backups(other)), None)
         self._name_losses(inventory)
         if order.repair:
             self._mark(inventory, marked)
             self._lift(inventory, marked, seen)
         self._prove(inventory, seen)
         return result
+
+    def _has_backups(self, other: Repository) -> bool:
+        try:
+            return bool(other.backups(self._order.server))
+        except DrError as error:
+            self._result.notes.append(f"whether {other.tier} has backups cannot be seen: {error.message}")
+            return False
 
     def _holes(self, inventory: Inventory) -> list[Fault]:
         """Of WAL. Looked for again when there are any: what is gone meanwhile, nothing may need any more."""

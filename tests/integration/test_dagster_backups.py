@@ -120,6 +120,7 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     assert {name: check.passed for name, check in checks.items()} == {
         "manifest_is_complete": True,
         "backup_is_there": True,
+        "lock_is_in_force": True,
     }
 
     seen = place.tick("shop_wal_archive")

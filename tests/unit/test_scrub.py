@@ -441,6 +441,16 @@ def test_the_report_says_what_was_done_and_is_kept_on_the_tier() -> None:
     assert evidence["run"] == report.run
 
 
+def test_a_tier_that_was_lost_whole_is_nothing_to_call_good() -> None:
+    secondary = Repository(MemoryStore("secondary", CLOCK), Codec(1), "secondary")
+    secondary.initialise()
+    both = site(primary=tier("primary"), secondary=secondary)
+    check = operations.scrub(both, "secondary", Silent()).check
+    assert check.verdict is Verdict.NOT_PROVEN
+    assert "holds no backup of shop, while primary does" in check.summary
+    assert "dr replicate shop --tier secondary --from primary" in check.details["hint"]
+
+
 def test_samples_go_on_where_the_last_one_ended() -> None:
     primary = tier("primary")
     here, read = site(primary=primary), 0
