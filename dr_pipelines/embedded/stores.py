@@ -40,6 +40,12 @@ class EmbeddedS3:
     def port(self) -> int:
         return int(self.access.endpoint.rsplit(":", 1)[1])
 
+    @property
+    def pid(self) -> int:
+        """Of the server that was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def create_bucket(self, name: str) -> None:
         (self._root / name).mkdir(parents=True, exist_ok=True)
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dr_pipelines.errors import DrError, IntegrityError
+from dr_pipelines.errors import DrError, IntegrityError, StoreError
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.storage.base import Body, ObjectStore
 
@@ -45,7 +45,7 @@ def fetch_body(store: ObjectStore, stored: StoredObject) -> Body:
     return Body([*_proven(store, stored, pieces)], sha256=stored.sha256, size=stored.size, hashed=True, md5=md5)
 
 
-class SourceFailed(DrError):
+class SourceFailed(StoreError):
     """Raised through the store that takes a body, where the one that it comes from failed: its `cause` is the error to
     tell. Not transient, for that store has tried again itself."""
 
