@@ -5,7 +5,6 @@ from dr_pipelines.operations.backups import (
     check_store,
     find_backup,
     list_backups,
-    prove_if_stale,
     take_backup,
     verify_backup,
     wal_has_no_gap,
@@ -35,6 +34,7 @@ from dr_pipelines.operations.retention import (
     apply_retention,
     keep_backup,
     plan_retention,
+    prove_if_stale,
     release_backup,
     undo_expiry,
 )

@@ -107,20 +107,6 @@ def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
     return kind, passed("backup_is_right", seen[-1].summary, checks=[check.name for check in seen])
 
 
-def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> list[CheckResult]:
-    """Verifies the newest full that can be restored when nothing of the tier was proven for so long that expiry would
-    stop; nothing otherwise. Where backups are copied or scrubbed, that proves them already."""
-    repository = site.read_only_repository(server, tier)
-    catalog, now = repository.catalog(server), site.clock.now()
-    fulls = [backup for backup in catalog.usable if backup.kind is BackupKind.FULL]
-    fresh = now - site.plan_of(server).retention.on(tier).proven_within / 2
-    proven = [backup for backup in catalog.usable if catalog.marks[backup.label].proven() is not None]
-    if not fulls or fulls[-1] in proven or any(backup.finished_at > fresh for backup in proven):
-        return []
-    progress.note(f"no backup of {server} on {tier} was proven since {fresh:%Y-%m-%d %H:%M} UTC: {fulls[-1].label} is")
-    return verify_backup(site, server, fulls[-1].label, tier, progress)
-
-
 def _here() -> str:
     return f"dr verify on {socket.gethostname()}"
 

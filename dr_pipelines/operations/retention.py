@@ -11,10 +11,11 @@ from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, RepositoryError
+from dr_pipelines.operations.backups import verify_backup
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.incidents import Incident, open_incidents
-from dr_pipelines.repository.layout import BackupLayout
+from dr_pipelines.repository.layout import BackupKind, BackupLayout
 from dr_pipelines.repository.marks import Keep, put_keep
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.retention.cold import Early
@@ -126,6 +127,19 @@ def apply_retention(
     if pruned.labels or pruned.wal_objects:
         look.put(replace(record, at=site.clock.now()), {"pruned": pruned.__dict__})
     return RetentionReport(table, tuple(done.expired), done.refused, pruned, evidence)
+
+
+def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> list[CheckResult]:
+    """Verifies the newest full that can be restored when expiry would stop for want of a fresh proof; nothing
+    otherwise. Where backups are copied or scrubbed, that proves them already."""
+    if not any(guard.name == "proof" for guard in plan_retention(site, server, tier).guards):
+        return []
+    usable = site.read_only_repository(server, tier).usable_backups(server)
+    fulls = [backup.label for backup in usable if backup.kind is BackupKind.FULL]
+    if not fulls:
+        return []
+    progress.note(f"no backup of {server} was proven lately: {fulls[-1]} is, on {tier}")
+    return verify_backup(site, server, fulls[-1], tier, progress)
 
 
 def undo_expiry(site: Site, server: str, tier: str, labels: Collection[str] | None = None) -> list[str]:
