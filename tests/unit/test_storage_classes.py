@@ -35,7 +35,12 @@ def test_the_plan_s_prices_come_before_list_prices() -> None:
 
 @pytest.mark.parametrize(
     ("tier", "after", "wrong"),
-    [("primary", "7 days", True), ("primary", "8 days", False), ("secondary", "1 day", False)],
+    [
+        ("primary", "7 days", True),
+        ("primary", "8 days", False),
+        ("secondary", "7 days", True),
+        ("archive", "1 day", False),
+    ],
 )
 def test_an_offline_class_is_wrong_only_where_it_makes_recovery_wait(tier: str, after: str, wrong: bool) -> None:
     cold = {
