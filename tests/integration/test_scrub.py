@@ -17,6 +17,7 @@ import yaml
 
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.operations import ScrubReport
 from dr_pipelines.plan import load_plan
@@ -25,8 +26,9 @@ from dr_pipelines.replication.repair import State
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
-from dr_pipelines.storage.base import Body, read_all
+from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.s3 import S3Store
+from dr_pipelines.storage.wrappers import Retrying
 from tests.support.stores import moto_bucket, rclone_client
 from tests.support.tiers import BACKUPS, CHILD, FIRST, FULL, content, tier
 
@@ -37,8 +39,8 @@ class Tiers:
 
     folder: Path
     disk: Path
-    primary: S3Store
-    secondary: S3Store
+    primary: ObjectStore
+    secondary: ObjectStore
     client: Any
     bucket: str
     access: S3Access
@@ -94,8 +96,9 @@ def tiers(s3_server: EmbeddedS3, moto_port: int, tmp_path: Path) -> Tiers:
     found = Tiers(
         tmp_path,
         tmp_path / "s3" / "bucket",
-        S3Store(rclone_client(s3_server), "bucket", "disk"),
-        S3Store(client, bucket, "bucket", profile="aws"),
+        # Bytes are changed behind the server's back: it may need a moment, as any store may.
+        Retrying(S3Store(rclone_client(s3_server), "bucket", "disk"), SystemClock()),
+        Retrying(S3Store(client, bucket, "bucket", profile="aws"), SystemClock()),
         client,
         bucket,
         access,
