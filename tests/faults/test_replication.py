@@ -8,20 +8,22 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import DrError
-from dr_pipelines.operations.replication import replicate
+from dr_pipelines.operations.replication import replica_is_complete, replicate
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.catalog import read_catalog
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import parse_wal_key
 from dr_pipelines.repository.manifest import StoredObject, encode
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import Body, ObjectStore, read_all
+from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.programs import DR
@@ -75,12 +77,44 @@ def test_a_source_that_gives_back_other_bytes_is_not_copied(flip_at: int) -> Non
     assert_restorable_or_invisible(target)
 
 
-def test_a_store_that_lists_not_all_is_not_believed_to_hold_a_copy() -> None:
+def test_what_an_earlier_run_had_left_and_is_gone_meanwhile_is_not_believed_to_be_there() -> None:
     source, target = filled(), empty("secondary")
-    loses = FaultyStore(target, loses_puts=True)
+    backup = read_catalog(source, "shop").backups[0]
+    left = backup.archive.packs[0].key
+    target.put(left, Body.of(read_all(source, left)))
+
+    class Pruned(FaultyStore):
+        """Someone removes what was left, once it was listed."""
+
+        def put(self, key: str, body: Body, **asked: Any) -> ObjectInfo:
+            if key.startswith(backup.layout.claims):  # put once what is there was listed
+                target.delete(left)
+            return super().put(key, body, **asked)
+
     with pytest.raises(DrError, match="not on secondary any more"):
-        replicate(site_of({"primary": source, "secondary": loses}), "shop", "secondary", Silent())
+        replicate(site_of({"primary": source, "secondary": Pruned(target)}), "shop", "secondary", Silent())
     assert not read_catalog(target, "shop").backups
+    replicate(site_of({"primary": source, "secondary": target}), "shop", "secondary", Silent())
+    assert contents(target) == contents(source)
+
+
+def test_a_store_that_loses_what_it_confirmed_has_no_copy_and_gets_another() -> None:
+    source, target = filled(), empty("secondary")
+
+    class LosesPacks(FaultyStore):
+        def put(self, key: str, body: Body, **asked: Any) -> ObjectInfo:
+            info = super().put(key, body, **asked)
+            if "/packs/" in key:
+                target.delete(key)
+            return info
+
+    replicate(site_of({"primary": source, "secondary": LosesPacks(target)}), "shop", "secondary", Silent())
+    assert not read_catalog(target, "shop").usable
+    both = site_of({"primary": source, "secondary": target})
+    label = read_catalog(source, "shop").backups[0].label
+    assert replica_is_complete(both, "shop", label, "secondary").verdict is Verdict.FAIL
+    replicate(both, "shop", "secondary", Silent())
+    assert contents(target) == contents(source)
 
 
 def test_a_killed_copy_is_ended_by_the_next(tmp_path: Path) -> None:
