@@ -262,5 +262,5 @@ def summary(outcome: Outcome) -> Table:
     for name, seconds in phases.items():
         table.add_row(f"  {name}", f"{seconds:.1f} s")
     rows = outcome.rows_before_drop
-    table.add_row("dropped table, in the copy from the secondary", f"{rows:,} rows" if rows else "[red]not there[/]")
+    table.add_row("dropped table, from the secondary", f"{rows:,} rows" if rows else "[red]not there[/]")
     return table
