@@ -121,9 +121,9 @@ def _told(offline: Offline) -> str:
     if not asked:
         how = "all were asked for before"
     elif not arriving:
-        how = "all were asked for now"
+        how = "all were asked for just now"
     else:
-        how = f"{asked} were asked for now, {arriving} before"
+        how = f"{asked} were asked for just now, {arriving} before"
     return f"{what}: {how}, and arrive within {_span(offline.seconds)}; reading them costs about {offline.cost:.2f}"
 
 

@@ -42,8 +42,7 @@ def copy_backup(copier: Copier, backup: BackupManifest, *, clock: Clock, run: st
         _require_still_there(source, backup)
         _prove(source, backup, failed(OBJECTS_MATCH, error.message), clock=clock, run=run)
         raise
-    if copied.already_there:
-        _require_all(target, backup)
+    _require_all(target, backup)
     _copy_keeps(source, target, backup, there)
     target.put(backup.layout.manifest, Body.of(data))
     _end(copier, backup, copied, [claim, *_claims(backup, there)], clock=clock, run=run)
@@ -94,8 +93,7 @@ def _refuse_another(target: Repository, backup: BackupManifest, data: bytes, the
 
 
 def _require_all(target: Repository, backup: BackupManifest) -> None:
-    """What an earlier run had left may have been pruned since the listing. What this run put was confirmed by the
-    store, as it is when a backup is taken."""
+    """What an earlier run had left may have been pruned since the listing."""
     sizes = {info.key: info.size for info in target.store.list(backup.layout.prefix)}
     gone = [stored.key for stored in backup.objects if sizes.get(stored.key) != stored.size]
     if gone:

@@ -98,6 +98,14 @@ def test_what_an_earlier_run_had_left_and_is_gone_meanwhile_is_not_believed_to_b
     assert contents(target) == contents(source)
 
 
+def test_a_store_that_lists_not_all_is_not_believed_to_hold_a_copy() -> None:
+    source, target = filled(), empty("secondary")
+    loses = FaultyStore(target, loses_puts=True)
+    with pytest.raises(DrError, match="not on secondary any more"):
+        replicate(site_of({"primary": source, "secondary": loses}), "shop", "secondary", Silent())
+    assert not read_catalog(target, "shop").backups
+
+
 def test_a_store_that_loses_what_it_confirmed_has_no_copy_and_gets_another() -> None:
     source, target = filled(), empty("secondary")
 
@@ -108,8 +116,9 @@ def test_a_store_that_loses_what_it_confirmed_has_no_copy_and_gets_another() -> 
                 target.delete(key)
             return info
 
-    replicate(site_of({"primary": source, "secondary": LosesPacks(target)}), "shop", "secondary", Silent())
-    assert not read_catalog(target, "shop").usable
+    with pytest.raises(DrError, match="not on secondary any more"):
+        replicate(site_of({"primary": source, "secondary": LosesPacks(target)}), "shop", "secondary", Silent())
+    assert not read_catalog(target, "shop").backups
     both = site_of({"primary": source, "secondary": target})
     label = read_catalog(source, "shop").backups[0].label
     assert replica_is_complete(both, "shop", label, "secondary").verdict is Verdict.FAIL

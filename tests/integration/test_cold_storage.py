@@ -162,7 +162,7 @@ def rows(report: RestoreReport) -> int:
 
 def test_a_restore_asks_ends_and_goes_on_when_the_bytes_are_there(saved: Saved, archive: Archive, folder: Path) -> None:
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(RecallPending, match="all were asked for now") as first:
+    with pytest.raises(RecallPending, match="all were asked for just now") as first:
         archive.restore(saved, folder, urgent=True)
     assert first.value.exit_code == 31 and not first.value.transient
     assert first.value.hint is not None and "--wait" in first.value.hint
@@ -216,7 +216,7 @@ def test_the_command_ends_with_its_own_exit_code_until_the_bytes_are_there(
     assert tier["offline_bytes"] >= packs and tier["cost"] == pytest.approx(tier["offline_bytes"] / 1e9 * 5e6)
     assert tier["recall_seconds"] == 5 * 3600 and tier["arriving_objects"] == 0
     told = dr(env, *to, code=31)
-    assert "all were asked for now" in told["error"] and told["exit_code"] == 31
+    assert "all were asked for just now" in told["error"] and told["exit_code"] == 31
     assert "--wait" in told["hint"] and not (folder / "restored").exists()
     finish_restores(strict_s3)
     report = dr(env, *to)
@@ -293,7 +293,7 @@ def test_wal_that_turns_out_offline_in_replay_is_asked_for_too(
         assert len(archive.clock.waited) == HOURS
         return
     before = sorted(path.name for path in folder.iterdir())
-    with pytest.raises(RecallPending, match="all were asked for now"):
+    with pytest.raises(RecallPending, match="all were asked for just now"):
         archive.restore(saved, folder, target=target)
     assert sorted(path.name for path in folder.iterdir()) == before
 

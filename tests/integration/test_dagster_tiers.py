@@ -168,7 +168,7 @@ def test_expiry_proves_a_backup_where_nothing_else_did(place: Place) -> None:
     assert verdicts(place.run("shop_expiry")) == {"retention_is_applied": True}
     assert proofs() == ["verify"]
     assert place.run("shop_expiry").success
-    assert proofs() == ["verify"]  # one is enough for now
+    assert proofs() == ["verify"]  # a fresh one is enough
 
 
 def test_one_tier_that_is_down_delays_only_itself(place: Place) -> None:

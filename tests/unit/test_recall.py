@@ -114,7 +114,9 @@ def test_all_that_is_offline_is_asked_for_at_once_and_never_twice() -> None:
     assert not tier.needs().all_at_hand()
     first = tier.offline(terms=azure())
     assert (len(first.asleep), len(first.arriving), first.seconds) == (PACKS + 4, 0, 15 * 3600)
-    with pytest.raises(RecallPending, match=r"7 objects .* all were asked for now, and arrive within about 15 hours"):
+    with pytest.raises(
+        RecallPending, match=r"7 objects .* all were asked for just now, and arrive within about 15 hours"
+    ):
         tier.bring(first)
     second = tier.offline()
     assert (len(second.asleep), len(second.arriving)) == (0, PACKS + 4)
