@@ -24,15 +24,23 @@ class S3Access:
 
 
 class EmbeddedS3:
-    """`rclone serve s3` over a directory: a bucket is a folder in it. It checks signatures."""
+    """`rclone serve s3` over a directory: a bucket is a folder in it. It checks signatures. With `keep_md5` it lists as
+    S3 does, by MD5s that it kept when objects were put; else it reads each object that it lists."""
 
     def __init__(
-        self, root: Path, *, access: S3Access | None = None, log: Path | None = None, clock: Clock | None = None
+        self,
+        root: Path,
+        *,
+        access: S3Access | None = None,
+        log: Path | None = None,
+        clock: Clock | None = None,
+        keep_md5: bool = False,
     ) -> None:
         port = free_port()
         self.access = access or S3Access(f"http://127.0.0.1:{port}", "demo", secrets.token_hex(16))
         self._root = root
         self._log = log or root.with_name(f"{root.name}.log")
+        self._served = f":hasher,remote='{root}',hashes=md5,max_age=off:" if keep_md5 else str(root)
         self._clock = clock or SystemClock()
         self._process: Process | None = None
 
@@ -57,7 +65,8 @@ class EmbeddedS3:
                 Command(
                     [rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", "--etag-hash", "MD5",
                      # Who deletes a file in the folder, to see what a check says of it, does not wait five minutes.
-                     "--dir-cache-time", "1s", "--config", "/dev/null", str(self._root)],
+                     "--dir-cache-time", "1s", "--config", "/dev/null",
+                     "--cache-dir", str(self._root.with_name(f"{self._root.name}.cache")), self._served],
                     # A list in CSV: without the quotes rclone takes the id and the secret for two keys.
                     secrets={"RCLONE_AUTH_KEY": f'"{self.access.access_key_id},{self.access.secret_access_key}"'},
                 ),
