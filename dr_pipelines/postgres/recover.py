@@ -39,7 +39,8 @@ from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.postgres.subscriptions import disable_subscriptions
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 
-_PORT = 5432  # of a private socket
+PORT = 5432
+"""Of a private socket."""
 _PATIENCE = 24 * 3600.0  # seconds
 _FULL = os.strerror(errno.ENOSPC)
 _TOO_EARLY = "requested recovery stop point is before consistent recovery point"
@@ -84,20 +85,10 @@ def recover(
     Raises `TargetUnreachable` when the target was not reached, `RestoreError` with the log's last lines otherwise.
     """
     target, action = request.target, request.action
-    with _private_folder(host) as private:
-        quiet, notes = _quieted(data_dir, request, host, version_num)
-        settings = neutralise.recovery_settings(
-            target,
-            timeline=timeline,
-            action=action,
-            restore_command=fetcher.restore_command,
-            socket_dir=private,
-            port=_PORT,
+    with private_folder(host) as private:
+        quiet, notes = configure(
+            data_dir, request, fetcher.restore_command, host, private, timeline=timeline, version_num=version_num
         )
-        if version_num >= 17_00_00:
-            settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
-        notes += neutralise.write_settings(data_dir, quiet, settings, _minimal_files(data_dir, host))
-        own(data_dir, host.os_user)
         recovered = _replay(data_dir, request, fetcher, host, private, timeline, planned_end)
     notes += recovered.notes
     if action != "promote":
@@ -108,6 +99,34 @@ def recover(
     names = ", ".join(sorted(quiet))
     notes.append(f"set until a person lets the server out: {names} (postgresql.auto.conf)")
     return Recovered(recovered.reached, recovered.timeline, recovered.stopped, tuple(notes))
+
+
+def configure(
+    data_dir: Path,
+    request: RestoreRequest,
+    restore_command: str,
+    host: Host,
+    private: Path,
+    *,
+    timeline: Timeline,
+    version_num: int,
+) -> tuple[dict[str, str], list[str]]:
+    """All that a server in recovery reads: what must stay quiet, where its WAL comes from, where it stops, its socket
+    in `private`. Returns the settings that stay after recovery, and notes on what had to go."""
+    quiet, notes = _quieted(data_dir, request, host, version_num)
+    settings = neutralise.recovery_settings(
+        request.target,
+        timeline=timeline,
+        action=request.action,
+        restore_command=restore_command,
+        socket_dir=private,
+        port=PORT,
+    )
+    if version_num >= 17_00_00:
+        settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
+    notes += neutralise.write_settings(data_dir, quiet, settings, _minimal_files(data_dir, host))
+    own(data_dir, host.os_user)
+    return quiet, notes
 
 
 def own(path: Path, user: str | None) -> None:
@@ -176,10 +195,10 @@ def _replay(
     # The stream may ship more while we recover.
     stored_end = _stored_end(fetcher, planned_end) if request.target.kind == "latest" else None
     log, stays = private / "recovery.log", request.action != "promote"
-    server = Server(ServerConnection(str(private), _PORT, user=host.superuser, application_name="dr restore"))
-    with _running(data_dir, private, log, host) as process:
+    server = Server(ServerConnection(str(private), PORT, user=host.superuser, application_name="dr restore"))
+    with running(data_dir, private, log, host) as process:
         ended = server.replay_is_paused if stays else lambda: not server.in_recovery()
-        _wait(ended, process, log, fetcher, host.clock)
+        wait_until(ended, process, log, fetcher, host.clock)
         reached = server.flush_lsn() if stays else None
         now_on = timeline if stays else server.facts().timeline
         notes = disable_subscriptions(server, in_recovery=stays)
@@ -192,7 +211,7 @@ def _replay(
 
 
 @contextmanager
-def _private_folder(host: Host) -> Iterator[Path]:
+def private_folder(host: Host) -> Iterator[Path]:
     """A folder that only the server's account enters: its socket, its pg_hba.conf, its log."""
     folder = Path(tempfile.mkdtemp(prefix="dr-"))  # short: a socket's path holds about 100 bytes
     try:
@@ -204,7 +223,7 @@ def _private_folder(host: Host) -> Iterator[Path]:
 
 
 @contextmanager
-def _running(data_dir: Path, private: Path, log: Path, host: Host) -> Iterator[Process]:
+def running(data_dir: Path, private: Path, log: Path, host: Host) -> Iterator[Process]:
     settings = {"hba_file": str(private / "pg_hba.conf"), "lc_messages": "C", "log_min_messages": "log"}
     command = tools.postgres(data_dir, settings, bin_dir=host.bin_dir, user=host.os_user)
     with log.open("ab") as out:
@@ -217,7 +236,7 @@ def _running(data_dir: Path, private: Path, log: Path, host: Host) -> Iterator[P
             process.stop()
 
 
-def _wait(ended: Callable[[], bool], process: Process, log: Path, fetcher: WalFetcher, clock: Clock) -> None:
+def wait_until(ended: Callable[[], bool], process: Process, log: Path, fetcher: WalFetcher, clock: Clock) -> None:
     deadline = clock.monotonic() + _PATIENCE
     while clock.monotonic() < deadline:
         if process.returncode is not None:

@@ -7,10 +7,9 @@ tier.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,30 +28,20 @@ from dr_pipelines.errors import (
     WalOffline,
 )
 from dr_pipelines.lsn import Lsn, Timeline
-from dr_pipelines.postgres import backup_manifest, tools
+from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.next_commands import ServerCommands
 from dr_pipelines.postgres.programs import require_programs
-from dr_pipelines.postgres.recover import Host, Recovered, own, recover
+from dr_pipelines.postgres.recover import Host, Recovered, recover
+from dr_pipelines.postgres.restore_files import RestoredFiles
 from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import Candidate
 from dr_pipelines.postgres.restore_recall import bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
-from dr_pipelines.postgres.restore_target import (
-    alone,
-    beside,
-    claim_tablespace,
-    clear_tablespace,
-    refuse_used,
-    release_tablespace,
-    require_room,
-)
-from dr_pipelines.postgres.tablespaces import bytes_by_place, default_folder, new_locations
-from dr_pipelines.postgres.unpack import PG_CONTROL, Link, sync_tree, unpack_chain
+from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.fetch import fetch_verified
-from dr_pipelines.repository.manifest import BackupManifest, Tablespace
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]
@@ -204,23 +193,18 @@ class _Restoring:
         return Needs(source, candidate, self._request.terms, all_wal=self._all_wal)
 
     def _attempt(self, source: Source, candidate: Candidate) -> _Restored:
-        spaces: list[Path] = []
+        files = RestoredFiles(self._request, self._partial, self._note)
         try:
             with self._phase("restore", candidate.bytes):
-                control = self._unpack(source.repository, candidate, spaces)
+                control = files.unpack(source.repository, candidate, self._progress.advance)
             with self._phase("sync"):
-                self._sync(control)
+                files.sync(control)
             with self._phase("recover", candidate.wal_bytes):
                 recovered, wal_bytes = self._recover(source, candidate)
-            for space in spaces:
-                release_tablespace(space)
+            files.keep()
             self._partial.rename(self._request.target_dir)
         except BaseException:
-            shutil.rmtree(self._partial, ignore_errors=True)
-            for space in spaces:
-                clear_tablespace(space)
-            with contextlib.suppress(OSError):  # it may be a person's, or hold what is not ours
-                default_folder(self._request.target_dir).rmdir()
+            files.remove()
             raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -233,7 +217,7 @@ class _Restoring:
             return
         if all(found.key != backup.backup_manifest.key for backup in candidate.chain for found in offline.objects):
             # What would fail after hours of waiting fails now: no key, no room.
-            self._require_room(*self._links(source.repository, candidate))
+            RestoredFiles(self._request, self._partial, self._note).require_room(source.repository, candidate)
         with self._phase("recall", offline.bytes):
             bring_back(
                 offline,
@@ -244,44 +228,10 @@ class _Restoring:
                 note=self._note,
             )
 
-    def _links(self, repository: Repository, candidate: Candidate) -> tuple[list[Link], Mapping[Tablespace, Path]]:
-        """The chain, and where its tablespaces go."""
-        links = [_link(repository, backup) for backup in candidate.chain]
-        return links, new_locations(
-            candidate.chain[-1].tablespaces, self._request.tablespaces, self._request.target_dir
-        )
-
-    def _unpack(self, repository: Repository, candidate: Candidate, spaces: list[Path]) -> bytes:
-        """Everything but pg_control, which is returned; `spaces` collects the tablespaces' directories."""
-        links, locations = self._links(repository, candidate)
-        self._require_room(links, locations)
-        self._partial.mkdir(parents=True, mode=0o700)
-        self._prepare_tablespaces(locations, spaces)
-        return unpack_chain(links, self._partial, advance=self._progress.advance)
-
-    def _sync(self, control: bytes) -> None:
-        """On disk, all of it; then pg_control."""
-        (self._partial / "pg_wal" / "archive_status").mkdir(parents=True, exist_ok=True)
-        sync_tree(self._partial)
-        (self._partial / PG_CONTROL).write_bytes(control)
-        (self._partial / PG_CONTROL).chmod(0o600)
-        sync_tree(self._partial / "global")
-
     def _recover(self, source: Source, candidate: Candidate) -> tuple[Recovered, int]:
         request, newest = replace(self._request, target=source.plan.target), candidate.chain[-1]
         host = Host(self._runner, self._clock, self._bin_dir, request.os_user, request.superuser)
-        own(self._partial, host.os_user)
-        fetcher = WalFetcher(
-            source.system.wal.preferring(source.repository.tier),
-            self._folder,
-            timeline=source.plan.timeline,
-            replayed_from=newest.start_lsn,
-            segment_size=newest.segment_size,
-            os_user=host.os_user,
-            clock=self._clock,
-            has_target=request.target.kind != "latest",
-        )
-        with fetcher:
+        with wal_fetcher(source, newest, request, self._folder, host) as fetcher:
             recovered = recover(
                 self._partial,
                 request,
@@ -292,21 +242,6 @@ class _Restoring:
                 version_num=newest.postgres_version_num,
             )
         return recovered, fetcher.bytes
-
-    def _require_room(self, links: Sequence[Link], locations: Mapping[Tablespace, Path]) -> None:
-        files = (file for link in links for file in link.told.files.values())
-        require_room(bytes_by_place(files, locations, self._partial.parent))
-
-    def _prepare_tablespaces(self, locations: Mapping[Tablespace, Path], made: list[Path]) -> None:
-        """Each tablespace's new directory, added to `made`, and the link to it through which its files are written."""
-        for space, location in locations.items():
-            claim_tablespace(location, self._request.target_dir)
-            made.append(location)
-            own(location, self._request.os_user)
-            link = self._partial / "pg_tblspc" / str(space.oid)
-            link.parent.mkdir(exist_ok=True, mode=0o700)
-            link.symlink_to(location)
-            self._note(f"tablespace {space.oid}, which was at {space.location}, is at {location}")
 
     def _start(self, commands: ServerCommands) -> None:
         try:
@@ -371,7 +306,17 @@ class _Tried:
         return too_late or (self._damaged is not None and candidate.wal_start < self._damaged)
 
 
-def _link(repository: Repository, backup: BackupManifest) -> Link:
-    stored = fetch_verified(repository.store, backup.backup_manifest)
-    told = backup_manifest.parse(repository.codec.decode(stored))
-    return Link(backup, repository.open_archive(backup), told)
+def wal_fetcher(
+    source: Source, newest: BackupManifest, request: RestoreRequest, folder: Path, host: Host
+) -> WalFetcher:
+    """Serves the WAL of a source to a server that is recovered from `newest` on, through `folder`."""
+    return WalFetcher(
+        source.system.wal.preferring(source.repository.tier),
+        folder,
+        timeline=source.plan.timeline,
+        replayed_from=newest.start_lsn,
+        segment_size=newest.segment_size,
+        os_user=host.os_user,
+        clock=host.clock,
+        has_target=request.target.kind != "latest",
+    )

@@ -248,6 +248,11 @@ class Server:
         state, sync_state, *positions = rows[0]
         return StandbyState(state, sync_state, *(Lsn.parse(text) if text else None for text in positions))
 
+    def ask(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a question that a person or a check asks, read-only: what it would write is an error."""
+        with self._connected(options="-c default_transaction_read_only=on") as connection:
+            return connection.execute(sql.SQL(query), values or None).fetchall()
+
     # --- changes --------------------------------------------------------------------------------------------
 
     def create_slot(self, name: str) -> PhysicalSlot:

@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.clock import SystemClock
@@ -16,6 +16,7 @@ from dr_pipelines.errors import DrError
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore import RestoreReport, RestoreRequest, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget, UseIncrementals
+from dr_pipelines.postgres.scratch import ScratchServer, scratch
 from dr_pipelines.postgres.take import take_backup
 from dr_pipelines.postgres.wal_ship import Tier
 from dr_pipelines.postgres.wal_stream import WalStream
@@ -76,6 +77,12 @@ class Live:
             runner=Runner(),
             progress=Silent(),
         )
+
+    @contextmanager
+    def scratch(self, target_dir: Path, label: str | None = None) -> Iterator[ScratchServer]:
+        request = replace(self.request(target_dir), label=label)
+        with scratch(request, [self.repository], clock=CLOCK, runner=Runner(), progress=Silent()) as copy:
+            yield copy
 
     def request(
         self, target_dir: Path, target: RecoveryTarget = LATEST, use_incrementals: UseIncrementals = "auto"

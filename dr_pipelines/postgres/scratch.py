@@ -1,0 +1,216 @@
+"""A restored server to be looked at and thrown away: it is replayed to one position after another, and asked at each.
+
+It lies in a folder of its own, listens on a private socket only, reaches nothing outside, and is gone at the end.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dr_pipelines.clock import Clock
+from dr_pipelines.commands import Runner
+from dr_pipelines.errors import UsageError
+from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres.programs import require_programs
+from dr_pipelines.postgres.recover import PORT, Host, configure, private_folder, running, wait_until
+from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
+from dr_pipelines.postgres.restore import wal_fetcher
+from dr_pipelines.postgres.restore_files import RestoredFiles
+from dr_pipelines.postgres.restore_needs import Needs
+from dr_pipelines.postgres.restore_plan import LATEST, Candidate, RecoveryTarget
+from dr_pipelines.postgres.restore_recall import bring_back, find_offline
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_source import Source, find_sources
+from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
+from dr_pipelines.postgres.server import Server, ServerConnection
+from dr_pipelines.postgres.subscriptions import disable_subscriptions
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Where the server stands: `reached` is the end of the last record that was replayed; `stopped` what PostgreSQL
+    says of that (None at the end of WAL)."""
+
+    reached: Lsn
+    timeline: Timeline
+    stopped: str | None
+
+
+class ScratchServer:
+    """Use through `scratch`. `phases` in seconds: plan, recall, fetch (with unpacking), write (to disk), start, replay.
+    Not thread-safe."""
+
+    def __init__(
+        self,
+        request: RestoreRequest,
+        source: Source,
+        candidate: Candidate,
+        host: Host,
+        private: Path,
+        phases: dict[str, float],
+    ) -> None:
+        self.data_dir, self.host = request.target_dir, host
+        self.source, self.candidate = source, candidate
+        self.phases = phases
+        self.wal_bytes = 0
+        self.at: Replayed | None = None
+        self.log = private / "recovery.log"
+        self._request, self._private = request, private
+        self._steps = 0
+        self._run = ExitStack()
+
+    @property
+    def tier(self) -> str:
+        return self.source.repository.tier
+
+    @property
+    def backup(self) -> BackupManifest:
+        return self.candidate.chain[-1]
+
+    @property
+    def chain(self) -> tuple[BackupManifest, ...]:
+        """Oldest first."""
+        return self.candidate.chain
+
+    @property
+    def end(self) -> Lsn:
+        """The newest position that the stored WAL gave when the restore was planned."""
+        return self.source.plan.reachable_end
+
+    def server(self, dbname: str = "postgres") -> Server:
+        """To be asked while it runs, as a superuser; its socket asks nobody for a password."""
+        return Server(
+            ServerConnection(
+                str(self._private), PORT, user=self.host.superuser, dbname=dbname, application_name="dr scratch"
+            )
+        )
+
+    def replay_to(self, target: RecoveryTarget) -> Replayed:
+        """Forward to a target, and stay there: the server runs, in recovery, and can be read. Raises `UsageError` for
+        a target that lies behind, `TargetUnreachable` and what a restore raises."""
+        if target.kind == "latest":
+            raise UsageError("a server that is to stay in recovery needs a target", hint="`replay_to_end` goes on.")
+        if self.at is not None and isinstance(target.value, Lsn) and target.value < self.at.reached:
+            raise UsageError(f"the scratch server is at {self.at.reached} already, and {target} lies before that")
+        return self._step(replace(self._request, target=target, action="pause"))
+
+    def replay_to_end(self) -> Replayed:
+        """All the WAL that is there; then the server is promoted, and can be written (it archives nothing)."""
+        return self._step(replace(self._request, target=LATEST, action="promote"))
+
+    def stop(self) -> None:
+        self._run.close()
+
+    def _step(self, request: RestoreRequest) -> Replayed:
+        self.stop()
+        self._steps += 1
+        timeline, stays = self.source.plan.timeline, request.action != "promote"
+        folder = beside(self.data_dir, "wal") / str(self._steps)
+        folder.parent.mkdir(mode=0o711, exist_ok=True)
+        log = self.log = self._private / f"recovery-{self._steps}.log"
+        began = self.host.clock.monotonic()
+        fetcher = self._run.enter_context(wal_fetcher(self.source, self.backup, request, folder, self.host))
+        try:
+            configure(
+                self.data_dir,
+                request,
+                fetcher.restore_command,
+                self.host,
+                self._private,
+                timeline=timeline,
+                version_num=self.backup.postgres_version_num,
+            )
+            stored_end = None if stays else fetcher.stored_end()
+            process = self._run.enter_context(running(self.data_dir, self._private, log, self.host))
+            server = self.server()
+            wait_until(
+                server.replay_is_paused if stays else lambda: not server.in_recovery(),
+                process,
+                log,
+                fetcher,
+                self.host.clock,
+            )
+            now_on = timeline if stays else server.facts().timeline
+            reached = server.flush_lsn() if stays else switch_point(self.data_dir, now_on)
+            stopped = stop_line(log)
+            if stays:
+                assert_reached(request.target, reached, stopped)
+            else:
+                assert_nothing_left(reached, fetcher, timeline, stored_end)
+                disable_subscriptions(server, in_recovery=False)
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            self.wal_bytes += fetcher.bytes
+            self._took("replay", self.host.clock.monotonic() - began)
+        self.at = Replayed(reached, now_on, stopped)
+        return self.at
+
+    def _took(self, phase: str, seconds: float) -> None:
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+
+@contextmanager
+def scratch(
+    request: RestoreRequest, repositories: Sequence[Repository], *, clock: Clock, runner: Runner, progress: Progress
+) -> Iterator[ScratchServer]:
+    """The chain of `request.label`, or the one that a restore to `request.target` would take first, as files in
+    `request.target_dir`, not started: `replay_to` or `replay_to_end` do that. Nothing gives way to another backup, for
+    it is this one that is looked at. All of it is removed at the end.
+
+    Raises `TargetInUse`, `RecallPending`, `RestoreError`, `IntegrityError` or what the stores raise.
+    """
+    refuse_used(request.target_dir)
+    phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(name: str, total: int | None = None) -> Iterator[None]:
+        progress.phase(name, total)
+        began = clock.monotonic()
+        try:
+            yield
+        finally:
+            phases[name] = phases.get(name, 0.0) + clock.monotonic() - began
+
+    with alone(request.target_dir):
+        with phase("plan"):
+            sources, notes = find_sources(request, repositories, runner=runner, progress=progress)
+            source, candidate = sources[0], sources[0].plan.candidates[0]
+            bin_dir = require_programs(request, candidate.chain[-1], runner)
+        for note in (*notes, *source.plan.notes):
+            progress.note(note)
+        host = Host(runner, clock, bin_dir, request.os_user, request.superuser)
+        offline = find_offline(Needs(source, candidate, request.terms), urgent=request.urgent)
+        if offline.objects:
+            with phase("recall", offline.bytes):
+                bring_back(
+                    offline,
+                    urgent=request.urgent,
+                    wait=request.wait,
+                    clock=clock,
+                    progress=progress,
+                    note=progress.note,
+                )
+        files = RestoredFiles(request, request.target_dir, progress.note)
+        try:
+            with phase("fetch", candidate.bytes):
+                control = files.unpack(source.repository, candidate, progress.advance)
+            with phase("write"):
+                files.sync(control)
+            with private_folder(host) as private:
+                copy = ScratchServer(request, source, candidate, host, private, phases)
+                try:
+                    yield copy
+                finally:
+                    copy.stop()
+        finally:
+            files.remove()
+            shutil.rmtree(beside(request.target_dir, "wal"), ignore_errors=True)
