@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"storage"}),
     frozenset({"repository"}),
     frozenset({"postgres"}),
-    frozenset({"replication", "retention"}),
+    frozenset({"replication", "retention", "validation", "objectives"}),
     frozenset({"reports"}),
     frozenset({"site"}),
     frozenset({"operations"}),
@@ -49,6 +49,8 @@ DOORS: dict[str, tuple[str, ...]] = {
         ),
     ),
     "typer": ("dr_pipelines/cli/",),
+    "great_expectations": ("dr_pipelines/validation/expectations.py",),
+    "pandas": ("dr_pipelines/validation/expectations.py",),
     "matplotlib": ("dr_pipelines/reports/recoverability.py",),
 }
 """Who may import a library."""

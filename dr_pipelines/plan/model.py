@@ -16,6 +16,7 @@ from dr_pipelines.errors import SecretMissing
 from dr_pipelines.plan.policies import ReplicationPlan, RetentionPlan, ScrubPlan
 from dr_pipelines.plan.references import SECRET_PATTERN, Secret, is_reference
 from dr_pipelines.plan.stores import PlanPath, StorePlan
+from dr_pipelines.plan.validation import ValidationPlan
 from dr_pipelines.plan.values import (
     SLOT_PATTERN,
     Duration,
@@ -115,6 +116,7 @@ class ServerPlan(Model):
     replication: ReplicationPlan = ReplicationPlan()
     since: date = date(2026, 1, 1)
     wal: WalPlan = WalPlan()
+    validation: ValidationPlan = ValidationPlan()
     bin_dir: PlanPath | None = None
     os_user: str | None = None
 

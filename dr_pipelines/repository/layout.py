@@ -98,6 +98,10 @@ class BackupLayout:
         """Which member of the tar lies at which offset."""
         return f"{self.prefix}index.json{suffix}"
 
+    def facts(self, suffix: str) -> str:
+        """What the server said of itself."""
+        return f"{self.prefix}facts.json{suffix}"
+
     def break_glass(self, name: str) -> str:
         """README.md, SHA256SUMS and restore.sh, in clear text, for stock tools."""
         return f"{self.prefix}break-glass/{name}"
@@ -131,9 +135,10 @@ class BackupLayout:
         return f"{self.proofs}{name.kind}.{_stamp(name.at)}.{name.verdict}.{nonce}.json"
 
     def is_content(self, key: str) -> bool:
-        """Whether a manifest names it: a pack, PostgreSQL's manifest, the index, the break-glass bundle."""
+        """Whether a manifest names it: a pack, PostgreSQL's manifest, the index, the server's facts, the break-glass
+        bundle."""
         name = key.removeprefix(self.prefix)
-        return name.startswith(("packs/", "break-glass/", "backup_manifest.", "index.json."))
+        return name.startswith(("packs/", "break-glass/", "backup_manifest.", "index.json.", "facts.json."))
 
 
 def backups_prefix(server: str) -> str:
@@ -320,7 +325,7 @@ class Role(StrEnum):
 
 
 _CONTENT = re.compile(
-    r"\Aservers/[^/]+/backups/[^/]+/(?:(packs/)|break-glass/|backup_manifest\.|index\.json\.|manifest\.json\Z)"
+    r"\Aservers/[^/]+/backups/[^/]+/(?:(packs/)|break-glass/|backup_manifest\.|index\.json\.|facts\.json\.|manifest\.json\Z)"
 )
 
 

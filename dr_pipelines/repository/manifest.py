@@ -88,7 +88,8 @@ class WalRange(_Record):
 class BackupManifest(_Record):
     """One backup. `stop_lsn` is where it becomes consistent. `parent` is the label that an incremental builds on;
     `asked_kind` and `kind_reason` say why a full was taken where an incremental was asked for; `provisional` says
-    why an incremental is not to be trusted before it is proven."""
+    why an incremental is not to be trusted before it is proven; `facts` is what the server said of itself when it was
+    taken (`source_facts`)."""
 
     format: int = FORMAT_VERSION
     server: str
@@ -117,6 +118,7 @@ class BackupManifest(_Record):
     archive: Archive
     backup_manifest: StoredObject
     index: StoredObject
+    facts: StoredObject | None = None
     break_glass: tuple[StoredObject, ...] = ()
 
     @property
@@ -131,7 +133,8 @@ class BackupManifest(_Record):
     @property
     def objects(self) -> tuple[StoredObject, ...]:
         """Every stored object of the backup but the manifest itself."""
-        return (*self.archive.packs, self.backup_manifest, self.index, *self.break_glass)
+        facts = () if self.facts is None else (self.facts,)
+        return (*self.archive.packs, self.backup_manifest, self.index, *facts, *self.break_glass)
 
     @property
     def restored_from(self) -> tuple[StoredObject, ...]:

@@ -148,10 +148,9 @@ class BackupWriter:
         self._archives.append(writer)
         return writer
 
-    def put_encoded(self, key_name: Literal["backup_manifest", "index"], data: bytes) -> StoredObject:
-        suffix = self._codec.suffix
-        keys = {"backup_manifest": self._layout.backup_manifest(suffix), "index": self._layout.index(suffix)}
-        return self._put(keys[key_name], Body.of(self._codec.encode(data)))
+    def put_encoded(self, key_name: Literal["backup_manifest", "index", "facts"], data: bytes) -> StoredObject:
+        key: str = getattr(self._layout, key_name)(self._codec.suffix)
+        return self._put(key, Body.of(self._codec.encode(data)))
 
     def commit(self, manifest: BackupManifest) -> BackupManifest:
         """Puts the break-glass bundle, then the manifest. From that moment the backup exists; it is returned as it
