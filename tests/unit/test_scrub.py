@@ -363,7 +363,11 @@ def test_a_sample_looks_for_all_and_proves_nothing() -> None:
 # --- crashes ---
 
 
-def test_wherever_it_stops_the_next_scrub_ends_it() -> None:
+@pytest.mark.parametrize("stays_down", [False, True], ids=["once", "from then on"])
+@pytest.mark.parametrize("side", ["primary", "secondary"])
+def test_wherever_it_stops_the_next_scrub_ends_it(side: str, stays_down: bool) -> None:
+    """The tier that is scrubbed, or the one that good bytes come from."""
+    good = content(tier("primary"))
     lost = (BACKUPS[1].archive.packs[0].key, wal_key(tier("primary"), 4))
 
     def damaged() -> tuple[Repository, Repository]:
@@ -376,12 +380,17 @@ def test_wherever_it_stops_the_next_scrub_ends_it() -> None:
         return tiers
 
     for calls in range(1, 1000):
-        primary, secondary = damaged()
-        faulty = FaultyStore(primary.store, fail_at=calls, stays_down=True)
+        primary, secondary = tiers = damaged()
+        before = content(primary)
+        faulty = FaultyStore((primary if side == "primary" else secondary).store, fail_at=calls, stays_down=stays_down)
+        fails = Repository(faulty, Codec(1), side)
         with contextlib.suppress(StoreUnavailable):
-            scrub(Repository(faulty, Codec(1), "primary"), secondary)
+            scrub(*(fails if each.tier == side else each for each in tiers))
         marks = primary.catalog("shop").marks
         assert not any(marks[label].damage for label in (FIRST, SECOND) if label in marks)  # another tier has them
+        after = content(primary)
+        assert {layout.damaged_wal(key) for key in after} <= {None, lost[1]}
+        assert all(after[key] in (before[key], good[key]) for key in before)  # nothing is half, or gone
         scrub(primary, secondary)
         assert set(states(scrub(primary, secondary))) == {*lost}
         catalog = primary.catalog("shop")
