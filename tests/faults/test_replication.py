@@ -1,47 +1,21 @@
-"""Replication that fails at any call, or is killed: what is on the target can be restored or is not seen, and the next
+"""Replication that fails at any call: what is on the target can be restored or is not seen, and the next
 run makes it whole."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from dr_pipelines.checks import Verdict
-from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import DrError
 from dr_pipelines.operations.replication import replica_is_complete, replicate
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.catalog import read_catalog
-from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import parse_wal_key
-from dr_pipelines.repository.manifest import StoredObject, encode
-from dr_pipelines.repository.repository import Repository
-from dr_pipelines.storage.base import Body, ObjectInfo, ObjectStore, read_all
-from dr_pipelines.storage.local import LocalStore
+from dr_pipelines.storage.base import Body, ObjectInfo, read_all
 from tests.support.faulty_store import FaultyStore
-from tests.support.programs import DR
-from tests.support.replicas import backups, contents, empty, filled, site_of
-
-CLOCK = SystemClock()
-
-
-def assert_restorable_or_invisible(target: ObjectStore) -> None:
-    catalog = read_catalog(target, "shop")
-    assert catalog.usable == catalog.backups
-    assert not catalog.problems
-    for backup in catalog.backups:
-        for stored in backup.objects:
-            assert hashlib.sha256(read_all(target, stored.key)).hexdigest() == stored.sha256
-    for info in target.list():
-        if (key := parse_wal_key(info.key)) is not None:
-            assert hashlib.sha256(read_all(target, info.key)).hexdigest() == key.sha256
+from tests.support.replicas import assert_restorable_or_invisible, contents, empty, filled, site_of
 
 
 @pytest.mark.parametrize("stays_down", [False, True], ids=["once", "for good"])
@@ -124,51 +98,3 @@ def test_a_store_that_loses_what_it_confirmed_has_no_copy_and_gets_another() -> 
     assert replica_is_complete(both, "shop", label, "secondary").verdict is Verdict.FAIL
     replicate(both, "shop", "secondary", Silent())
     assert contents(target) == contents(source)
-
-
-def test_a_killed_copy_is_ended_by_the_next(tmp_path: Path) -> None:
-    primary, secondary = (LocalStore(tmp_path / tier, tier) for tier in ("primary", "secondary"))
-    _write_plan(tmp_path)
-    for store in (primary, secondary):
-        Repository(store, Codec(1), store.name).initialise()
-    _fill_with_packs(primary)
-    packs = secondary.root / "servers" / "shop" / "backups"
-    process = subprocess.Popen([DR, "replicate", "shop"], env={**os.environ, "DR_PLAN": str(tmp_path / "plan.yaml")})
-    while not [*packs.glob("*/packs/0*")]:
-        assert process.poll() is None
-        CLOCK.wait(0.002)
-    process.kill()
-    process.wait()
-    left = {*packs.glob("*/packs/0*")}
-    assert left
-    assert not read_catalog(secondary, "shop").backups
-    before = {path: path.stat().st_mtime_ns for path in left}
-    env = {**os.environ, "DR_PLAN": str(tmp_path / "plan.yaml")}
-    subprocess.run([DR, "replicate", "shop"], env=env, check=True)
-    assert contents(secondary) == contents(primary)
-    assert {path: path.stat().st_mtime_ns for path in left} == before
-    assert not [*packs.glob("*/claims/*")]
-
-
-def _write_plan(folder: Path) -> None:
-    stores = {tier: {"type": "local", "path": tier} for tier in ("primary", "secondary")}
-    shop = {
-        "connection": {"host": "db"}, "schedule": {"full": "daily"}, "storage": {tier: tier for tier in stores},
-    }  # fmt: skip
-    plan = {"version": 1, "name": "test", "encryption": "none", "storage": stores, "databases": {"shop": shop}}
-    (folder / "plan.yaml").write_text(yaml.dump(plan))
-
-
-def _fill_with_packs(store: ObjectStore) -> None:
-    """One backup of many objects: to be killed in the midst of."""
-    made = backups()[0]
-    packs = []
-    for number in range(60):
-        body = Body.of(os.urandom(1 << 20))
-        key = made.layout.pack(number, ".zst")
-        store.put(key, body)
-        packs.append(StoredObject(key=key, size=body.size, sha256=body.sha256))
-    archive = made.archive.model_copy(update={"packs": tuple(packs)})
-    for named in (made.backup_manifest, made.index):
-        store.put(named.key, Body.of(f"the content of {named.key}".encode()))
-    store.put(made.layout.manifest, Body.of(encode(made.model_copy(update={"archive": archive}))))

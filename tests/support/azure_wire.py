@@ -1,7 +1,9 @@
-"""Requests and answers of the Blob service as plain values, and a server that hands them to a function."""
+"""Requests and answers of the Blob service, or of whatever speaks HTTP, as plain values, and a server that hands them
+to a function."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes = b""
+    target: str = ""
+    """Path and query as they were sent."""
 
     @property
     def comp(self) -> str:
@@ -74,8 +78,7 @@ def serving(answer: Callable[[Request], Answer], now: Callable[[], datetime]) ->
 
         do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = serve
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -84,11 +87,20 @@ def serving(answer: Callable[[Request], Answer], now: Callable[[], datetime]) ->
         server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who asked may be gone before it is answered."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 def _read(handler: BaseHTTPRequestHandler) -> Request:
     url, headers = urlsplit(handler.path), _lower(handler.headers)
     query = {name: values[0] for name, values in parse_qs(url.query, keep_blank_values=True).items()}
     body = handler.rfile.read(int(headers.get("content-length", 0)))
-    return Request(handler.command, unquote(url.path), query, headers, body)
+    return Request(handler.command, unquote(url.path), query, headers, body, handler.path)
 
 
 def _lower(headers: Message) -> dict[str, str]:

@@ -5,9 +5,11 @@ that the test moves. What is restorable is judged by the restore's own planner o
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from dr_pipelines.checks import passed
@@ -41,26 +43,35 @@ def plan(
     retention: Mapping[str, Any] = RULES, tiers: Sequence[str] = ("primary",), *, lock: bool = False, **changes: Any
 ) -> Plan:
     """Stores named like the tiers; `Estate` brings them."""
-    place = {"type": "s3", "endpoint": "http://127.0.0.1:1"}
-    locked = {"lock": {}} if lock else {}
-    return Plan.model_validate(
-        {
-            "version": 1,
-            "name": "test",
-            "state_dir": "/nowhere",
-            "encryption": "none",
-            "storage": {tier: {**place, "bucket": f"{tier}-bucket", **locked} for tier in tiers},
-            "databases": {
-                SERVER: {
-                    "connection": {"host": "127.0.0.1"},
-                    "schedule": {"full": "daily", "incremental": "hourly"},
-                    "retention": retention,
-                    "storage": {tier: tier for tier in tiers},
-                    **changes,
-                }
-            },
-        }
-    )
+    place = {"type": "s3", "endpoint": "http://127.0.0.1:1", **({"lock": {}} if lock else {})}
+    stores = {tier: {**place, "bucket": f"{tier}-bucket"} for tier in tiers}
+    return Plan.model_validate(plan_with(stores, retention, state_dir="/nowhere", **changes))
+
+
+def plan_with(
+    stores: Mapping[str, Mapping[str, Any]],
+    retention: Mapping[str, Any] = RULES,
+    *,
+    state_dir: str = "state",
+    **changes: Any,
+) -> dict[str, Any]:
+    """As it is written; the stores are named like the tiers."""
+    return {
+        "version": 1,
+        "name": "test",
+        "state_dir": state_dir,
+        "encryption": "none",
+        "storage": {**stores},
+        "databases": {
+            SERVER: {
+                "connection": {"host": "127.0.0.1"},
+                "schedule": {"full": "daily", "incremental": "hourly"},
+                "retention": {**retention},
+                "storage": {tier: tier for tier in stores},
+                **changes,
+            }
+        },
+    }
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,14 @@ class Estate:
         twin.system_id, twin.timeline, twin.lsn = self.system_id, self.timeline, self.lsn
         twin.newest, twin.histories, twin.instants = {**self.newest}, {**self.histories}, [*self.instants]
         return twin
+
+    def write_to(self, folder: Path) -> None:
+        """The primary as a store of a directory, or a bucket in a server's: each object as old as it is."""
+        for info in self.store.list():
+            path = folder / info.key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(read_all(self.store, info.key))
+            os.utime(path, (info.modified.timestamp(), info.modified.timestamp()))
 
     # --- what happens ---
 

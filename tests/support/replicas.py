@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from dr_pipelines.clock import Clock, FixedClock
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan import Plan
+from dr_pipelines.repository.catalog import read_catalog
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.layout import BackupKind, parse_wal_key
 from dr_pipelines.repository.manifest import BackupManifest, WalRange
 from dr_pipelines.repository.marks import Keep, put_keep
 from dr_pipelines.repository.repository import Repository
@@ -105,3 +107,15 @@ class Counting(Forwarding):
     ) -> ObjectInfo:
         self.puts.append(key)
         return super().put(key, body, if_absent=if_absent)
+
+
+def assert_restorable_or_invisible(target: ObjectStore) -> None:
+    catalog = read_catalog(target, "shop")
+    assert catalog.usable == catalog.backups
+    assert not catalog.problems
+    for backup in catalog.backups:
+        for stored in backup.objects:
+            assert hashlib.sha256(read_all(target, stored.key)).hexdigest() == stored.sha256
+    for info in target.list():
+        if (key := parse_wal_key(info.key)) is not None:
+            assert hashlib.sha256(read_all(target, info.key)).hexdigest() == key.sha256
