@@ -15,7 +15,7 @@ import typer
 from dr_pipelines.cli import aging, incident, replicate, restore, retention, scrub, setup, status, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
-from dr_pipelines.endings import on_ending, raise_when_safe
+from dr_pipelines.endings import give_up, on_ending, raise_when_safe
 from dr_pipelines.errors import DrError, UsageError
 
 EXIT_CODES = (
@@ -70,7 +70,7 @@ class _Stopped(SystemExit):
 def _stop(number: int, frame: FrameType | None) -> None:
     # What was in hand is undone now; a second signal must not cut that short.
     on_ending(signal.SIG_IGN)
-    raise_when_safe(_Stopped(128 + number), frame)
+    raise_when_safe(_Stopped(128 + number), frame, before=give_up)
 
 
 def _arguments(given: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from tenacity import Retrying as Tenacity
 from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from dr_pipelines.clock import Clock
+from dr_pipelines.endings import has_given_up
 from dr_pipelines.errors import AccessDenied, DrError
 from dr_pipelines.storage.base import (
     Availability,
@@ -192,7 +193,7 @@ class Retrying(Forwarding):
         try:
             return call()
         except DrError as error:
-            if not error.transient:
+            if not _may_be_tried_again(error):
                 raise
             failed: list[DrError] = [error]
 
@@ -203,9 +204,14 @@ class Retrying(Forwarding):
             return call()
 
         return Tenacity(
-            retry=retry_if_exception(lambda error: isinstance(error, DrError) and error.transient),
+            retry=retry_if_exception(_may_be_tried_again),
             stop=stop_after_attempt(self._attempts),
             wait=wait_random_exponential(multiplier=0.2, max=self._longest_wait),
             sleep=self._sleep,
             reraise=True,
         )(again)
+
+
+def _may_be_tried_again(error: BaseException) -> bool:
+    """Not by a program that was told to end, which waits for its threads."""
+    return isinstance(error, DrError) and error.transient and not has_given_up()

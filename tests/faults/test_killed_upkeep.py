@@ -75,6 +75,14 @@ def test_ctrl_c_stops_an_expiry_or_a_prune_and_the_next_ends_it(name: str, tmp_p
         assert content(tiers.store()) == ended
 
 
+def test_ctrl_c_while_the_store_is_down_is_not_followed_by_trying_again(tmp_path: Path) -> None:
+    begun, folder = _estate("prune", tmp_path)
+    with serving(tmp_path / "stopped", folder) as tiers:
+        assert tiers.interrupt(*APPLY, write=12, down=True) == CTRL_C
+        assert 0 < tiers.gate.held_then <= tiers.gate.refused < 6 * tiers.gate.held_then  # it has 6 attempts
+        require(begun, promised(begun), tiers.store())
+
+
 def _estate(name: str, tmp_path: Path) -> tuple[Estate, Path]:
     begun = about_to_by(SystemClock().now(), name)
     begun.write_to(tmp_path / "begun" / "primary")

@@ -24,23 +24,31 @@ class Running(Protocol):
 
 
 class Gate:
-    """`writes`: what went through since it was opened, as `PUT /bucket/key`."""
+    """`writes`: what went through since it was opened, as `PUT /bucket/key`. `held`: requests that wait; `refused`: how
+    many it refused since it broke, and `held_then` waited when it did."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._changed = threading.Condition()
         self._closes_at: int | None = None
-        self._is_closed = False
+        self._is_closed = self._is_broken = False
         self._passes = 0
         self._under_way = 0
+        self.held = self.held_then = self.refused = 0
         self.writes: list[str] = []
         self.endpoint = ""
 
     def opens(self, *, closing_at: int | None = None) -> None:
         """Until the nth write from here on, counted from 1. What is held is refused: nobody waits for it any more."""
         with self._changed:
-            self._closes_at, self._is_closed = closing_at, False
+            self._closes_at, self._is_closed, self._is_broken = closing_at, False, False
             self._passes, self.writes = self._passes + 1, []
+            self._changed.notify_all()
+
+    def breaks(self) -> None:
+        """What is held, and whatever comes, is refused: as by a store that is down."""
+        with self._changed:
+            self.held_then, self._is_broken = self.held_then or self.held, True
             self._changed.notify_all()
 
     def until_closed(self, process: Running) -> None:
@@ -60,6 +68,7 @@ class Gate:
             writes = asked.method not in _READS
             self._is_closed |= writes and len(self.writes) + 1 == self._closes_at
             if self._is_closed and not self._is_let_through():
+                self.refused += 1
                 return _GONE
             self.writes += [line] if writes else []
             self._under_way += 1
@@ -71,10 +80,11 @@ class Gate:
                 self._changed.notify_all()
 
     def _is_let_through(self) -> bool:
-        now = self._passes
+        now, self.held = self._passes, self.held + 1
         self._changed.notify_all()  # whoever waits until it is closed
-        assert self._changed.wait_for(lambda: self._passes > now, _PATIENCE)
-        return self._is_closed
+        assert self._changed.wait_for(lambda: self._passes > now or self._is_broken, _PATIENCE)
+        self.held -= 1
+        return self._is_closed and not self._is_broken
 
     def _is_quiet(self, *, within: float) -> bool:
         with self._changed:

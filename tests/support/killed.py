@@ -44,14 +44,15 @@ class Tiers:
         self.gate.until_closed(process)
         process.kill()
 
-    def interrupt(self, *argv: str, write: int) -> int:
-        """Ctrl-C when it asks for its nth write; what it asks for until it has heard that is done. The exit code."""
+    def interrupt(self, *argv: str, write: int, down: bool = False) -> int:
+        """Ctrl-C when it asks for its nth write; what it asks for until it has heard that is done, or with `down` is
+        refused from a moment later on. The exit code."""
         self.gate.opens(closing_at=write)
         process = self._start(argv)
         self.gate.until_closed(process)
         process.interrupt()
         while not process.ended(0.1):
-            self.gate.let_through()
+            self.gate.breaks() if down else self.gate.let_through()
         return process.code()
 
     def _start(self, argv: Sequence[str]) -> Forked:
