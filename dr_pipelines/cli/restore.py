@@ -35,6 +35,9 @@ def restore(
         int | None, typer.Option(min=1, max=0xFFFFFFFF, help="Follow this timeline instead of the newest.")
     ] = None,
     label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
+    even_failed: Annotated[
+        bool, typer.Option("--even-failed", help="Take also a backup whose validation failed.")
+    ] = False,
     tier: TierOption = None,
     use_incrementals: Annotated[UseIncrementals, typer.Option(help="Merge them, or replay WAL instead.")] = "auto",
     tablespace: Annotated[
@@ -67,6 +70,7 @@ def restore(
         to.absolute(),
         _target(time, lsn, xid, name, immediate, timeline, inclusive=not exclusive),
         label=label,
+        even_failed=even_failed,
         use_incrementals=use_incrementals,
         action=action,
         start=start,

@@ -131,7 +131,8 @@ def apply_retention(
 
 def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> list[CheckResult]:
     """Verifies the newest full that can be restored when expiry would stop for want of a fresh proof; nothing
-    otherwise. Where backups are copied or scrubbed, that proves them already."""
+    otherwise. Where backups are copied or scrubbed, that proves them already; where they are restored to prove them,
+    only a restore does, and it is missed for a reason."""
     if not any(guard.name == "proof" for guard in plan_retention(site, server, tier).guards):
         return []
     usable = site.read_only_repository(server, tier).usable_backups(server)

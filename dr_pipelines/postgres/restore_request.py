@@ -20,6 +20,7 @@ class RestoreRequest:
     """`tablespaces` maps an old location or an oid (as text) to a new directory; the others go to
     `<target_dir>_tablespaces/<oid>`. `os_user` is the account that the server runs as when we are root. Without
     `bin_dir`, `find_bin_dir` is asked with the major version of the backup; None takes the programs from PATH.
+    A backup whose newest validation failed is left out, unless it is the one that `label` names or with `even_failed`.
     `spool` is the folder in which this host's stream keeps what it received; its WAL counts like a tier's.
     `terms` are those of each tier's store. What is offline is recalled (`urgent`: as fast as the service can), and with
     `wait` the restore goes on when it is there; otherwise it ends.
@@ -30,6 +31,7 @@ class RestoreRequest:
     target_dir: Path
     target: RecoveryTarget = LATEST
     label: str | None = None
+    even_failed: bool = False
     use_incrementals: UseIncrementals = "auto"
     action: RecoveryAction = "promote"
     start: bool = False

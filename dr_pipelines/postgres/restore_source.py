@@ -186,33 +186,53 @@ class _Finding:
     def _source(self, repository: Repository, catalog: Catalog) -> Source:
         """Notes what of the tier is not understood: it may be the backup that a person expects."""
         self._notes += catalog.problems
-        backups = tuple(self._usable(repository, catalog))
-        wanted = self._wanted(repository, catalog, backups)
-        system = self._system(wanted)
-        target, notes = self._position(backups, system)
-        plan = plan_restore(
-            backups,
-            system.spans,
-            system.histories,
-            target,
-            label=self._request.label,
-            use_incrementals=self._request.use_incrementals,
-        )
-        notes += [*_elsewhere(plan, system, repository.tier), *plan.notes]
+        backups, failed = self._usable(repository, catalog)
+        try:
+            wanted = self._wanted(repository, catalog, backups)
+            system = self._system(wanted)
+            target, notes = self._position(backups, system)
+            plan = plan_restore(
+                backups,
+                system.spans,
+                system.histories,
+                target,
+                label=self._request.label,
+                use_incrementals=self._request.use_incrementals,
+            )
+        except (BackupNotFound, RestoreError) as error:
+            if failed:
+                error.hint = f"{error.hint} {_left_out(failed)}" if error.hint else _left_out(failed)
+            raise
+        notes += [*_elsewhere(plan, system, repository.tier), *_proof(plan, catalog, repository.tier), *plan.notes]
         return Source(repository, catalog, backups, system, replace(plan, notes=tuple(notes)))
 
-    def _usable(self, repository: Repository, catalog: Catalog) -> Iterator[BackupManifest]:
-        """Those of the system whose chain is whole. Raises `IntegrityError` when the one that is named is not."""
+    def _usable(
+        self, repository: Repository, catalog: Catalog
+    ) -> tuple[tuple[BackupManifest, ...], list[BackupManifest]]:
+        """Those of the system whose chain is whole, and those of them that are left out because a validation failed.
+        Raises `IntegrityError` when the one that is named is not whole."""
+        usable: list[BackupManifest] = []
+        failed: list[BackupManifest] = []
         for backup in catalog.backups:
             if backup.system_id != self._system_id:
                 continue
-            if (trouble := catalog.trouble(backup)) is None:
-                yield backup
-                continue
-            said = f"{backup.label} on {repository.tier} cannot be used: {trouble}"
-            if backup.label == self._request.label:
-                raise IntegrityError(said, hint=f"`dr scrub {repository.tier}` repairs what another tier holds whole.")
-            self._notes.append(said)
+            if (trouble := catalog.trouble(backup)) is not None:
+                said = f"{backup.label} on {repository.tier} cannot be used: {trouble}"
+                if backup.label == self._request.label:
+                    hint = f"`dr scrub {repository.tier}` repairs what another tier holds whole."
+                    raise IntegrityError(said, hint=hint)
+                self._notes.append(said)
+            elif (why := catalog.failed_validation(backup)) is None or self._takes_failed:
+                usable.append(backup)
+            else:
+                failed.append(backup)
+                self._notes.append(f"{backup.label} on {repository.tier} is left out: {why}")
+        return tuple(usable), failed
+
+    @property
+    def _takes_failed(self) -> bool:
+        """A person named the backup, and what it builds on, or wants all that there are."""
+        return self._request.even_failed or self._request.label is not None
 
     def _wanted(self, repository: Repository, catalog: Catalog, backups: Sequence[BackupManifest]) -> BackupManifest:
         """The one named, or the newest. Raises `BackupNotFound`."""
@@ -223,7 +243,8 @@ class _Finding:
             raise no_backup(server, repository.tier)
         if any(backup.system_id == self._system_id for backup in catalog.backups) and not backups:
             raise BackupNotFound(
-                f"no backup of {server} on {repository.tier} can be used: each lacks something or is damaged",
+                f"no backup of {server} on {repository.tier} can be used: each lacks something, is damaged, or failed "
+                "its validation",
                 hint=f"`dr scrub {repository.tier}` repairs what another tier holds whole.",
             )
         if not backups:
@@ -315,6 +336,21 @@ def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]
         others = " and ".join(other for other, spans in system.on.items() if other != tier and spans)
         has = f"goes until {own}" if own else "is not enough to become consistent"
         yield f"the WAL on {tier} {has}: what is missing until {needed} comes from {others}"
+
+
+def _proof(plan: RestorePlan, catalog: Catalog, tier: str) -> Iterator[str]:
+    """Says so when no restore has proven the backup that would be taken."""
+    newest = plan.candidates[0].chain[-1]
+    if (why := catalog.failed_validation(newest)) is not None:
+        yield f"{newest.label} on {tier} is not good, as far as is known: {why}"
+    elif catalog.marks[newest.label].validated() is None:
+        yield f"{newest.label} on {tier} was not proven by a restore yet (`dr validate` does that)"
+
+
+def _left_out(failed: Sequence[BackupManifest]) -> str:
+    labels = ", ".join(backup.label for backup in failed[-3:])
+    more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+    return f"Left out because a validation failed: {labels}{more}; --even-failed takes them all the same."
 
 
 def _histories(wal: WalTiers) -> dict[Timeline, Switch]:

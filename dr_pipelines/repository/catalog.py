@@ -58,6 +58,26 @@ class Catalog:
                 return own if link is backup else f"{link.label}, which it builds on, {own}"
         return None
 
+    def failed_validation(self, backup: BackupManifest) -> str | None:
+        """Which restore of its chain failed, when no restore passed since that needed what that one did; None when
+        none did."""
+        passed: datetime | None = None
+        for link in reversed(chain_of(backup, self._by_label) if self._validations else []):
+            newest = self._validations.get(link.label)
+            if newest is None:
+                continue
+            if newest.verdict == "fail" and (passed is None or passed <= newest.at):
+                whose = "its validation" if link is backup else f"the validation of {link.label}, which it builds on,"
+                return f"{whose} failed on {newest.at:%Y-%m-%d %H:%M} UTC"
+            if newest.verdict == "pass":
+                passed = newest.at if passed is None else max(passed, newest.at)
+        return None
+
+    @cached_property
+    def _validations(self) -> Mapping[str, ProofName]:
+        found = ((label, marks.validated()) for label, marks in self.marks.items())
+        return {label: newest for label, newest in found if newest is not None}
+
     @cached_property
     def _own_troubles(self) -> Mapping[str, str]:
         """Of those that have one, whatever they build on: chains may be long, and each link is in many."""
@@ -145,6 +165,16 @@ def read_catalog(store: ObjectStore, server: str) -> Catalog:
                 backups.append(backup)
     unfinished = tuple(label for label, listed in labels.items() if not listed.committed and not listed.expired)
     return Catalog(tuple(in_order(backups)), unfinished, tuple(problems), marks, tuple(expired), frozenset(lost))
+
+
+def read_proofs(store: ObjectStore, server: str) -> dict[str, tuple[ProofName, ...]]:
+    """By label, of whatever has any. Reads no object; raises what the store raises."""
+    found: dict[str, list[ProofName]] = {}
+    for info in store.list(backups_prefix(server)):
+        label, proof = label_of(server, info.key), parse_proof(info.key)
+        if label is not None and proof is not None:
+            found.setdefault(label, []).append(proof)
+    return {label: tuple(proofs) for label, proofs in found.items()}
 
 
 def read_manifest(store: ObjectStore, server: str, label: str) -> BackupManifest:

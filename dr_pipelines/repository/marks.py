@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -21,6 +21,9 @@ from dr_pipelines.repository.layout import BackupLayout, ProofName
 from dr_pipelines.repository.manifest import BackupManifest, decode
 from dr_pipelines.repository.sealed import seal, unseal
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+
+VALIDATE = "validate"
+"""The kind of a proof by restore. Every other kind only read bytes."""
 
 
 class Keep(BaseModel):
@@ -61,10 +64,24 @@ class Marks:
     classes: Mapping[str, str] = field(default_factory=dict)
 
     def proven(self) -> ProofName | None:
-        """The newest proof, when it is one that passed: a later failure takes an earlier pass back, and so does one
-        of the same second."""
-        newest = max(self.proofs, key=lambda proof: (proof.at, proof.verdict != "pass"), default=None)
-        return newest if newest is not None and newest.verdict == "pass" else None
+        """The newest restore that passed, or else the newest reading of the bytes that did; None when it failed since.
+        What a restore found wrong no reading of bytes makes right; what could not be looked at takes nothing back."""
+        restored, read = self.validated(), _newest(proof for proof in self.proofs if proof.kind != VALIDATE)
+        if restored is not None and restored.verdict == "fail":
+            return None
+        if read is not None and read.verdict == "fail" and (restored is None or restored.at <= read.at):
+            return None
+        return restored or read
+
+    def validated(self) -> ProofName | None:
+        """The newest restore that proved something: that the backup is good (`pass`), or that it is not (`fail`)."""
+        return _newest(proof for proof in self.proofs if proof.kind == VALIDATE)
+
+
+def _newest(proofs: Iterable[ProofName]) -> ProofName | None:
+    """Of those that saw enough. Of one second, the failure counts."""
+    decided = [proof for proof in proofs if proof.verdict in ("pass", "fail")]
+    return max(decided, key=lambda proof: (proof.at, proof.verdict == "fail"), default=None)
 
 
 def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep, name: str | None = None) -> str:

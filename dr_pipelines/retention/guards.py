@@ -14,6 +14,7 @@ from dr_pipelines.clock import CLOCK_DRIFT
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.repository.incidents import Incident
+from dr_pipelines.repository.marks import VALIDATE
 from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.view import TierView
 from dr_pipelines.retention.window import root_of
@@ -111,23 +112,29 @@ def _silence(planned: Retention, around: Circumstances) -> Iterator[Guard]:
 
 
 def _proofs(planned: Retention, around: Circumstances, rules: RetentionPlan) -> Iterator[Guard]:
+    """Where backups are restored to prove them, nothing less counts: bytes that are right may still not be a server."""
+    by_restore = any(marks.validated() for view in around.views for marks in view.catalog.marks.values())
     proven = [
         backup.finished_at
         for view in around.views
         for backup in view.catalog.backups
         if backup.label in view.restorable
         and (marks := view.catalog.marks.get(backup.label)) is not None
-        and marks.proven() is not None
+        and (proof := marks.proven()) is not None
+        and (proof.kind == VALIDATE or not by_restore)
+        and view.catalog.failed_validation(backup) is None
     ]
-    # Nothing is proven before it is taken: where backups are a week apart, a week is no sign of trouble.
-    within = max(rules.proven_within, around.between + _A_DAY)
+    # Nothing is proven before it is taken: where backups are a week apart, a week is no sign of trouble. Every full is
+    # restored, of the incrementals a share.
+    within = max(rules.proven_within, (around.interval if by_restore else around.between) + _A_DAY)
     stale = not proven or planned.at - max(proven) > within
     if planned.decisions and stale:
         newest = f"the newest is of {max(proven):%Y-%m-%d %H:%M} UTC" if proven else "none ever was"
+        how, command = ("proven good by a restore", "validate") if by_restore else ("proven good", "verify")
         yield Guard(
-            "proof",
-            f"no backup of the last {format_duration(within)} is proven good; {newest}",
-            f"prove one: `dr verify {around.server}`.",
+            "proof" if not by_restore else "proof by restore",
+            f"no backup of the last {format_duration(within)} is {how}; {newest}",
+            f"prove one: `dr {command} {around.server}`.",
         )
 
 

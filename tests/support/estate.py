@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dr_pipelines.checks import passed
+from dr_pipelines.checks import failed, passed
 from dr_pipelines.clock import Clock, FixedClock
 from dr_pipelines.errors import RestoreError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
@@ -161,9 +161,9 @@ class Estate:
             self.prove(made)
         return made
 
-    def prove(self, backup: BackupManifest) -> None:
-        seen = passed("objects_match_sha256", "all")
-        put_proof(self.store, backup.layout, "verify", seen, at=self.clock.now(), tier="primary", run="test")
+    def prove(self, backup: BackupManifest, kind: str = "verify", *, good: bool = True) -> None:
+        seen = passed("it_is_good", "all") if good else failed("it_is_good", "nothing")
+        put_proof(self.store, backup.layout, kind, seen, at=self.clock.now(), tier="primary", run="test")
 
     def crash(self) -> str:
         """A backup that was begun and never ended. Returns its label."""

@@ -60,3 +60,56 @@ def test_of_two_proofs_of_one_second_the_failure_counts() -> None:
     proofs = [ProofName("scrub", AT, "fail"), ProofName("verify", AT, "pass")]
     assert Marks(proofs=tuple(proofs)).proven() is None
     assert Marks(proofs=tuple(proofs[::-1])).proven() is None
+
+
+HOUR = timedelta(hours=1)
+
+
+def proof(kind: str, hour: int, verdict: str) -> ProofName:
+    return ProofName(kind, AT + hour * HOUR, verdict)
+
+
+def test_only_a_restore_takes_back_what_a_restore_found() -> None:
+    failed, read = proof("validate", 1, "fail"), proof("scrub", 2, "pass")
+    assert Marks(proofs=(failed, read)).proven() is None
+    again = proof("validate", 3, "pass")
+    assert Marks(proofs=(failed, read, again)).proven() == again
+    assert Marks(proofs=(failed, read, again, proof("verify", 4, "fail"))).proven() is None
+
+
+def test_a_restore_proves_more_than_reading() -> None:
+    restored, read = proof("validate", 1, "pass"), proof("scrub", 2, "pass")
+    assert Marks(proofs=(read, restored)).proven() == restored
+    assert Marks(proofs=(read,)).proven() == read
+    assert Marks(proofs=(proof("scrub", 0, "fail"), restored)).proven() == restored
+
+
+def test_what_could_not_be_looked_at_takes_nothing_back_and_proves_nothing() -> None:
+    unseen = proof("validate", 2, "not-proven")
+    assert Marks(proofs=(unseen,)).proven() is None
+    assert Marks(proofs=(proof("validate", 1, "pass"), unseen)).proven() is not None
+    assert Marks(proofs=(proof("validate", 1, "fail"), unseen)).proven() is None
+
+
+def chain(**proofs: ProofName) -> dict[str, str | None]:
+    """A full and two incrementals, one on the other, with proofs of some: what is said of each."""
+    made: dict[str, BackupManifest] = {}
+    for name, hour in (("full", 0), ("first", 1), ("second", 2)):
+        parent = [*made.values()][-1].label if made else None
+        kind = BackupKind.INCREMENTAL if made else BackupKind.FULL
+        made[name] = manifest(label_for(AT + hour * HOUR, kind), kind=kind, parent=parent)
+    marks = {made[name].label: Marks(proofs=(found,)) for name, found in proofs.items()}
+    catalog = Catalog(tuple(made.values()), marks=marks)
+    return {name: catalog.failed_validation(backup) for name, backup in made.items()}
+
+
+def test_a_failed_validation_is_one_of_all_that_builds_on_it() -> None:
+    assert not any(chain(full=proof("validate", 5, "pass")).values())
+    said = chain(first=proof("validate", 5, "fail"))
+    assert said["full"] is None
+    assert said["first"] == "its validation failed on 2026-01-02 08:04 UTC"
+    assert "which it builds on" in str(said["second"])
+    # A later restore of the incremental needed all of the full; one of the full says nothing of the incremental.
+    assert not chain(full=proof("validate", 5, "fail"), second=proof("validate", 6, "pass"))["second"]
+    assert chain(full=proof("validate", 5, "fail"), second=proof("validate", 4, "pass"))["second"]
+    assert chain(full=proof("validate", 6, "pass"), first=proof("validate", 5, "fail"))["second"]

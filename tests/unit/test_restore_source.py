@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from dr_pipelines.checks import failed, passed
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import TargetUnreachable, WalGap
+from dr_pipelines.errors import BackupNotFound, TargetUnreachable, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_request import RestoreRequest
@@ -18,6 +20,7 @@ from dr_pipelines.postgres.wal_spool import Spool
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 from dr_pipelines.storage.memory import MemoryStore
@@ -100,3 +103,74 @@ def test_a_spool_that_cannot_be_read_hides_no_other_reason(tmp_path: Path) -> No
     put_wal(primary, 1)
     with pytest.raises(TargetUnreachable, match="before the oldest"):
         sources(replace(REQUEST, spool=tmp_path, target=RecoveryTarget("lsn", Lsn(5))), primary)
+
+
+# --- what a validation found ---
+
+OLD, NEW = backup("20260102T030405Z-full"), backup("20260103T030405Z-full")
+DAY = timedelta(days=1)
+
+
+def judge(repository: Repository, about: BackupManifest, verdict: str, days: int = 1) -> None:
+    seen = passed("restores_and_validates", "") if verdict == "pass" else failed("restores_and_validates", "")
+    put_proof(
+        repository.store, about.layout, "validate", seen, at=about.finished_at + days * DAY, tier="primary", run="t"
+    )
+
+
+def first(request: RestoreRequest, *tiers: Repository) -> tuple[str, str, tuple[str, ...]]:
+    """Which backup of which tier is restored, and what is said of it."""
+    found, notes = find_sources(request, tiers, runner=Runner(), progress=Silent())
+    return found[0].plan.candidates[0].label, found[0].repository.tier, (*found[0].plan.notes, *notes)
+
+
+def two(name: str = "primary") -> Repository:
+    made = tier(name, OLD, NEW.model_copy(update={"start_lsn": Lsn(2 * SIZE + 40), "stop_lsn": Lsn(2 * SIZE + 400)}))
+    put_wal(made, 1, 2, 3)
+    return made
+
+
+def test_what_failed_its_validation_gives_way_to_an_earlier_backup_with_more_wal() -> None:
+    primary = two()
+    assert first(REQUEST, primary)[0] == NEW.label
+    judge(primary, NEW, "fail")
+    label, _, said = first(REQUEST, primary)
+    assert label == OLD.label
+    assert any(f"{NEW.label} on primary is left out: its validation failed on" in note for note in said)
+    judge(primary, NEW, "pass", days=2)
+    assert first(REQUEST, primary)[0] == NEW.label
+
+
+def test_a_person_may_take_what_failed() -> None:
+    primary = two()
+    judge(primary, NEW, "fail")
+    for request in (replace(REQUEST, label=NEW.label), replace(REQUEST, even_failed=True)):
+        label, _, said = first(request, primary)
+        assert label == NEW.label
+        assert any("is not good, as far as is known: its validation failed" in note for note in said)
+
+
+def test_another_tier_serves_where_all_of_one_failed() -> None:
+    primary, secondary = two(), two("secondary")
+    judge(primary, OLD, "fail")
+    judge(primary, NEW, "fail")
+    assert first(REQUEST, primary, secondary)[:2] == (NEW.label, "secondary")
+    with pytest.raises(BackupNotFound, match="can be used") as refused:
+        first(REQUEST, primary)
+    assert OLD.label in str(refused.value.hint)
+    assert "--even-failed" in str(refused.value.hint)
+
+
+def test_a_target_that_only_a_failed_backup_reaches_is_refused_with_the_way_out() -> None:
+    primary = two()
+    judge(primary, OLD, "fail")
+    with pytest.raises(TargetUnreachable, match="before the oldest point") as refused:
+        first(replace(REQUEST, target=RecoveryTarget("lsn", Lsn(2 * SIZE))), primary)
+    assert "--even-failed" in str(refused.value.hint)
+
+
+def test_what_is_not_proven_is_used_and_said() -> None:
+    primary = two()
+    assert any("was not proven by a restore yet" in note for note in first(REQUEST, primary)[2])
+    judge(primary, NEW, "pass")
+    assert not any("proven by a restore" in note for note in first(REQUEST, primary)[2])

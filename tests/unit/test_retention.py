@@ -28,7 +28,7 @@ from tests.support.archives import manifest
 from tests.support.estate import RULES, SEGMENT, SERVER, Estate, contents, plan
 from tests.support.faulty_store import FaultyStore
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 def fulls_from(first: datetime, days: int) -> list[BackupManifest]:
@@ -363,6 +363,21 @@ def test_a_proof_of_what_cannot_be_restored_any_more_is_none() -> None:
     for made in estate.manifests():
         estate.store.delete(made.archive.packs[0].key)
     assert frozen_by(apply(estate, plan=strict)) == {"proof"}
+
+
+def test_where_backups_are_restored_to_prove_them_reading_is_not_enough() -> None:
+    estate, strict = lived(), plan({**RULES, "proven_within": "2 days"})
+    *_, older, newest = estate.manifests()
+    estate.prove(older, "validate")
+    assert apply(estate.clone(), plan=strict).expired
+    estate.clock.advance(HOUR)
+    estate.prove(older, "validate", good=False)
+    estate.prove(newest)
+    assert frozen_by(apply(estate, plan=strict)) == {"proof by restore"}
+    assert operations.prove_if_stale(estate.site(strict), "shop", "primary", Silent()) == []
+    estate.clock.advance(HOUR)
+    estate.prove(newest, "validate")
+    assert apply(estate, plan=strict).expired
 
 
 def test_stopped_backups_freeze() -> None:
