@@ -160,6 +160,10 @@ class TargetInUse(RestoreError):
     """The target directory is not empty, or a server runs in it."""
 
 
+class HostTooSmall(RestoreError):
+    """This machine has not the disk or the memory that the restore needs. That says nothing of the backup."""
+
+
 class TargetUnreachable(RestoreError):
     """The recovery target lies before the oldest backup, after the newest WAL, or in a gap."""
 

@@ -23,6 +23,7 @@ from dr_pipelines.errors import (
     BeforeConsistency,
     DamagedWal,
     DrError,
+    HostTooSmall,
     IntegrityError,
     ObjectOffline,
     RestoreError,
@@ -43,6 +44,7 @@ PORT = 5432
 """Of a private socket."""
 _PATIENCE = 24 * 3600.0  # seconds
 _FULL = os.strerror(errno.ENOSPC)
+_NO_MEMORY = ("could not map anonymous shared memory", "could not create semaphores", os.strerror(errno.ENOMEM))
 _TOO_EARLY = "requested recovery stop point is before consistent recovery point"
 _UNREACHED = "recovery ended before configured recovery target was reached"
 
@@ -253,9 +255,14 @@ def wait_until(ended: Callable[[], bool], process: Process, log: Path, fetcher: 
 def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
     text = log.read_text(errors="replace")
     if any(_FULL in said for said in (text, *(error.message for error in fetcher.errors))):
-        return RestoreError(
+        return HostTooSmall(
             "the disk became full during recovery",
             hint="make room or restore to another disk; nothing was left behind.",
+        )
+    if any(lack in text for lack in _NO_MEMORY):
+        return HostTooSmall(
+            "this machine has not the memory that the server's configuration asks for",
+            hint="restore on a larger one, or make shared_buffers smaller at the source and take a backup.",
         )
     if fetcher.errors:
         return _not_fetched(fetcher.errors[0], fetcher)

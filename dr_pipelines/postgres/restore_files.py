@@ -57,7 +57,7 @@ class RestoredFiles:
             default_folder(self._request.target_dir).rmdir()
 
     def require_room(self, repository: Repository, candidate: Candidate) -> None:
-        """Raises `RestoreError` where a disk has too little; what cannot be read without a key fails here too."""
+        """Raises `HostTooSmall` where a disk has too little; what cannot be read without a key fails here too."""
         self._require_room(*self._links(repository, candidate))
 
     def _links(self, repository: Repository, candidate: Candidate) -> tuple[list[Link], Mapping[Tablespace, Path]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from dr_pipelines.errors import RestoreError, TargetInUse
+from dr_pipelines.errors import HostTooSmall, RestoreError, TargetInUse
 
 _MARK = ".dr_restoring"
 """In a tablespace's new directory while it is written: the target whose restore writes there."""
@@ -43,7 +43,7 @@ def refuse_used(path: Path, *, may_be_mount: bool = False) -> None:
 
 
 def require_room(needed: Mapping[Path, int]) -> None:
-    """Raises `RestoreError` when a disk has less free than the bytes `needed` in the directories on it, which need
+    """Raises `HostTooSmall` when a disk has less free than the bytes `needed` in the directories on it, which need
     not be there yet."""
     by_disk: dict[int, tuple[Path, int]] = {}
     for place, size in needed.items():
@@ -53,7 +53,7 @@ def require_room(needed: Mapping[Path, int]) -> None:
     for there, size in by_disk.values():
         free = shutil.disk_usage(there).free
         if size > free:
-            raise RestoreError(
+            raise HostTooSmall(
                 f"{there} has {free >> 20} MiB free, and the restore needs {size >> 20} MiB",
                 hint="make room, or restore to another disk.",
             )

@@ -44,7 +44,8 @@ class Replayed:
 
 
 class ScratchServer:
-    """Use through `scratch`. `phases` in seconds: plan, recall, fetch (with unpacking), write (to disk), start, replay.
+    """Use through `scratch`. `phases` in seconds: plan, recall, fetch (with unpacking), write (to disk), start (until
+    the server answers, with what it replays to become consistent; of each step), replay (from there on).
     Not thread-safe."""
 
     def __init__(
@@ -55,8 +56,9 @@ class ScratchServer:
         host: Host,
         private: Path,
         phases: dict[str, float],
+        data_dir: Path,
     ) -> None:
-        self.data_dir, self.host = request.target_dir, host
+        self.data_dir, self.host = data_dir, host
         self.source, self.candidate = source, candidate
         self.phases = phases
         self.wal_bytes = 0
@@ -112,10 +114,10 @@ class ScratchServer:
         self.stop()
         self._steps += 1
         timeline, stays = self.source.plan.timeline, request.action != "promote"
-        folder = beside(self.data_dir, "wal") / str(self._steps)
+        folder = beside(self._request.target_dir, "wal") / str(self._steps)
         folder.parent.mkdir(mode=0o711, exist_ok=True)
         log = self.log = self._private / f"recovery-{self._steps}.log"
-        began = self.host.clock.monotonic()
+        began = answered = self.host.clock.monotonic()
         fetcher = self._run.enter_context(wal_fetcher(self.source, self.backup, request, folder, self.host))
         try:
             configure(
@@ -130,6 +132,8 @@ class ScratchServer:
             stored_end = None if stays else fetcher.stored_end()
             process = self._run.enter_context(running(self.data_dir, self._private, log, self.host))
             server = self.server()
+            wait_until(lambda: _answers(server), process, log, fetcher, self.host.clock)
+            answered = self.host.clock.monotonic()
             wait_until(
                 server.replay_is_paused if stays else lambda: not server.in_recovery(),
                 process,
@@ -150,7 +154,8 @@ class ScratchServer:
             raise
         finally:
             self.wal_bytes += fetcher.bytes
-            self._took("replay", self.host.clock.monotonic() - began)
+            self._took("start", answered - began)
+            self._took("replay", self.host.clock.monotonic() - answered)
         self.at = Replayed(reached, now_on, stopped)
         return self.at
 
@@ -158,12 +163,18 @@ class ScratchServer:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
 
 
+def _answers(server: Server) -> bool:
+    """Raises `ServerError` while it does not."""
+    server.in_recovery()
+    return True
+
+
 @contextmanager
 def scratch(
     request: RestoreRequest, repositories: Sequence[Repository], *, clock: Clock, runner: Runner, progress: Progress
 ) -> Iterator[ScratchServer]:
     """The chain of `request.label`, or the one that a restore to `request.target` would take first, as files in
-    `request.target_dir`, not started: `replay_to` or `replay_to_end` do that. Nothing gives way to another backup, for
+    `<target_dir>.partial`, so that what a killed process left there goes with the next; not started: `replay_to` or `replay_to_end` do that. Nothing gives way to another backup, for
     it is this one that is looked at. All of it is removed at the end.
 
     Raises `TargetInUse`, `RecallPending`, `RestoreError`, `IntegrityError` or what the stores raise.
@@ -199,14 +210,15 @@ def scratch(
                     progress=progress,
                     note=progress.note,
                 )
-        files = RestoredFiles(request, request.target_dir, progress.note)
+        data_dir = beside(request.target_dir, "partial")
+        files = RestoredFiles(request, data_dir, progress.note)
         try:
             with phase("fetch", candidate.bytes):
                 control = files.unpack(source.repository, candidate, progress.advance)
             with phase("write"):
                 files.sync(control)
             with private_folder(host) as private:
-                copy = ScratchServer(request, source, candidate, host, private, phases)
+                copy = ScratchServer(request, source, candidate, host, private, phases, data_dir)
                 try:
                     yield copy
                 finally:

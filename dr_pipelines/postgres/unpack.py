@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dr_pipelines.disk import start_writeback, sync
-from dr_pipelines.errors import IntegrityError, RestoreError, disk_is_full
+from dr_pipelines.errors import HostTooSmall, IntegrityError, RestoreError, disk_is_full
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
 from dr_pipelines.postgres.tar_stream import Content, Header, Member, TarWalk
@@ -322,7 +322,7 @@ def _told(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if disk_is_full(error):
-            raise RestoreError(
+            raise HostTooSmall(
                 f"the disk of {target} is full", hint="make room or restore to another disk; nothing was left behind."
             ) from error
         raise RestoreError(f"cannot write below {target}: {error.strerror} ({error.filename or ''})") from error

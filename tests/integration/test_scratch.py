@@ -43,5 +43,5 @@ def test_forward_in_steps_and_to_the_end(
         end = copy.replay_to_end()
         assert (rows(copy), copy.server().in_recovery()) == (3, False)
         assert end.reached >= positions[-1]
-        assert {"plan", "fetch", "write", "replay"} <= set(copy.phases)
+        assert {"plan", "fetch", "write", "start", "replay"} <= set(copy.phases)
     assert not [*folder.glob("copy*")]
