@@ -17,6 +17,7 @@ from dr_pipelines.metadata import (
     backup_metadata,
     exposure_metadata,
     failures,
+    fresh_within,
     group_of,
     identifier,
     owners,
@@ -59,6 +60,8 @@ def backup_asset(
     asked = plan.databases[server]
     full = kind is BackupKind.FULL
     partitions = daily(asked.since) if full else hourly(asked.since)
+    schedule = asked.schedule.full if full else asked.schedule.incremental
+    assert schedule is not None
 
     @dg.asset(
         key=asset_key(server, FULL_BACKUP if full else INCREMENTAL_BACKUP),
@@ -70,6 +73,7 @@ def backup_asset(
         tags={"dr/server": server},
         metadata=promises(plan, server, kind),
         pool=pool_of(server),
+        freshness_policy=fresh_within(schedule.longest_interval),
         description=f"{str(kind).capitalize()} base backups of {server}, in the repository on its primary tier. "
         f"A partition is the {'day' if full else 'hour'} in which a backup is launched: only that of now can be.",
     )

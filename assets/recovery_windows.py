@@ -10,12 +10,14 @@ from dr_pipelines.checks import together
 from dr_pipelines.jobs import replicas
 from dr_pipelines.metadata import (
     FULL_BACKUP,
+    HOUR,
     RECOVERY_WINDOWS,
     VALIDATION,
     WAL_ARCHIVE,
     asset_key,
     check_result,
     failures,
+    fresh_within,
     group_of,
     owners,
     replica_of,
@@ -37,6 +39,7 @@ def windows_asset(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.Assets
         group_name=group_of(server, VALIDATION),
         owners=owners(plan),
         tags={"dr/server": server},
+        freshness_policy=fresh_within(HOUR),
         description=f"The stretches of time in which any instant of {server} can be restored, tier by tier, with the "
         "gaps and why they are there.",
         check_specs=[

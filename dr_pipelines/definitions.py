@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
+from assets.objectives import objectives_assets
 from assets.recovery_windows import windows_assets
 from assets.replicas import replica_assets
 from assets.retention import retention_assets
@@ -20,6 +21,7 @@ from schedules.database_backups import backup_schedules
 from schedules.tiers import tier_schedules
 from sensors.backups_due import due_sensors
 from sensors.expiry import expiry_sensors
+from sensors.objectives import objectives_sensors
 from sensors.replication import replication_sensors
 from sensors.wal_archive import wal_sensors
 
@@ -36,6 +38,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *retention_assets(plan, retries),
             *scrub_assets(plan, retries),
             *windows_assets(plan, retries),
+            *objectives_assets(plan, retries),
         ],
         asset_checks=[*backup_checks(plan), *tier_checks(plan)],
         jobs=list(jobs.values()),
@@ -45,6 +48,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *wal_sensors(plan),
             *replication_sensors(plan, jobs),
             *expiry_sensors(plan, jobs),
+            *objectives_sensors(plan),
         ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
         # A run is one backup and its checks, one after the other: a process for each would only cost seconds.

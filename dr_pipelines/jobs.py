@@ -12,6 +12,7 @@ from dr_pipelines.metadata import (
     EXPIRY,
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
+    OBJECTIVES,
     RECOVERY_WINDOWS,
     REPLICATION,
     RETENTION,
@@ -24,6 +25,7 @@ from dr_pipelines.metadata import (
     replica_of,
     scrub_of,
 )
+from dr_pipelines.objectives.promises import Promise, promises
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.model import ServerPlan
 
@@ -87,6 +89,15 @@ def windows_job_name(server: str) -> str:
     return f"{identifier(server)}_{RECOVERY_WINDOWS}"
 
 
+def objectives_job_name(server: str) -> str:
+    return f"{identifier(server)}_{OBJECTIVES}"
+
+
+def promises_of(plan: Plan, server: str) -> list[Promise]:
+    """Those that are shown with a server: every line of the plan's tables is with one."""
+    return [one for one in promises(plan) if one.home(plan) == server]
+
+
 def canary_job_name(server: str) -> str:
     return f"{identifier(server)}_canary"
 
@@ -106,7 +117,8 @@ BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
 
 
 def tier_jobs(plan: Plan) -> Iterator[Job]:
-    """Of every server: replication by tier and thing, expiry, scrubbing by tier, canaries, the recovery windows."""
+    """Of every server: replication by tier and thing, expiry, scrubbing by tier, canaries, the recovery windows,
+    the objectives."""
     for server, asked in plan.databases.items():
         for tier, thing in replicas(asked):
             yield _job(
@@ -131,6 +143,14 @@ def tier_jobs(plan: Plan) -> Iterator[Job]:
             VALIDATION,
             RECOVERY_WINDOWS,
         )
+        if promises_of(plan, server):
+            yield _job(
+                objectives_job_name(server),
+                f"Hold every RPO and RTO that rests on {server} against what is measured.",
+                server,
+                VALIDATION,
+                OBJECTIVES,
+            )
         tiers = [tier for tier, _ in asked.storage.items()]
         for tier in tiers:
             yield _job(

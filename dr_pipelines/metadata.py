@@ -38,9 +38,11 @@ RETENTION_PLAN = "retention_plan"
 EXPIRY = "expiry"
 VALIDATION = "validation"
 RECOVERY_WINDOWS = "recovery_windows"
+OBJECTIVES = "objectives"
 TIER = "primary"
 """Where backups are taken to, and what checks look at."""
 
+HOUR = timedelta(hours=1)
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -81,6 +83,12 @@ def owners(plan: Plan) -> list[str]:
     """Dagster's owners are addresses: those of the response team that are of e-mail."""
     team = plan.communication.internal.response_team
     return [address for member in team for address in member.reach if _EMAIL.fullmatch(address)]
+
+
+def fresh_within(interval: timedelta) -> dg.FreshnessPolicy:
+    """Of what is made so often: half as long again is late. It sees no partitions, so it goes only where a run that
+    fills an old one is refused, or where there are none."""
+    return dg.FreshnessPolicy.time_window(fail_window=interval * 1.5)
 
 
 def promises(plan: Plan, server: str, kind: BackupKind) -> dict[str, Any]:

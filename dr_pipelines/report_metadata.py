@@ -1,4 +1,4 @@
-"""What a person sees in Dagster of copies, retention, scrubs and recovery windows.
+"""What a person sees in Dagster of copies, retention, scrubs, recovery windows and objectives.
 
 Like `metadata`, it decides nothing. Numbers are plain, so that Dagster plots them; `summary` is for people.
 """
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # For their names only: the code location must load fast.
     from dr_pipelines.operations import (
         AgingReport,
+        Objectives,
         ReplicationReport,
         RetentionReport,
         RetentionTable,
@@ -185,4 +186,34 @@ def windows_metadata(
             entries[f"{found.tier}_reaches_back_seconds"] = round((now - window.start_at).total_seconds())
         if found.error is not None:
             entries[f"{found.tier}_not_seen"] = found.error
+    return entries
+
+
+# --- objectives ---------------------------------------------------------------------------------------------
+
+
+def objectives_metadata(found: Objectives) -> dict[str, Any]:
+    """A table of promised, measured and margin, and the numbers behind it, in seconds."""
+    from dr_pipelines.objectives.judgement import read
+
+    rows = [
+        [line.promise.table.upper(), line.promise.name, *read(line), str(line.verdict), line.summary]
+        for line in found.lines
+    ]
+    columns = ["", "", "promised", "measured", "margin", "", "how"]
+    entries: dict[str, Any] = {
+        "objectives": dg.MetadataValue.md(table(columns, rows)),
+        "not_met": sum(not line.check.passed for line in found.lines),
+    }
+    for line in found.lines:
+        if line.measured is not None:
+            thing = "rpo_exposure" if line.promise.table == "rpo" else "rto"
+            entries[f"{thing}_seconds_{line.promise.name}"] = round(line.measured, 3)
+    for server, exposures in found.exposures.items():
+        seconds = {place.place: place.seconds for place in exposures if place.seconds is not None}
+        entries |= {f"rpo_exposure_seconds_{server}_{place}": round(known, 3) for place, known in seconds.items()}
+    for server, times in found.restores.items():
+        for tier, newest in times.newest.items():
+            entries[f"rto_seconds_{server}_{tier}"] = round(newest.seconds, 3)
+            entries[f"restored_bytes_{server}_{tier}"] = newest.bytes
     return entries

@@ -1,15 +1,16 @@
-"""Schedules watch the tiers: scrubbing, canaries, and the recovery windows every hour."""
+"""Schedules watch the tiers: scrubbing, canaries, and every hour the recovery windows and the objectives."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from collections.abc import Iterator
 
 import dagster as dg
 
-from dr_pipelines.jobs import canary_job_name, scrub_job_name, windows_job_name
+from dr_pipelines.jobs import canary_job_name, objectives_job_name, promises_of, scrub_job_name, windows_job_name
 from dr_pipelines.plan import Plan
 
 HOURLY = "45 * * * *"
 """After the hour's incremental and its copies, as a rule."""
+AFTER_WINDOWS = "50 * * * *"
 
 
 def schedule(job: str, cron: str, description: str) -> dg.ScheduleDefinition:
@@ -40,3 +41,6 @@ def tier_schedules(plan: Plan) -> Iterator[dg.ScheduleDefinition]:
             f"Attacks locked objects of {server}: {plan.canary.text}, in UTC.",
         )
         yield schedule(windows_job_name(server), HOURLY, f"Computes the recovery windows of {server} every hour.")
+        if promises_of(plan, server):
+            told = f"Measures the objectives of {server} every hour."
+            yield schedule(objectives_job_name(server), AFTER_WINDOWS, told)

@@ -12,7 +12,7 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import aging, incident, replicate, restore, retention, scrub, setup, status, work
+from dr_pipelines.cli import aging, incident, objectives, replicate, restore, retention, scrub, setup, status, work
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import give_up, on_ending, raise_when_safe
@@ -46,6 +46,7 @@ app.command("backup")(work.backup)
 app.command("list")(work.list_backups)
 app.command("verify")(work.verify)
 app.command("status")(status.status)
+app.command("objectives")(objectives.objectives)
 app.command("replicate")(replicate.replicate)
 app.command("scrub")(scrub.scrub)
 app.command("restore")(restore.restore)

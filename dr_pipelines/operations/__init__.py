@@ -16,6 +16,7 @@ from dr_pipelines.operations.immutability import (
     locks_hold,
 )
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
+from dr_pipelines.operations.objectives import Objectives, measure_objectives, objectives
 from dr_pipelines.operations.recovery import preview_restore, restore
 from dr_pipelines.operations.replication import (
     ReplicaState,
@@ -56,6 +57,9 @@ __all__ = [
     "close_incident",
     "list_incidents",
     "open_incident",
+    "Objectives",
+    "measure_objectives",
+    "objectives",
     "ReplicationReport",
     "ScrubReport",
     "ServerState",

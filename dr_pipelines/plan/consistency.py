@@ -133,12 +133,9 @@ def _tiers_without_store(path: str, server: ServerPlan, used: dict[str, str]) ->
 
 
 def _names_collide(plan: Plan) -> Iterator[Mistake]:
-    """Dagster writes `a-b` and `a_b` as one name, and two streams on one slot of one server take each other's WAL."""
+    """Two streams on one slot of one server take each other's WAL."""
+    yield from _alike({name: f"databases.{name}" for name in plan.databases}, "servers")
     for (name, server), (other_name, other) in combinations(plan.databases.items(), 2):
-        if name.replace("-", "_") == other_name.replace("-", "_"):
-            yield Mistake(
-                f"databases.{other_name}", f"differs from {name} only by - and _", "give the servers distinct names"
-            )
         same = (server.connection.host, server.connection.port) == (other.connection.host, other.connection.port)
         if same:
             yield Mistake(
@@ -146,6 +143,13 @@ def _names_collide(plan: Plan) -> Iterator[Mistake]:
                 f"is the server of databases.{name} ({other.connection.host}:{other.connection.port})",
                 "name every PostgreSQL server once: a backup holds all of its databases",
             )
+
+
+def _alike(paths: dict[str, str], things: str) -> Iterator[Mistake]:
+    """Names with their paths. Dagster writes `a-b` and `a_b` as one name."""
+    for name, other in combinations(paths, 2):
+        if name.replace("-", "_") == other.replace("-", "_"):
+            yield Mistake(paths[other], f"differs from {name} only by - and _", f"give the {things} distinct names")
 
 
 def _backs_up_into_itself(plan: Plan, path: str, server: ServerPlan) -> Iterator[Mistake]:
@@ -217,6 +221,7 @@ def _systems_named_twice(plan: Plan) -> Iterator[Mistake]:
 
 def _systems(plan: Plan) -> Iterator[Mistake]:
     systems = {name: (group, system) for group, members in plan.systems.items() for name, system in members.items()}
+    yield from _alike({name: f"systems.{group}.{name}" for name, (group, _) in systems.items()}, "systems")
     for name, (group, system) in systems.items():
         path = f"systems.{group}.{name}"
         if system.server is not None and system.server not in plan.databases:
@@ -238,6 +243,7 @@ def _systems(plan: Plan) -> Iterator[Mistake]:
 
 
 def _data_classes(plan: Plan) -> Iterator[Mistake]:
+    yield from _alike({name: f"data_classes.{name}" for name in plan.data_classes}, "data classes")
     for name, data in plan.data_classes.items():
         path = f"data_classes.{name}"
         if data.server is not None and data.server not in plan.databases:

@@ -90,36 +90,37 @@ class PatientServer:
         self._free = threading.Lock()
 
     def facts(self) -> Facts:
-        return self._ask(self._server.facts)
+        return self.ask(self._server.facts)
 
     def slot(self, name: str) -> Slot | None:
-        return self._ask(lambda: self._server.slot(name))
+        return self.ask(lambda: self._server.slot(name))
 
     def create_slot(self, name: str) -> Slot:
-        return self._ask(lambda: self._server.create_slot(name))
+        return self.ask(lambda: self._server.create_slot(name))
 
     def drop_slot(self, name: str) -> None:
-        self._ask(lambda: self._server.drop_slot(name))
+        self.ask(lambda: self._server.drop_slot(name))
 
     def advance_slot(self, name: str, to: Lsn) -> None:
-        self._ask(lambda: self._server.advance_slot(name, to))
+        self.ask(lambda: self._server.advance_slot(name, to))
 
     def standby(self, application_name: str) -> Standby | None:
-        return self._ask(lambda: self._server.standby(application_name))
+        return self.ask(lambda: self._server.standby(application_name))
 
     def flush_lsn(self) -> Lsn:
-        return self._ask(self._server.flush_lsn)
+        return self.ask(self._server.flush_lsn)
 
     def current_timeline(self) -> Timeline:
-        return self._ask(self._server.current_timeline)
+        return self.ask(self._server.current_timeline)
 
     def timeline_history(self, timeline: Timeline) -> bytes:
-        return self._ask(lambda: self._server.timeline_history(timeline))
+        return self.ask(lambda: self._server.timeline_history(timeline))
 
     def waiting_commits(self) -> int:
-        return self._ask(self._server.waiting_commits)
+        return self.ask(self._server.waiting_commits)
 
-    def _ask(self, question: Callable[[], _T]) -> _T:
+    def ask(self, question: Callable[[], _T]) -> _T:
+        """Anything that is asked of the server."""
         if not self._free.acquire(blocking=False):
             raise ServerUnavailable("the server has not answered the last question yet")
         answer: Future[_T] = Future()

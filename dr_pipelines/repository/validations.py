@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -77,15 +79,22 @@ def put_validation(store: ObjectStore, validation: Validation) -> str:
     return key
 
 
-def read_validations(store: ObjectStore, server: str, since: datetime | None = None) -> list[KeptValidation]:
-    """Oldest first. Raises `RepositoryError` for one that cannot be understood."""
+def read_validations(
+    store: ObjectStore, server: str, since: datetime | None = None, *, newest: int | None = None
+) -> list[KeptValidation]:
+    """Oldest first; all of them, or so many of the `newest`. Raises `RepositoryError` for one that cannot be
+    understood."""
     listed = ((layout.parse_evidence(info.key), info.key) for info in store.list(layout.EVIDENCE))
     ours = sorted(
         (found[1], key)
         for found, key in listed
         if found is not None and found[0] == _kind(server) and (since is None or found[1] >= since)
     )
-    return [KeptValidation(key, _read(store, key)) for _, key in ours]
+    keys = [key for _, key in (ours if newest is None else ours[-newest:])]
+    with ThreadPoolExecutor(8) as pool:
+        return [
+            KeptValidation(key, seen) for key, seen in zip(keys, pool.map(partial(_read, store), keys), strict=True)
+        ]
 
 
 def _kind(server: str) -> str:
