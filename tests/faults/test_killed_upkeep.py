@@ -46,7 +46,7 @@ def test_a_killed_expiry_prune_or_undo_is_ended_by_the_next(name: str, argv: tup
     instants, labels = promised(begun), {one.label for one in begun.manifests()}
     ended, writes = _undisturbed(tmp_path, folder, argv)
     require_work(name, content(begun.store), ended)
-    for write in spread(len(writes), 5):
+    for write in spread(len(writes), 4):
         with serving(tmp_path / f"{write}", folder) as tiers:
             tiers.kill(*argv, write=write)
             require(begun, instants, tiers.store())
@@ -55,7 +55,7 @@ def test_a_killed_expiry_prune_or_undo_is_ended_by_the_next(name: str, argv: tup
             tiers.run(*argv)
             require(begun, instants, tiers.store())
             assert content(tiers.store()) == ended, f"killed at write {write}"
-            if name == "expire":
+            if name == "expire" and write == len(writes):
                 tiers.run(*UNDO)
                 require(begun, instants, tiers.store())
                 assert labels == {one.label for one in begun.manifests(tiers.store())}
@@ -116,7 +116,7 @@ def test_a_killed_or_interrupted_scrub_is_ended_by_the_next(tmp_path: Path) -> N
         ended = _scrubbed(tiers.store())
     assert {key for key in good if ended.get(key) != good[key]} == {*_lost()}
     assert sum("/damage/" in key or key.endswith(".damaged") for key in ended) == len(_lost())
-    for write in spread(len(writes), 5):
+    for write in spread(len(writes), 4):
         with serving(tmp_path / f"{write}", tmp_path / "begun", BOTH) as tiers:
             tiers.kill(*SCRUB, write=write)
             _assert_nothing_is_worse(tiers, good, damaged)
@@ -180,7 +180,7 @@ def test_a_killed_copy_is_ended_by_the_next_which_does_not_copy_again(tmp_path: 
     with serving(tmp_path / "undisturbed", tmp_path / "begun", BOTH) as tiers:
         writes = tiers.run(*REPLICATE)
         assert replicas.contents(tiers.store("secondary")) == replicas.contents(tiers.store("primary"))
-    for write in spread(len(writes), 5):
+    for write in spread(len(writes), 4):
         with serving(tmp_path / f"{write}", tmp_path / "begun", BOTH) as tiers:
             tiers.kill(*REPLICATE, write=write)
             copied = read_catalog(tiers.store("secondary"), SERVER).backups
