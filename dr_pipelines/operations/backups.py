@@ -70,7 +70,7 @@ def find_backup(site: Site, label: str, tier: str = "primary", server: str | Non
         raise UsageError(f"the plan has {len(servers)} servers", hint=f"name one of them: {', '.join(servers)}.")
     for name in servers:
         with contextlib.suppress(BackupNotFound):
-            return _labelled(site.read_only_repository(name, tier), name, label)
+            return labelled(site.read_only_repository(name, tier), name, label)
     raise BackupNotFound(
         f"no backup {label!r} of {' or '.join(servers) or 'any server'} on {tier}",
         hint=f"`dr list --tier {tier}` shows those that there are.",
@@ -81,13 +81,13 @@ def verify_backup(site: Site, server: str, label: str, tier: str, progress: Prog
     """Read a backup whole and compare it; `label` may be `latest`. What was found is put down beside it as a proof,
     where the store can be written. Raises `BackupNotFound`."""
     repository = site.read_only_repository(server, tier)
-    backup = _labelled(repository, server, label)
+    backup = labelled(repository, server, label)
     checks = verify(repository, backup, progress=progress)
     if (proof := _proof_of(checks)) is not None:
         kind, found = proof
         try:
             store = site.bare_repository(server, tier).store
-            put_proof(store, backup.layout, kind, found, at=site.clock.now(), tier=tier, run=_here())
+            put_proof(store, backup.layout, kind, found, at=site.clock.now(), tier=tier, run=here("dr verify"))
         except DrError as error:
             progress.note(f"that {backup.label} was verified could not be put on {tier}: {error.message}")
     return checks
@@ -107,8 +107,9 @@ def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
     return kind, passed("backup_is_right", seen[-1].summary, checks=[check.name for check in seen])
 
 
-def _here() -> str:
-    return f"dr verify on {socket.gethostname()}"
+def here(command: str) -> str:
+    """Who looked, where no orchestrator gave it a name."""
+    return f"{command} on {socket.gethostname()}"
 
 
 def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResult:
@@ -119,7 +120,8 @@ def wal_has_no_gap(site: Site, server: str, tier: str = "primary") -> CheckResul
         return not_proven("wal_has_no_gap", f"{tier} could not be read: {error.message}")
 
 
-def _labelled(repository: Repository, server: str, label: str) -> BackupManifest:
+def labelled(repository: Repository, server: str, label: str) -> BackupManifest:
+    """One of a tier; `latest` is its newest. Raises `BackupNotFound`."""
     if label != "latest":
         return repository.backup(server, label)
     backups = repository.backups(server)

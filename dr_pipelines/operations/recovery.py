@@ -23,7 +23,7 @@ def restore(site: Site, request: RestoreRequest, progress: Progress, *, tier: st
     for note in notes:
         progress.note(note)
     report = _restore(
-        _located(site, request, tier), repositories, clock=site.clock, runner=site.runner, progress=progress
+        located(site, request, tier), repositories, clock=site.clock, runner=site.runner, progress=progress
     )
     return replace(report, notes=(*notes, *report.notes))
 
@@ -32,11 +32,13 @@ def preview_restore(
     site: Site, request: RestoreRequest, progress: Progress, *, tier: str | None = None
 ) -> RestorePreview:
     repositories, notes = site.readable_repositories(request.server, tier)
-    seen = _preview(_located(site, request, tier), repositories, runner=site.runner, progress=progress)
+    seen = _preview(located(site, request, tier), repositories, runner=site.runner, progress=progress)
     return replace(seen, notes=(*notes, *seen.notes))
 
 
-def _located(site: Site, request: RestoreRequest, tier: str | None) -> RestoreRequest:
+def located(site: Site, request: RestoreRequest, tier: str | None) -> RestoreRequest:
+    """With all that the plan and this machine say: programs, accounts, storage classes; of one tier alone, no spool.
+    Raises `UsageError`."""
     plan = site.plan_of(request.server)
     user = request.os_user or plan.os_user or "postgres"
     if runs_as_root() and not account_exists(user):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from dr_pipelines.commands import Command, Runner
 from dr_pipelines.errors import HostTooSmall, RestoreError, TargetInUse
 
 _MARK = ".dr_restoring"
@@ -57,6 +58,25 @@ def require_room(needed: Mapping[Path, int]) -> None:
                 f"{there} has {free >> 20} MiB free, and the restore needs {size >> 20} MiB",
                 hint="make room, or restore to another disk.",
             )
+
+
+def require_entry(folder: Path, user: str | None, runner: Runner) -> None:
+    """The account that a server runs as gets to what lies in `folder`. Raises `RestoreError` naming what bars it."""
+    if user is None:
+        return
+    for place in (*reversed(folder.absolute().parents), folder.absolute()):
+        if runner.run(Command(["test", "-x", str(place)], user=user), check=False).returncode != 0:
+            raise RestoreError(
+                f"the account {user!r}, which the server runs as, cannot enter {place}",
+                hint=f"let it (`chmod o+x {place}`), or name a place that it can enter.",
+            )
+
+
+def clear_leftovers(folder: Path) -> None:
+    """What killed restores left in `folder`; those that run are left alone."""
+    for left in folder.glob("*.partial"):
+        with contextlib.suppress(TargetInUse), alone(left.with_suffix("")):
+            pass
 
 
 @contextmanager

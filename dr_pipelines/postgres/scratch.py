@@ -171,16 +171,23 @@ def _answers(server: Server) -> bool:
 
 @contextmanager
 def scratch(
-    request: RestoreRequest, repositories: Sequence[Repository], *, clock: Clock, runner: Runner, progress: Progress
+    request: RestoreRequest,
+    repositories: Sequence[Repository],
+    *,
+    clock: Clock,
+    runner: Runner,
+    progress: Progress,
+    phases: dict[str, float] | None = None,
 ) -> Iterator[ScratchServer]:
     """The chain of `request.label`, or the one that a restore to `request.target` would take first, as files in
-    `<target_dir>.partial`, so that what a killed process left there goes with the next; not started: `replay_to` or `replay_to_end` do that. Nothing gives way to another backup, for
-    it is this one that is looked at. All of it is removed at the end.
+    `<target_dir>.partial`, so that what a killed process left there goes with the next; not started: `replay_to` or
+    `replay_to_end` do that. Nothing gives way to another backup, for it is this one that is looked at. All of it is
+    removed at the end. `phases` is filled even when it fails.
 
     Raises `TargetInUse`, `RecallPending`, `RestoreError`, `IntegrityError` or what the stores raise.
     """
     refuse_used(request.target_dir)
-    phases: dict[str, float] = {}
+    phases = {} if phases is None else phases
 
     @contextmanager
     def phase(name: str, total: int | None = None) -> Iterator[None]:

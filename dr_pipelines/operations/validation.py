@@ -1,0 +1,239 @@
+"""A backup proven by a restore: from one tier alone, to a scratch server, through every check; and the proof of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
+from dr_pipelines.errors import (
+    DrError,
+    HostTooSmall,
+    IntegrityError,
+    ObjectNotFound,
+    RepositoryError,
+    RestoreError,
+    ServerError,
+    StoreError,
+    TargetInUse,
+)
+from dr_pipelines.operations.backups import here, labelled
+from dr_pipelines.operations.recovery import located
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_target import clear_leftovers, require_entry
+from dr_pipelines.postgres.scratch import scratch
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import VALIDATE, put_proof
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.source_facts import SourceFacts
+from dr_pipelines.repository.validations import SeenCheck, Validation, put_validation
+from dr_pipelines.site import Site
+from dr_pipelines.validation.subject import Checks
+from dr_pipelines.validation.validate import Validating, read_facts
+
+RESTORES_AND_VALIDATES = "restores_and_validates"
+_OF_THE_BACKUP = (IntegrityError, ObjectNotFound, RepositoryError, RestoreError, ServerError)
+"""Errors that a backup is to blame for, and not whoever looks at it; but for those of the next two."""
+_OF_THE_HOST = (HostTooSmall, TargetInUse)
+_OF_THE_WAY = (StoreError.exit_code, 13, 31)
+"""Exit codes of what stands between us and the bytes: a store, a key, cold storage."""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What was seen and measured. `checks` are the whole results; `evidence` is its key on the tier, None when it could
+    not be put there."""
+
+    validation: Validation
+    checks: tuple[CheckResult, ...]
+    check: CheckResult
+    evidence: str | None
+
+    @property
+    def speeds(self) -> Mapping[str, float]:
+        """Bytes a second of the phases that move some."""
+        seen = self.validation
+        moved = {"fetch": seen.bytes, "replay": seen.wal_bytes}
+        return {
+            name: size / seconds for name, size in moved.items() if (seconds := seen.phases.get(name, 0.0)) and size
+        }
+
+
+def validate_backup(
+    site: Site,
+    server: str,
+    label: str,
+    tier: str,
+    progress: Progress,
+    *,
+    run: str | None = None,
+    at_facts: Checks | None = None,
+    at_end: Checks | None = None,
+) -> ValidationReport:
+    """Restore a backup (`latest`: the newest) from one tier alone and judge it. Nothing of it stays but evidence and a
+    proof on that tier. `at_facts` and `at_end` are the checks; those of the suite without them.
+
+    A restore that fails is a failed validation; what kept us from looking is none, and not proven. Raises what shows
+    before there is anything to judge: `BackupNotFound`, `UsageError`, `RestoreError` for a folder that cannot be used,
+    what the tier's store raises.
+    """
+    repository = site.read_only_repository(server, tier)
+    repository.check_format()
+    backup = labelled(repository, server, label)
+    return _Validation(site, repository, backup, progress, run or here("dr validate")).report(at_facts, at_end)
+
+
+class _Validation:
+    """One of them."""
+
+    def __init__(
+        self, site: Site, repository: Repository, backup: BackupManifest, progress: Progress, run: str
+    ) -> None:
+        self._site, self._repository, self._backup = site, repository, backup
+        self._progress, self._run = progress, run
+        self._plan = site.plan_of(backup.server).validation
+        self._phases: dict[str, float] = {}
+        self._chain: tuple[BackupManifest, ...] = (backup,)
+        self._wal_bytes = 0
+
+    def report(self, at_facts: Checks | None, at_end: Checks | None) -> ValidationReport:
+        request = self._request()
+        facts, why = self._facts()
+        judged = Validating(
+            facts,
+            self._plan,
+            clock=self._site.clock,
+            progress=self._progress,
+            **({} if why is None else {"why": why}),
+            at_facts=at_facts,
+            at_end=at_end,
+        )
+        failure: DrError | None = None
+        try:
+            self._restore(request, judged)
+        except DrError as error:
+            failure = error
+        checks = judged.results(None if failure is None else f"the backup could not be restored: {failure.message}")
+        check = self._verdict(checks, failure)
+        seen = Validation(
+            server=self._backup.server,
+            label=self._backup.label,
+            chain=tuple(backup.label for backup in self._chain),
+            tier=self._repository.tier,
+            at=self._site.clock.now(),
+            run=self._run,
+            verdict=check.verdict,
+            summary=check.summary,
+            phases={**self._phases, "validate": judged.seconds},
+            bytes=sum(backup.archive.size for backup in self._chain),
+            wal_bytes=self._wal_bytes,
+            reached=judged.reached,
+            checks=tuple(SeenCheck.of(result) for result in checks),
+        )
+        return ValidationReport(seen, checks, check, self._keep(seen, check))
+
+    def _request(self) -> RestoreRequest:
+        server, label = self._backup.server, self._backup.label
+        given = self._plan.scratch_dir
+        folder = (given / server) if given is not None else self._site.state_dir / server / "scratch"
+        request = located(
+            self._site, RestoreRequest(server, folder.absolute() / label, label=label), self._repository.tier
+        )
+        _make_open(folder)
+        try:
+            require_entry(folder, request.os_user, self._site.runner)
+        except RestoreError as error:
+            error.hint = f"{error.hint} `databases.{server}.validation.scratch_dir` of the plan names it."
+            raise
+        clear_leftovers(folder)
+        return request
+
+    def _facts(self) -> tuple[SourceFacts | None, str | None]:
+        """And why there are none. Facts that cannot be read say nothing of whether the backup restores."""
+        try:
+            return read_facts(self._repository, self._backup), None
+        except DrError as error:
+            return None, f"what the source told cannot be read: {error.message}"
+
+    def _restore(self, request: RestoreRequest, judged: Validating) -> None:
+        site = self._site
+        with scratch(
+            request, [self._repository], clock=site.clock, runner=site.runner, progress=self._progress,
+            phases=self._phases,
+        ) as copy:  # fmt: skip
+            self._chain = copy.chain
+            self._progress.phase("replay")
+            try:
+                judged.run(copy)
+            finally:
+                self._wal_bytes = copy.wal_bytes
+
+    def _verdict(self, checks: tuple[CheckResult, ...], failure: DrError | None) -> CheckResult:
+        label, tier = self._backup.label, self._repository.tier
+        broken = [check for check in checks if check.verdict is Verdict.FAIL]
+        unseen = [check for check in checks if check.verdict is Verdict.NOT_PROVEN]
+        seconds = sum(took for phase, took in self._phases.items() if phase != "recall")
+        details: dict[str, Any] = {
+            "label": label,
+            "tier": tier,
+            "checks": len(checks),
+            "failed": [f"{check.name}: {check.summary}" for check in broken],
+            "not_proven": [f"{check.name}: {check.summary}" for check in unseen],
+            "recovery_seconds": round(seconds, 3),
+        }
+        hint = next((check.details["hint"] for check in (*broken, *unseen) if check.details.get("hint")), None)
+        if failure is not None:
+            verdict = failed if _is_of_the_backup(failure) else not_proven
+            what = "does not restore" if verdict is failed else "could not be restored"
+            said = f"{label} {what} from {tier}: {failure.message}"
+            return verdict(RESTORES_AND_VALIDATES, said, **details, error=type(failure).__name__, hint=failure.hint)
+        restored = f"{label} was restored from {tier} in {seconds:.1f} s"
+        if broken:
+            said = f"{restored}, and {len(broken)} of {len(checks)} checks failed: {_names(broken)}"
+            return failed(RESTORES_AND_VALIDATES, said, **details, hint=hint)
+        if unseen:
+            said = f"{restored}, and {len(unseen)} of {len(checks)} checks could not be made: {_names(unseen)}"
+            return not_proven(RESTORES_AND_VALIDATES, said, **details, hint=hint)
+        return passed(RESTORES_AND_VALIDATES, f"{restored}, and passes all {len(checks)} checks", **details)
+
+    def _keep(self, seen: Validation, check: CheckResult) -> str | None:
+        """Evidence first: a proof names it."""
+        server, tier = self._backup.server, self._repository.tier
+        key: str | None = None
+        try:
+            store = self._site.bare_repository(server, tier).store
+            key = put_validation(store, seen)
+            store.stat(self._backup.layout.manifest)  # a proof of what was expired meanwhile would be garbage
+            kept = CheckResult(check.name, check.verdict, check.summary, {**check.details, "evidence": key})
+            put_proof(store, self._backup.layout, VALIDATE, kept, at=seen.at, tier=tier, run=self._run)
+        except DrError as error:
+            self._progress.note(f"that {seen.label} was validated could not be put on {tier}: {error.message}")
+        return key
+
+
+def _is_of_the_backup(error: DrError) -> bool:
+    if isinstance(error, ObjectNotFound | IntegrityError):
+        return True
+    way = error.transient or error.exit_code in _OF_THE_WAY or isinstance(error, _OF_THE_HOST)
+    return isinstance(error, _OF_THE_BACKUP) and not way
+
+
+def _make_open(folder: Path) -> None:
+    """What is made here can be passed through by the server's account, whatever the umask. Raises `RestoreError`."""
+    try:
+        for place in (*reversed(folder.parents), folder):
+            if not place.exists():
+                place.mkdir()
+                place.chmod(0o711)
+    except OSError as error:
+        raise RestoreError(
+            f"{folder} cannot be made: {error.strerror}",
+            hint="name another place with `validation.scratch_dir` in the plan.",
+        ) from error
+
+
+def _names(checks: list[CheckResult]) -> str:
+    return ", ".join(check.name for check in checks)
