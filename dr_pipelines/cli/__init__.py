@@ -12,7 +12,19 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import aging, incident, objectives, replicate, restore, retention, scrub, setup, status, work
+from dr_pipelines.cli import (
+    aging,
+    incident,
+    objectives,
+    replicate,
+    restore,
+    retention,
+    scrub,
+    setup,
+    status,
+    validate,
+    work,
+)
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import give_up, on_ending, raise_when_safe
@@ -45,6 +57,7 @@ app.add_typer(incident.incident_app, name="incident")
 app.command("backup")(work.backup)
 app.command("list")(work.list_backups)
 app.command("verify")(work.verify)
+app.command("validate")(validate.validate)
 app.command("status")(status.status)
 app.command("objectives")(objectives.objectives)
 app.command("replicate")(replicate.replicate)

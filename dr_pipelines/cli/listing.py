@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dr_pipelines import operations
+from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import settings
-from dr_pipelines.cli.output import minute, out, print_json, print_table, size
+from dr_pipelines.cli.output import minute, out, plain, print_json, print_table, size
 from dr_pipelines.errors import DrError
+from dr_pipelines.operations import RestoreProof
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.marks import Marks
+from dr_pipelines.repository.marks import VALIDATE, Marks
 
 
 def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
@@ -19,23 +23,24 @@ def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
     site = settings.site()
     if server is not None:
         tier = site.tier_of(server, tier)
-        catalog = operations.list_backups(site, server, tier)
-        print_json(catalog) if as_json else _show_catalog(server, tier, catalog)
+        listed = _Listed(operations.list_backups(site, server, tier), *operations.restore_proofs(site, server))
+        print_json(listed.told()) if as_json else _show_catalog(server, tier, listed)
         return
     answers: dict[str, Any] = {}
     errors: list[DrError] = []
     places = site.servers_on(tier)
     for name, where in places.items():
         try:
-            answers[name] = operations.list_backups(site, name, where)
+            catalog = operations.list_backups(site, name, where)
+            answers[name] = _Listed(catalog, *operations.restore_proofs(site, name))
         except DrError as error:
             answers[name] = {"error": error.message}
             errors.append(error)
     if as_json:
-        print_json(answers)
+        print_json({name: one.told() if isinstance(one, _Listed) else one for name, one in answers.items()})
     else:
         for name, answer in answers.items():
-            if isinstance(answer, Catalog):
+            if isinstance(answer, _Listed):
                 _show_catalog(name, places[name], answer)
             else:
                 out.print(f"{name} on {places[name]}: {answer['error']}", soft_wrap=True)
@@ -43,7 +48,20 @@ def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
         raise errors[0]
 
 
-def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
+@dataclass(frozen=True)
+class _Listed:
+    """A tier's backups; which backups were restored to prove them, from whichever tier; what could not be seen."""
+
+    catalog: Catalog
+    proofs: Sequence[RestoreProof]
+    notes: Sequence[str]
+
+    def told(self) -> dict[str, Any]:
+        return {**plain(self.catalog), "restored": plain(self.proofs)}
+
+
+def _show_catalog(server: str, tier: str, listed: _Listed) -> None:
+    catalog = listed.catalog
     if not catalog.backups:
         out.print(f"there is no backup of {server} on {tier}")
     else:
@@ -54,6 +72,7 @@ def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
         shown = "".join(states.values())
         if legend := [meaning for letter, meaning in _STATES.items() if letter in shown]:
             out.print("; ".join(legend), soft_wrap=True)
+    _show_proofs(listed)
     for backup in catalog.backups:
         if backup.kind_reason:
             out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
@@ -66,13 +85,43 @@ def _show_catalog(server: str, tier: str, catalog: Catalog) -> None:
         out.print(f"problem: {problem}", style="yellow", soft_wrap=True)
 
 
-_STATES = {"P": "P: proven good", "K": "K: kept by a person", "D": "D: no restore can use it"}
+def _show_proofs(listed: _Listed) -> None:
+    """Of the backups that are shown: the newest restore from each tier."""
+    shown = {backup.label for backup in listed.catalog.backups}
+    rows = [
+        (proof.label, _SAID[proof.verdict], minute(proof.at), proof.tier)
+        for proof in listed.proofs
+        if proof.label in shown
+    ]
+    if rows:
+        print_table("restored to prove them", ["label", "", "at (UTC)", "from"], rows)
+    for note in listed.notes:
+        out.print(note, soft_wrap=True)
+
+
+_SAID = {Verdict.PASS: "proven", Verdict.FAIL: "FAILED", Verdict.NOT_PROVEN: "not proven"}
+_STATES = {
+    "V": "V: restored and validated",
+    "P": "P: every byte was read and is right",
+    "F": "F: a validation failed, no restore picks it by itself",
+    "K": "K: kept by a person",
+    "D": "D: no restore can use it",
+}
 
 
 def _state(catalog: Catalog, backup: BackupManifest) -> str:
     """A letter for each thing that is known of a backup."""
     marks = catalog.marks.get(backup.label, Marks())
-    said = {"P": marks.proven() is not None, "K": bool(marks.keeps), "D": catalog.trouble(backup) is not None}
+    unusable, proof = catalog.trouble(backup) is not None, marks.proven()
+    by_restore = proof is not None and proof.kind == VALIDATE
+    failed = not unusable and catalog.failed_validation(backup) is not None
+    said = {
+        "V": by_restore and not failed,
+        "P": proof is not None and not by_restore and not failed,
+        "F": failed,
+        "K": bool(marks.keeps),
+        "D": unusable,
+    }
     return "".join(letter for letter, holds in said.items() if holds)
 
 

@@ -96,7 +96,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
 
 def answer_checks(checks: Sequence[CheckResult], *, as_json: bool) -> None:
     """Print them, and end as the worst says. Raises `CheckFailed` or `NotProven`."""
-    print_json(checks) if as_json else _print_checks(checks)
+    print_json(checks) if as_json else print_checks(checks)
     failed = [check for check in checks if check.verdict is Verdict.FAIL]
     unproven = [check for check in checks if check.verdict is Verdict.NOT_PROVEN]
     if failed:
@@ -116,7 +116,8 @@ def _hint(checks: Sequence[CheckResult]) -> str | None:
     return next((str(check.details["hint"]) for check in checks if check.details.get("hint")), None)
 
 
-def _print_checks(checks: Sequence[CheckResult]) -> None:
+def print_checks(checks: Sequence[CheckResult]) -> None:
+    """A line for each."""
     colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
     for check in checks:
         verdict = f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}[/]"

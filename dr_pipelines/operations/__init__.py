@@ -41,12 +41,20 @@ from dr_pipelines.operations.retention import (
 )
 from dr_pipelines.operations.scrub import ScrubReport, objects_match_their_digests, scrub
 from dr_pipelines.operations.status import ServerState, TierState, status
-from dr_pipelines.operations.validation import RESTORES_AND_VALIDATES, ValidationReport, validate_backup
+from dr_pipelines.operations.validation import (
+    RESTORES_AND_VALIDATES,
+    RestoreProof,
+    ValidationReport,
+    restore_proofs,
+    validate_backup,
+)
 from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
     "RESTORES_AND_VALIDATES",
+    "RestoreProof",
+    "restore_proofs",
     "ValidationReport",
     "validate_backup",
     "AgingReport",

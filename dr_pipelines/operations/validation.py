@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,9 @@ from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_target import clear_leftovers, require_entry
 from dr_pipelines.postgres.scratch import scratch
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.catalog import read_proofs
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.marks import VALIDATE, put_proof
+from dr_pipelines.repository.marks import VALIDATE, Marks, put_proof
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts
 from dr_pipelines.repository.validations import SeenCheck, Validation, put_validation
@@ -86,6 +90,38 @@ def validate_backup(
     return _Validation(site, repository, backup, progress, run or here("dr validate")).report(at_facts, at_end)
 
 
+@dataclass(frozen=True)
+class RestoreProof:
+    """The newest restore of a backup from a tier that proved something; else the newest that could not."""
+
+    label: str
+    tier: str
+    at: datetime
+    verdict: Verdict
+
+
+def restore_proofs(site: Site, server: str) -> tuple[list[RestoreProof], list[str]]:
+    """Of every tier that can be listed, by label; and which could not. Needs no key."""
+
+    def of_tier(tier: str) -> list[RestoreProof] | str:
+        try:
+            listed = read_proofs(site.read_only_repository(server, tier).store, server)
+        except DrError as error:
+            return f"what was restored from {tier} cannot be seen: {error.message}"
+        found = {label: Marks(proofs=proofs).newest_validation() for label, proofs in listed.items()}
+        return [
+            RestoreProof(label, tier, proof.at, Verdict(proof.verdict.replace("-", " ")))
+            for label, proof in found.items()
+            if proof is not None
+        ]
+
+    tiers = site.tiers(server)
+    with ThreadPoolExecutor(len(tiers), thread_name_prefix="proofs") as pool:
+        answers = [*pool.map(of_tier, tiers)]
+    proofs = [proof for answer in answers if not isinstance(answer, str) for proof in answer]
+    return sorted(proofs, key=lambda proof: (proof.label, proof.at)), [one for one in answers if isinstance(one, str)]
+
+
 class _Validation:
     """One of them."""
 
@@ -97,6 +133,8 @@ class _Validation:
         self._plan = site.plan_of(backup.server).validation
         self._phases: dict[str, float] = {}
         self._chain: tuple[BackupManifest, ...] = (backup,)
+        with contextlib.suppress(DrError):  # the restore meets the same, and says so
+            self._chain = tuple(repository.chain(backup))
         self._wal_bytes = 0
 
     def report(self, at_facts: Checks | None, at_end: Checks | None) -> ValidationReport:
@@ -164,8 +202,6 @@ class _Validation:
             request, [self._repository], clock=site.clock, runner=site.runner, progress=self._progress,
             phases=self._phases,
         ) as copy:  # fmt: skip
-            self._chain = copy.chain
-            self._progress.phase("replay")
             try:
                 judged.run(copy)
             finally:
@@ -197,7 +233,7 @@ class _Validation:
         if unseen:
             said = f"{restored}, and {len(unseen)} of {len(checks)} checks could not be made: {_names(unseen)}"
             return not_proven(RESTORES_AND_VALIDATES, said, **details, hint=hint)
-        return passed(RESTORES_AND_VALIDATES, f"{restored}, and passes all {len(checks)} checks", **details)
+        return passed(RESTORES_AND_VALIDATES, f"{restored}, and passes every check ({len(checks)})", **details)
 
     def _keep(self, seen: Validation, check: CheckResult) -> str | None:
         """Evidence first: a proof names it."""

@@ -203,7 +203,7 @@ class _Finding:
             if failed:
                 error.hint = f"{error.hint} {_left_out(failed)}" if error.hint else _left_out(failed)
             raise
-        notes += [*_elsewhere(plan, system, repository.tier), *_proof(plan, catalog, repository.tier), *plan.notes]
+        notes += [*_elsewhere(plan, system, repository.tier), *self._proof(plan, catalog, repository.tier), *plan.notes]
         return Source(repository, catalog, backups, system, replace(plan, notes=tuple(notes)))
 
     def _usable(
@@ -233,6 +233,14 @@ class _Finding:
     def _takes_failed(self) -> bool:
         """A person named the backup, and what it builds on, or wants all that there are."""
         return self._request.even_failed or self._request.label is not None
+
+    def _proof(self, plan: RestorePlan, catalog: Catalog, tier: str) -> Iterator[str]:
+        """Says so when no restore has proven the backup that would be taken, and nobody named it."""
+        newest = plan.candidates[0].chain[-1]
+        if (why := catalog.failed_validation(newest)) is not None:
+            yield f"{newest.label} on {tier} is not good, as far as is known: {why}"
+        elif self._request.label is None and catalog.marks[newest.label].validated() is None:
+            yield f"{newest.label} on {tier} was not proven by a restore yet (`dr validate` does that)"
 
     def _wanted(self, repository: Repository, catalog: Catalog, backups: Sequence[BackupManifest]) -> BackupManifest:
         """The one named, or the newest. Raises `BackupNotFound`."""
@@ -336,15 +344,6 @@ def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]
         others = " and ".join(other for other, spans in system.on.items() if other != tier and spans)
         has = f"goes until {own}" if own else "is not enough to become consistent"
         yield f"the WAL on {tier} {has}: what is missing until {needed} comes from {others}"
-
-
-def _proof(plan: RestorePlan, catalog: Catalog, tier: str) -> Iterator[str]:
-    """Says so when no restore has proven the backup that would be taken."""
-    newest = plan.candidates[0].chain[-1]
-    if (why := catalog.failed_validation(newest)) is not None:
-        yield f"{newest.label} on {tier} is not good, as far as is known: {why}"
-    elif catalog.marks[newest.label].validated() is None:
-        yield f"{newest.label} on {tier} was not proven by a restore yet (`dr validate` does that)"
 
 
 def _left_out(failed: Sequence[BackupManifest]) -> str:

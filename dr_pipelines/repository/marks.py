@@ -77,6 +77,11 @@ class Marks:
         """The newest restore that proved something: that the backup is good (`pass`), or that it is not (`fail`)."""
         return _newest(proof for proof in self.proofs if proof.kind == VALIDATE)
 
+    def newest_validation(self) -> ProofName | None:
+        """The same, or where no restore proved anything, the newest that tried to."""
+        tried = (proof for proof in self.proofs if proof.kind == VALIDATE)
+        return self.validated() or max(tried, key=lambda proof: proof.at, default=None)
+
 
 def _newest(proofs: Iterable[ProofName]) -> ProofName | None:
     """Of those that saw enough. Of one second, the failure counts."""

@@ -52,13 +52,15 @@ def data_was_seen(seen: Sight, told: Sequence[DatabaseFacts] = ()) -> CheckResul
     details = {"databases": list(seen.databases), "tables": seen.tables, "row_in": seen.row_in}
     if seen.row_in is not None:
         return passed(
-            DATA_WAS_SEEN, f"{seen.tables} tables in {len(seen.databases)} databases, rows in {seen.row_in}", **details
+            DATA_WAS_SEEN,
+            f"tables were found in {len(seen.databases)} databases ({seen.tables}), rows in {seen.row_in}",
+            **details,
         )
     tables = [table for database in told for table in database.tables if not table.unlogged]
     rows = sum(table.rows or 0 for table in tables if not table.partitioned)
     what = "no table" if not seen.tables else f"no row in any of its {seen.tables} tables"
     if (tables and not seen.tables) or rows:
-        source = f"{len(tables)} tables with {rows} rows or more"
+        source = f"tables ({len(tables)}) with {rows} rows or more"
         return failed(DATA_WAS_SEEN, f"the restored copy has {what}, and its source had {source}", **details)
     return not_proven(DATA_WAS_SEEN, f"there was nothing to look at: the restored copy has {what}", **details)
 

@@ -87,6 +87,7 @@ class Validating:
         """Raises what the replay raises; what was found until then stays."""
         sight = Sight()
         while self._left:
+            self._progress.phase("replay")
             try:
                 scratch.replay_to(RecoveryTarget("lsn", self._left[0].lsn, inclusive=False))
             except TargetUnreachable as error:  # the end may still be there

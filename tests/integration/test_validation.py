@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, passed
 from dr_pipelines.errors import BackupNotFound, RestoreError, ServerError, StoreUnavailable
@@ -22,10 +27,12 @@ from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.wrappers import Forwarding
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.validation.suite import AT_FACTS
 from tests.support.lived import Lived
 from tests.support.lived import lived as live_once
 
 PASS, FAIL, NOT_PROVEN = Verdict
+DR = Path(sys.executable).with_name("dr")
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +179,7 @@ def test_a_copy_with_nothing_in_it_never_passes(lived: Lived, tables: tuple[str,
     lived.tell(lived.full, lived.facts("void", tables=tables))
     report = validate(lived, lived.full)
     assert report.checks[0].verdict is report.check.verdict is verdict
-    said = "its source had 1 tables with 3 rows" if tables else "there was nothing to look at"
+    said = "its source had tables (1) with 3 rows" if tables else "there was nothing to look at"
     assert said in report.checks[0].summary
 
 
@@ -219,3 +226,29 @@ def test_a_scratch_folder_that_the_server_cannot_enter_is_refused(lived: Lived, 
     assert "scratch_dir" in str(refused.value.hint)
     closed.chmod(0o711)
     assert validate(lived, lived.full, site=site).check.verdict is PASS
+
+
+# --- as a person sees it ---
+
+
+def dr(lived: Lived, *argv: str, code: int = 0) -> str:
+    (lived.base / "plan.yaml").write_text(yaml.dump(lived.plan()))
+    env = {**os.environ, "DR_PLAN": str(lived.base / "plan.yaml")}
+    done = subprocess.run([DR, *argv], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_commands(lived: Lived) -> None:
+    said = dr(lived, "validate", "shop", "--label", lived.full, "--tier", "secondary", code=40 if AT_FACTS else 0)
+    assert "PASS        data_was_seen" in said
+    assert re.search(r"fetch +\d+\.\d s +\d+ MB/s", said)
+    assert re.search(r"recovery took +\d+\.\d s, the measured RTO", said)
+    lived.packs(lived.incremental)[0].unlink()
+    said = dr(lived, "validate", "shop", "--json", code=41)
+    told, _ = json.JSONDecoder().raw_decode(said)
+    assert (told["check"]["verdict"], told["validation"]["verdict"]) == ("fail", "fail")
+    listed = dr(lived, "list", "shop")
+    assert re.search(rf"{lived.incremental} +D", listed)
+    assert re.search(rf"{lived.incremental} +FAILED +[-0-9]+ [0-9:]+ +primary", listed)
+    assert re.search(rf"{lived.full} +(not )?proven +[-0-9]+ [0-9:]+ +secondary", listed)
