@@ -48,11 +48,21 @@ from dr_pipelines.operations.validation import (
     restore_proofs,
     validate_backup,
 )
+from dr_pipelines.operations.validations_due import (
+    ValidationState,
+    fulls_are_proven,
+    look_at_validations,
+    tier_to_validate,
+)
 from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
     "RESTORES_AND_VALIDATES",
+    "ValidationState",
+    "fulls_are_proven",
+    "look_at_validations",
+    "tier_to_validate",
     "RestoreProof",
     "restore_proofs",
     "ValidationReport",

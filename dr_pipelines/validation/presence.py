@@ -51,11 +51,8 @@ def data_was_seen(seen: Sight, told: Sequence[DatabaseFacts] = ()) -> CheckResul
     """`told` are facts of the databases that were looked into, of just there: what the source had, the copy must."""
     details = {"databases": list(seen.databases), "tables": seen.tables, "row_in": seen.row_in}
     if seen.row_in is not None:
-        return passed(
-            DATA_WAS_SEEN,
-            f"tables were found in {len(seen.databases)} databases ({seen.tables}), rows in {seen.row_in}",
-            **details,
-        )
+        where = f"tables seen: {seen.tables}, databases: {len(seen.databases)}"
+        return passed(DATA_WAS_SEEN, f"there are rows in {seen.row_in}; {where}", **details)
     tables = [table for database in told for table in database.tables if not table.unlogged]
     rows = sum(table.rows or 0 for table in tables if not table.partitioned)
     what = "no table" if not seen.tables else f"no row in any of its {seen.tables} tables"
