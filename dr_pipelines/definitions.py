@@ -13,6 +13,7 @@ from assets.replicas import replica_assets
 from assets.retention import retention_assets
 from assets.scrubs import scrub_assets
 from assets.tier_checks import tier_checks
+from assets.validations import validation_assets, validation_checks
 from assets.wal_archive import wal_archives
 from dr_pipelines.jobs import backup_jobs, tier_jobs
 from dr_pipelines.plan import default_plan_path, load_plan
@@ -23,6 +24,7 @@ from sensors.backups_due import due_sensors
 from sensors.expiry import expiry_sensors
 from sensors.objectives import objectives_sensors
 from sensors.replication import replication_sensors
+from sensors.validation import validation_sensors
 from sensors.wal_archive import wal_sensors
 
 
@@ -38,9 +40,10 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *retention_assets(plan, retries),
             *scrub_assets(plan, retries),
             *windows_assets(plan, retries),
+            *validation_assets(plan, retries),
             *objectives_assets(plan, retries),
         ],
-        asset_checks=[*backup_checks(plan), *tier_checks(plan)],
+        asset_checks=[*backup_checks(plan), *tier_checks(plan), *validation_checks(plan)],
         jobs=list(jobs.values()),
         schedules=[*backup_schedules(plan), *tier_schedules(plan)],
         sensors=[
@@ -49,6 +52,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *replication_sensors(plan, jobs),
             *expiry_sensors(plan, jobs),
             *objectives_sensors(plan),
+            *validation_sensors(plan, jobs),
         ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
         # A run is one backup and its checks, one after the other: a process for each would only cost seconds.

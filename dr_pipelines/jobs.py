@@ -24,6 +24,7 @@ from dr_pipelines.metadata import (
     identifier,
     replica_of,
     scrub_of,
+    validated_of,
 )
 from dr_pipelines.objectives.promises import Promise, promises
 from dr_pipelines.plan import Plan
@@ -71,6 +72,15 @@ def replicas(asked: ServerPlan) -> Iterator[tuple[str, str]]:
         if sent.send == "everything" and asked.schedule.incremental is not None:
             yield tier, INCREMENTAL_BACKUP
         yield tier, WAL_ARCHIVE
+
+
+def validated(asked: ServerPlan) -> list[str]:
+    """What is restored to prove it."""
+    return [FULL_BACKUP, *([INCREMENTAL_BACKUP] if asked.schedule.incremental is not None else [])]
+
+
+def validation_job_name(server: str, thing: str) -> str:
+    return f"{identifier(server)}_{validated_of(thing)}"
 
 
 def replication_job_name(server: str, tier: str, thing: str) -> str:
@@ -127,6 +137,14 @@ def tier_jobs(plan: Plan) -> Iterator[Job]:
                 server,
                 REPLICATION,
                 replica_of(tier, thing),
+            )
+        for thing in validated(asked):
+            yield _job(
+                validation_job_name(server, thing),
+                f"Restore a {thing.replace('_', ' ')} of {server} to a scratch server, check it, and remove it.",
+                server,
+                VALIDATION,
+                validated_of(thing),
             )
         yield _job(
             expiry_job_name(server),

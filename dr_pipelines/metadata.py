@@ -43,6 +43,16 @@ TIER = "primary"
 """Where backups are taken to, and what checks look at."""
 
 HOUR = timedelta(hours=1)
+PARTITION = "dagster/partition"
+"""The tag of a run's partition."""
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+"""States of runs that will still do something."""
+
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
@@ -53,6 +63,11 @@ def asset_key(server: str, thing: str) -> dg.AssetKey:
 def replica_of(tier: str, thing: str) -> str:
     """`secondary_full_backup`: the last part of a replica's key."""
     return f"{tier}_{thing}"
+
+
+def validated_of(thing: str) -> str:
+    """`validated_full_backup`."""
+    return f"validated_{thing}"
 
 
 def scrub_of(tier: str) -> str:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.filesize import decimal
 
+from dr_pipelines.checks import Verdict
+
 if TYPE_CHECKING:
     # For their names only: the code location must load fast.
     from dr_pipelines.operations import (
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         RetentionTable,
         ScrubReport,
         TierWindows,
+        ValidationReport,
     )
 
 MOST_ROWS = 300
@@ -147,6 +150,37 @@ def scrub_metadata(report: ScrubReport) -> dict[str, Any]:
         "faults": len(faults),
         "seconds": round(report.seconds, 3),
         **({"mb_per_second": round(size / report.seconds / 1e6, 2)} if report.seconds > 0 else {}),
+        **({"evidence": report.evidence} if report.evidence is not None else {}),
+    }
+
+
+# --- validations --------------------------------------------------------------------------------------------
+
+
+def validation_metadata(report: ValidationReport) -> dict[str, Any]:
+    """What was restored, what it took (seconds, by phase; without waiting for cold storage it is the measured RTO), and
+    each check's answer."""
+    seen, speeds = report.validation, report.speeds
+    marks = {Verdict.PASS: "pass", Verdict.FAIL: "**FAIL**", Verdict.NOT_PROVEN: "**not proven**"}
+    checks = [[f"`{one.name}`", marks[one.verdict], one.summary] for one in report.checks]
+    phases = [
+        [name, f"{took:.1f} s", f"{speeds[name] / 1e6:.0f} MB/s" if name in speeds else ""]
+        for name, took in seen.phases.items()
+    ]
+    return {
+        "summary": dg.MetadataValue.md(report.check.summary),
+        "checks": dg.MetadataValue.md(table(["check", "", "what was seen"], checks)),
+        "phases": dg.MetadataValue.md(table(["phase", "took", ""], phases)),
+        "verdict": str(seen.verdict),
+        "label": seen.label,
+        "chain": ", ".join(seen.chain),
+        "tier": seen.tier,
+        "bytes": seen.bytes,
+        "wal_bytes": seen.wal_bytes,
+        **({"rto_seconds": round(seen.recovery_seconds, 3)} if seen.reached is not None else {}),
+        **{f"{name}_seconds": round(took, 3) for name, took in seen.phases.items()},
+        **{f"{name}_mb_per_second": round(speed / 1e6, 2) for name, speed in speeds.items()},
+        **({"reached_lsn": str(seen.reached)} if seen.reached is not None else {}),
         **({"evidence": report.evidence} if report.evidence is not None else {}),
     }
 

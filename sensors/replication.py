@@ -16,6 +16,8 @@ from dr_pipelines.jobs import Job, replicas, replication_job_name
 from dr_pipelines.metadata import (
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
+    PARTITION,
+    UNFINISHED,
     WAL_ARCHIVE,
     asset_key,
     check_evaluation,
@@ -34,14 +36,7 @@ AGAIN_EVERY_MINUTES = 10
 """A copy that failed is tried again this often, and no more: its tier may be down for hours."""
 LEFT_TO_THE_STREAM = timedelta(minutes=2)
 """WAL that is younger may be on its way: the stream itself ships to every tier of the plan's `wal.tiers`."""
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 _THINGS = {BackupKind.FULL: FULL_BACKUP, BackupKind.INCREMENTAL: INCREMENTAL_BACKUP}
-PARTITION = "dagster/partition"
 
 
 def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
@@ -119,7 +114,7 @@ def _request(server: str, tier: str, thing: str, partition: str | None, now: dat
 def _runs(instance: dg.DagsterInstance, request: dg.RunRequest) -> bool:
     """Whether a run for the same is under way."""
     tags = {PARTITION: request.tags[PARTITION]} if PARTITION in (request.tags or {}) else {}
-    wanted = dg.RunsFilter(job_name=request.job_name, statuses=_UNFINISHED, tags=tags)
+    wanted = dg.RunsFilter(job_name=request.job_name, statuses=UNFINISHED, tags=tags)
     return bool(instance.get_runs_count(wanted))
 
 

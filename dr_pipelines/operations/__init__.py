@@ -42,7 +42,6 @@ from dr_pipelines.operations.retention import (
 from dr_pipelines.operations.scrub import ScrubReport, objects_match_their_digests, scrub
 from dr_pipelines.operations.status import ServerState, TierState, status
 from dr_pipelines.operations.validation import (
-    RESTORES_AND_VALIDATES,
     RestoreProof,
     ValidationReport,
     restore_proofs,
@@ -51,6 +50,7 @@ from dr_pipelines.operations.validation import (
 from dr_pipelines.operations.validations_due import (
     ValidationState,
     fulls_are_proven,
+    known_backups,
     look_at_validations,
     tier_to_validate,
 )
@@ -58,7 +58,7 @@ from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
-    "RESTORES_AND_VALIDATES",
+    "known_backups",
     "ValidationState",
     "fulls_are_proven",
     "look_at_validations",

@@ -35,10 +35,10 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts
 from dr_pipelines.repository.validations import SeenCheck, Validation, put_validation
 from dr_pipelines.site import Site
+from dr_pipelines.validation.due import RESTORES_AND_VALIDATES
 from dr_pipelines.validation.subject import Checks
 from dr_pipelines.validation.validate import Validating, read_facts
 
-RESTORES_AND_VALIDATES = "restores_and_validates"
 _OF_THE_BACKUP = (IntegrityError, ObjectNotFound, RepositoryError, RestoreError, ServerError)
 """Errors that a backup is to blame for, and not whoever looks at it; but for those of the next two."""
 _OF_THE_HOST = (HostTooSmall, TargetInUse)

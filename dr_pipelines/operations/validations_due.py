@@ -54,6 +54,14 @@ def tier_to_validate(site: Site, backup: BackupManifest) -> str:
     return found.tier
 
 
+def known_backups(site: Site, server: str, tier: str | None = None) -> dict[str, BackupManifest]:
+    """By label, on one tier or on those that are validated. Raises what `look_at_validations` does."""
+    if tier is not None:
+        return {backup.label: backup for backup in site.read_only_repository(server, tier).backups(server)}
+    tiers, _ = _tiers(site, server)
+    return {backup.label: backup for seen in tiers for backup in seen.catalog.backups}
+
+
 def _tiers(site: Site, server: str) -> tuple[list[SeenTier], list[str]]:
     """Those of the plan that the server has, in its order; and why others cannot be looked at."""
     found: list[SeenTier] = []

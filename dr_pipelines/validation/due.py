@@ -18,6 +18,7 @@ from dr_pipelines.repository.layout import BackupKind, ProofName
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import VALIDATE, Marks
 
+RESTORES_AND_VALIDATES = "restores_and_validates"
 FULLS_ARE_PROVEN = "fulls_are_proven_in_time"
 LOOKS_BACK = timedelta(days=7)
 """Fulls that are older were taken before anybody validated, or are superseded: only the newest of them still counts."""

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,15 @@ class Lived:
 
     def wal(self, tier: str = "primary") -> list[Path]:
         return sorted(path for path in (self.base / tier).glob("servers/shop/wal/*/*/*/*") if path.is_file())
+
+    def age(self, label: str, by: timedelta) -> None:
+        """It was taken earlier, everywhere."""
+        for tier in TIERS:
+            repository = self.repository(tier)
+            backup = repository.backup("shop", label)
+            times = {"started_at": backup.started_at - by, "finished_at": backup.finished_at - by}
+            older = encode(backup.model_copy(update=times))
+            repository.store.put(backup.layout.manifest, Body.of(older), if_absent=False)
 
     def tell(self, label: str, *databases: DatabaseFacts, tier: str = "primary") -> BackupManifest:
         """Facts become part of a backup, as if its source had told them."""
