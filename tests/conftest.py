@@ -20,6 +20,8 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
+from tests.support.lived import Lived
+from tests.support.lived import lived as live_once
 
 MakePostgres = Callable[..., EmbeddedPostgres]
 
@@ -117,6 +119,19 @@ def identity() -> tuple[str, str]:
 @pytest.fixture
 def codec(identity: tuple[str, str]) -> Codec:
     return Codec(1, (identity[1],), (identity[0],))
+
+
+@pytest.fixture(scope="session")
+def life(identity: tuple[str, str]) -> Iterator[Lived]:
+    """Not to be written to: `lived` is a copy."""
+    with live_once(identity) as made:
+        yield made
+
+
+@pytest.fixture
+def lived(life: Lived, folder: Path) -> Lived:
+    """What the tiers hold of a server that is gone, to be restored and damaged."""
+    return life.copy(folder)
 
 
 @pytest.fixture

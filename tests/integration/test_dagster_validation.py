@@ -16,7 +16,7 @@ from dr_pipelines.definitions import build_definitions
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.resources import SiteResource
 from dr_pipelines.validation.suite import AT_FACTS
-from tests.support.lived import Lived, lived
+from tests.support.lived import Lived
 
 FULL = "shop_validated_full_backup"
 
@@ -56,16 +56,10 @@ class Place:
         return self.run(request.job_name, request.tags["dagster/partition"], request.run_config)
 
 
-@pytest.fixture(scope="module")
-def life(identity: tuple[str, str]) -> Iterator[Lived]:
-    with lived(identity) as made:
-        yield made
-
-
 @pytest.fixture
-def place(life: Lived, folder: Path) -> Iterator[Place]:
+def place(lived: Lived) -> Iterator[Place]:
     with dg.DagsterInstance.ephemeral() as instance:
-        made = Place(life.copy(folder), instance)
+        made = Place(lived, instance)
         made.write_plan(incrementals="100 %")
         yield made
 

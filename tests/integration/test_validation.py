@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +28,9 @@ from dr_pipelines.storage.wrappers import Forwarding
 from dr_pipelines.validation.subject import RestoredCopy
 from dr_pipelines.validation.suite import AT_FACTS
 from tests.support.lived import Lived
-from tests.support.lived import lived as live_once
 
 PASS, FAIL, NOT_PROVEN = Verdict
 DR = Path(sys.executable).with_name("dr")
-
-
-@pytest.fixture(scope="module")
-def life(identity: tuple[str, str]) -> Iterator[Lived]:
-    with live_once(identity) as made:
-        yield made
-
-
-@pytest.fixture
-def lived(life: Lived, folder: Path) -> Lived:
-    return life.copy(folder)
 
 
 def rows_are(expected: int) -> Any:
