@@ -110,9 +110,10 @@ class KeyUnusable(DrError):
 
 
 class ServerError(DrError):
-    """The PostgreSQL server refused or failed."""
+    """The PostgreSQL server refused or failed. `sqlstate` is PostgreSQL's code for it, where it gave one."""
 
     exit_code = 20
+    sqlstate: str | None = None
 
 
 class ServerUnavailable(ServerError):

@@ -19,7 +19,6 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.repository.repository import Repository
 
 _LOOKED_AT = 256 << 20  # bytes of WAL, for the newest commit
-_NEAR = 4  # segments; a time is searched for by halves until it is known so closely
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def _newest_commit(source: Source, best: Candidate, progress: Progress) -> str |
     if target.kind == "immediate":
         until = best.chain[-1].stop_lsn
     if isinstance(target.value, datetime):
-        until = _end_at(source, target.value, best.chain[-1].start_lsn, until)
+        until = source.system.soon_after(target.value, source.plan.timeline, best.chain[-1].start_lsn, until)
     since = Lsn(max(0, until.value - _LOOKED_AT))
     search = source.system.search(source.plan.timeline, since, until)
     progress.phase("look for the newest commit", search.size)
@@ -151,13 +150,3 @@ def _newest_commit(source: Source, best: Candidate, progress: Progress) -> str |
         if end.committed and not (isinstance(target.value, datetime) and end.at > target.value):
             return f"{end.at.replace(tzinfo=None).isoformat(sep=' ')} UTC"
     return None
-
-
-def _end_at(source: Source, at: datetime, since: Lsn, until: Lsn) -> Lsn:
-    """A position soon after the last transaction that ended by `at`. Searched for by halves: to read days of WAL would
-    take hours."""
-    while until - since > _NEAR * source.system.segment_size:
-        middle = Lsn((since.value + until.value) // 2)
-        last = next(source.system.search(source.plan.timeline, since, middle).transaction_ends(), None)
-        since, until = (since, middle) if last is not None and last.at > at else (middle, until)
-    return until

@@ -46,6 +46,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal_listing import ColdSegment
 from dr_pipelines.storage.base import ObjectStore
 
+_NEAR = 4  # segments; a time is searched for by halves until it is known so closely
 _UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
 
 
@@ -81,6 +82,15 @@ class SystemWal:
             runner=self.runner,
             progress=self.progress,
         )
+
+    def soon_after(self, at: datetime, timeline: Timeline, since: Lsn, until: Lsn) -> Lsn:
+        """A position soon after the last transaction that ended by `at`. Searched for by halves: to read days of WAL
+        would take hours."""
+        while until - since > _NEAR * self.segment_size:
+            middle = Lsn((since.value + until.value) // 2)
+            last = next(self.search(timeline, since, middle).transaction_ends(), None)
+            since, until = (since, middle) if last is not None and last.at > at else (middle, until)
+        return until
 
 
 @dataclass(frozen=True)

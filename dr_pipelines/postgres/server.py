@@ -27,6 +27,7 @@ _REFUSALS = {
     "role": "name a role that exists and may log in (connection.user).",
     "sender": "run as a superuser: ALTER ROLE … REPLICATION, with the plan's connection.user.",
 }
+_STATES = ("28P01", "28000", "3D000")
 _WORDS = {
     "28P01": "password authentication failed",
     "28000": "no pg_hba.conf entry",
@@ -248,10 +249,17 @@ class Server:
         state, sync_state, *positions = rows[0]
         return StandbyState(state, sync_state, *(Lsn.parse(text) if text else None for text in positions))
 
-    def ask(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a question that a person or a check asks, read-only: what it would write is an error."""
-        with self._connected(options="-c default_transaction_read_only=on") as connection:
-            return connection.execute(sql.SQL(query), values or None).fetchall()
+    def ask(
+        self, query: str, values: Sequence[Any] = (), *, timeout: float = 0, lock_timeout: float = 0
+    ) -> list[tuple[Any, ...]]:
+        """The rows of a question that a person or a check asks, read-only: what it would write is an error. The
+        timeouts are seconds (0: none); `sqlstate` 57014 and 55P03 of the error say that one was exceeded."""
+        limits = f"-c statement_timeout={timeout * 1000:.0f} -c lock_timeout={lock_timeout * 1000:.0f}"
+        with self._connected(options=f"-c default_transaction_read_only=on {limits}") as connection:
+            cursor = connection.execute(sql.SQL(query), values or None)
+            if cursor.description is None:
+                raise ServerError(f"{self.connection} gave no rows, for this is no question: {query}")
+            return cursor.fetchall()
 
     # --- changes --------------------------------------------------------------------------------------------
 
@@ -319,9 +327,15 @@ class Server:
     def error_of(self, error: psycopg.Error) -> ServerError:
         """libpq's errors in our words."""
         said = " ".join(str(error).split())
-        for code, hint in _REFUSALS.items():
-            if error.sqlstate == code or _says(code, said):
-                return ServerMisconfigured(f"{self.connection} refused the connection: {said}", hint=hint)
+        refused = next((code for code in _REFUSALS if error.sqlstate == code or _says(code, said)), None)
+        found = self._refusal(refused, said) if refused else self._error_of(error, said)
+        found.sqlstate = error.sqlstate or (refused if refused in _STATES else None)
+        return found
+
+    def _refusal(self, code: str, said: str) -> ServerError:
+        return ServerMisconfigured(f"{self.connection} refused the connection: {said}", hint=_REFUSALS[code])
+
+    def _error_of(self, error: psycopg.Error, said: str) -> ServerError:
         if error.sqlstate is None or error.sqlstate.startswith(("08", "57P")):
             return ServerUnavailable(
                 f"{self.connection} does not answer: {said}", hint="is the server up, and are host and port right?"

@@ -57,11 +57,12 @@ def pg_waldump(
 
 
 def pg_waldump_segments(
-    directory: Path, first: WalSegment, last: WalSegment, manager: str, *, bin_dir: Path | None = None
+    directory: Path, first: WalSegment, last: WalSegment, manager: str | None, *, bin_dir: Path | None = None
 ) -> Command:
-    """Print a resource manager's records in the segments from `first` to `last`; times are UTC."""
-    argv = [program("pg_waldump", bin_dir), "-p", str(directory), "-r", manager, first.name, last.name]
-    return Command(argv, env={"TZ": "UTC"})
+    """Print a resource manager's records (None: of all of them) in the segments from `first` to `last`; times are
+    UTC."""
+    argv = [program("pg_waldump", bin_dir), "-p", str(directory), *(["-r", manager] if manager else [])]
+    return Command([*argv, first.name, last.name], env={"TZ": "UTC"})
 
 
 def pg_controldata(data_dir: Path, *, bin_dir: Path | None = None) -> Command:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from dr_pipelines.commands import Runner, failure_of
 from dr_pipelines.errors import DrError, IntegrityError, RepositoryError, RestoreError
@@ -24,10 +25,18 @@ from dr_pipelines.progress import Progress
 
 BATCH_BYTES = 64 << 20
 """So much WAL is fetched and read at a time, after a beginning with less: often the first segment has it."""
-_LINE = re.compile(r"tx: +(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), .*? desc: (.*)")
-_Record = tuple[Lsn, int, str]  # position, transaction (or 0), description
+_LINE = re.compile(r"rmgr: (\w+) .*?tx: +(\d+), lsn: ([0-9A-F]+/[0-9A-F]+), .*? desc: (.*)")
 _POINT = "RESTORE_POINT "
 _END = re.compile(r"(COMMIT|ABORT)(?:_PREPARED (\d+):)? (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?)")
+
+
+class WalRecord(NamedTuple):
+    """`manager` is the resource manager's name, `xid` the transaction (or 0), `said` pg_waldump's description."""
+
+    lsn: Lsn
+    manager: str
+    xid: int
+    said: str
 
 
 @dataclass(frozen=True)
@@ -69,19 +78,19 @@ class WalSearch:
 
     def restore_points(self) -> Iterator[tuple[Lsn, str]]:
         """Newest first, by name."""
-        for lsn, _, said in self._records("XLOG"):
-            if said.startswith(_POINT):
-                yield lsn, said.removeprefix(_POINT)
+        for record in self.records("XLOG"):
+            if record.said.startswith(_POINT):
+                yield record.lsn, record.said.removeprefix(_POINT)
 
     def transaction_ends(self) -> Iterator[TransactionEnd]:
         """Newest first."""
-        for lsn, xid, said in self._records("Transaction"):
-            if (end := _END.match(said)) is not None:
+        for record in self.records("Transaction"):
+            if (end := _END.match(record.said)) is not None:
                 at = datetime.fromisoformat(end[3]).replace(tzinfo=UTC)
-                yield TransactionEnd(lsn, int(end[2] or xid), end[1] == "COMMIT", at)
+                yield TransactionEnd(record.lsn, int(end[2] or record.xid), end[1] == "COMMIT", at)
 
-    def _records(self, manager: str) -> Iterator[_Record]:
-        """The records of a resource manager, newest first."""
+    def records(self, manager: str | None = None) -> Iterator[WalRecord]:
+        """The records of a resource manager, or of all, newest first."""
         with _scratch() as name, ThreadPoolExecutor(4) as pool:
             folder = Path(name)
             for batch in self._batches:
@@ -114,17 +123,18 @@ class WalSearch:
             return None
         return None if found is None else found.data
 
-    def _dump(self, run: Sequence[WalSegment], folder: Path, manager: str) -> list[_Record]:
+    def _dump(self, run: Sequence[WalSegment], folder: Path, manager: str | None) -> list[WalRecord]:
         following = run[-1].next()
         last = following if (folder / following.name).exists() else run[-1]
         command = tools.pg_waldump_segments(folder, run[0], last, manager, bin_dir=self._bin_dir)
         done = self._runner.run(command, check=False)
         if done.returncode not in (0, 1):  # 1: an error where the WAL ends; what it printed before that counts
             raise failure_of(command, done)
-        lines = _LINE.findall(done.stdout)
-        records = [(Lsn.parse(lsn), int(xid), said) for xid, lsn, said in lines]
+        records = (
+            WalRecord(Lsn.parse(lsn), name, int(xid), said) for name, xid, lsn, said in _LINE.findall(done.stdout)
+        )
         left = self._path[run[0].timeline]
-        return [found for found in records if found[0] < run[-1].end and (left is None or found[0] < left)]
+        return [found for found in records if found.lsn < run[-1].end and (left is None or found.lsn < left)]
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
