@@ -307,14 +307,21 @@ class _Tried:
 
 
 def wal_fetcher(
-    source: Source, newest: BackupManifest, request: RestoreRequest, folder: Path, host: Host
+    source: Source,
+    newest: BackupManifest,
+    request: RestoreRequest,
+    folder: Path,
+    host: Host,
+    *,
+    replayed_until: Lsn | None = None,
 ) -> WalFetcher:
-    """Serves the WAL of a source to a server that is recovered from `newest` on, through `folder`."""
+    """Serves the WAL of a source to a server that is recovered from `newest` on, through `folder`; one that goes on
+    with its recovery has `replayed_until` there before."""
     return WalFetcher(
         source.system.wal.preferring(source.repository.tier),
         folder,
         timeline=source.plan.timeline,
-        replayed_from=newest.start_lsn,
+        replayed_from=replayed_until or newest.start_lsn,
         segment_size=newest.segment_size,
         os_user=host.os_user,
         clock=host.clock,

@@ -96,11 +96,26 @@ def alone(target_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             raise TargetInUse(f"another restore writes to {target_dir}", hint="wait for it, or name another.") from None
         try:
-            for ending in ("partial", "wal"):
+            for ending in ("partial", "wal", "saved"):
                 _remove_leftover(beside(target_dir, ending))
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(folder: Path) -> Iterator[Path]:
+    """For copies that are looked at and thrown away: ours alone, empty at first, gone at the end. What a killed run
+    left there goes too. Raises `TargetInUse` when another one works there."""
+    with alone(folder):
+        for left in folder.iterdir() if folder.exists() else ():
+            _remove_leftover(left)
+        try:
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o711)  # the server's account goes through it
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def claim_tablespace(location: Path, target_dir: Path) -> None:

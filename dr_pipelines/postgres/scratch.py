@@ -6,13 +6,14 @@ It lies in a folder of its own, listens on a private socket only, reaches nothin
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.commands import Runner
+from dr_pipelines.commands import Process, Runner
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.programs import require_programs
@@ -26,6 +27,7 @@ from dr_pipelines.postgres.restore_recall import bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources
 from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
+from dr_pipelines.postgres.saved_files import SavedFiles
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.postgres.subscriptions import disable_subscriptions
 from dr_pipelines.progress import Progress
@@ -67,6 +69,9 @@ class ScratchServer:
         self._request, self._private = request, private
         self._steps = 0
         self._run = ExitStack()
+        self._process: Process | None = None
+        self._saved = SavedFiles(data_dir, beside(request.target_dir, "saved"))
+        self._saved_at: Replayed | None = None
 
     @property
     def tier(self) -> str:
@@ -107,8 +112,44 @@ class ScratchServer:
         """All the WAL that is there; then the server is promoted, and can be written (it archives nothing)."""
         return self._step(replace(self._request, target=LATEST, action="promote"))
 
+    def promote_at(self, target: RecoveryTarget) -> Replayed:
+        """Where it stands, once more, but promoted: transactions that were open there are gone, and so are their locks.
+        It goes no further from there; `go_back` takes it back."""
+        return self._step(replace(self._request, target=target, action="promote"))
+
     def stop(self) -> None:
         self._run.close()
+
+    def abandon(self) -> None:
+        """End it at once. What it has in memory is lost: for a copy that goes back, or goes away."""
+        if self._process is not None:
+            self._process.signal(signal.SIGQUIT)
+            self._process.wait(30)
+        self.stop()
+
+    def save(self) -> bool:
+        """Stop, and keep the files beside it, so that `go_back` can bring it back to here. False, and nothing is kept,
+        where the disk has no room. Costs what changed since it was saved last."""
+        self.stop()
+        self._saved_at = self.at if (kept := self._saved.save()) else None
+        return kept
+
+    @property
+    def copied(self) -> int:
+        """Bytes that saving and going back copied so far."""
+        return self._saved.copied
+
+    @property
+    def can_go_back(self) -> bool:
+        return self._saved_at is not None
+
+    def go_back(self) -> None:
+        """Stop, and be where it was saved last. Raises `UsageError` where it was not."""
+        if self._saved_at is None:
+            raise UsageError("the scratch server was not saved: it cannot go back")
+        self.abandon()
+        self._saved.bring_back()
+        self.at = self._saved_at
 
     def _step(self, request: RestoreRequest) -> Replayed:
         self.stop()
@@ -118,7 +159,10 @@ class ScratchServer:
         folder.parent.mkdir(mode=0o711, exist_ok=True)
         log = self.log = self._private / f"recovery-{self._steps}.log"
         began = answered = self.host.clock.monotonic()
-        fetcher = self._run.enter_context(wal_fetcher(self.source, self.backup, request, folder, self.host))
+        before = self.at.reached if self.at is not None else None
+        fetcher = self._run.enter_context(
+            wal_fetcher(self.source, self.backup, request, folder, self.host, replayed_until=before)
+        )
         try:
             configure(
                 self.data_dir,
@@ -129,8 +173,9 @@ class ScratchServer:
                 timeline=timeline,
                 version_num=self.backup.postgres_version_num,
             )
-            stored_end = None if stays else fetcher.stored_end()
-            process = self._run.enter_context(running(self.data_dir, self._private, log, self.host))
+            to_end = request.target.kind == "latest"
+            stored_end = fetcher.stored_end() if to_end else None
+            process = self._process = self._run.enter_context(running(self.data_dir, self._private, log, self.host))
             server = self.server()
             wait_until(lambda: _answers(server), process, log, fetcher, self.host.clock)
             answered = self.host.clock.monotonic()
@@ -144,10 +189,11 @@ class ScratchServer:
             now_on = timeline if stays else server.facts().timeline
             reached = server.flush_lsn() if stays else switch_point(self.data_dir, now_on)
             stopped = stop_line(log)
-            if stays:
-                assert_reached(request.target, reached, stopped)
-            else:
+            if to_end:
                 assert_nothing_left(reached, fetcher, timeline, stored_end)
+            else:
+                assert_reached(request.target, reached, stopped)
+            if not stays:
                 disable_subscriptions(server, in_recovery=False)
         except BaseException:
             self.stop()
@@ -229,7 +275,8 @@ def scratch(
                 try:
                     yield copy
                 finally:
-                    copy.stop()
+                    copy.abandon()
         finally:
             files.remove()
-            shutil.rmtree(beside(request.target_dir, "wal"), ignore_errors=True)
+            for ending in ("wal", "saved"):
+                shutil.rmtree(beside(request.target_dir, ending), ignore_errors=True)
