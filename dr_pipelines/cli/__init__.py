@@ -15,6 +15,7 @@ import typer
 from dr_pipelines.cli import (
     aging,
     incident,
+    last_good,
     objectives,
     replicate,
     restore,
@@ -63,6 +64,7 @@ app.command("objectives")(objectives.objectives)
 app.command("replicate")(replicate.replicate)
 app.command("scrub")(scrub.scrub)
 app.command("restore")(restore.restore)
+app.command("find-last-good")(last_good.find_last_good)
 app.command("keep")(retention.keep)
 
 

@@ -143,6 +143,14 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def instant(text: str) -> datetime:
+    """As a person writes it. Raises `ValueError`."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no instant: write it as 2026-11-23T10:00:00Z") from None
+
+
 def minute(at: datetime) -> str:
     """For a column whose head says that it is UTC."""
     return f"{at:%Y-%m-%d %H:%M}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, count, out, print_facts, print_json, print_table, size, span
+from dr_pipelines.cli.output import Bars, count, instant, out, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
@@ -110,7 +109,7 @@ def _target(
     try:
         match chosen:
             case ["time"]:
-                return RecoveryTarget("time", _instant(str(time)), inclusive, on)
+                return RecoveryTarget("time", instant(str(time)), inclusive, on)
             case ["lsn"]:
                 return RecoveryTarget("lsn", Lsn.parse(str(lsn)), inclusive, on)
             case ["xid"]:
@@ -122,13 +121,6 @@ def _target(
     except ValueError as error:
         raise UsageError(str(error), hint="`dr restore --help` shows how targets are written.") from None
     return RecoveryTarget("latest", None, inclusive, on)
-
-
-def _instant(text: str) -> datetime:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no instant: write it as 2026-11-23T10:00:00Z") from None
 
 
 def _show_preview(seen: RestorePreview, bars: Bars, *, as_json: bool) -> None:

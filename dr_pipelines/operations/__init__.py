@@ -16,6 +16,7 @@ from dr_pipelines.operations.immutability import (
     locks_hold,
 )
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
+from dr_pipelines.operations.last_good import LastGoodQuestion, find_last_good
 from dr_pipelines.operations.objectives import Objectives, measure_objectives, objectives
 from dr_pipelines.operations.recovery import preview_restore, restore
 from dr_pipelines.operations.replication import (
@@ -94,6 +95,8 @@ __all__ = [
     "look_at_replica",
     "unseen_replica",
     "find_backup",
+    "LastGoodQuestion",
+    "find_last_good",
     "list_backups",
     "lock_is_in_force",
     "locks_hold",

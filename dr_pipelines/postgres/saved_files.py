@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dr_pipelines.errors import RestoreError, disk_is_full
+from dr_pipelines.errors import HostTooSmall, disk_is_full
 
 _FICLONE = 0x40049409
 """ioctl_ficlone(2): let a file share another's blocks until one of them is written."""
@@ -76,7 +76,7 @@ class SavedFiles:
         return True
 
     def bring_back(self) -> None:
-        """The files as they were kept. Raises `RestoreError` when the disk is full."""
+        """The files as they were kept. Raises `HostTooSmall` when the disk is full."""
         if self._saved is None:
             raise ValueError("nothing was kept")
         try:
@@ -84,7 +84,7 @@ class SavedFiles:
         except OSError as error:
             if not disk_is_full(error):
                 raise
-            raise RestoreError(f"{self._data_dir} is on a disk that became full", hint="make room.") from error
+            raise HostTooSmall(f"{self._data_dir} is on a disk that became full", hint="make room.") from error
 
     def _bring_back(self, saved: _Tree, now: _Tree) -> None:
         for name in now.files.keys() - saved.files.keys():

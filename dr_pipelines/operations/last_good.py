@@ -1,0 +1,74 @@
+"""The newest position at which a server's data were good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from dr_pipelines.errors import UsageError
+from dr_pipelines.lsn import Timeline
+from dr_pipelines.operations.recovery import located
+from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_target import scratch_folder
+from dr_pipelines.progress import Progress
+from dr_pipelines.site import Site
+from dr_pipelines.validation import last_good
+from dr_pipelines.validation.last_good import LastGood, SearchRequest
+from dr_pipelines.validation.questions import Question, amcheck_question, sql_question
+from dr_pipelines.validation.search_window import Bound
+
+
+@dataclass(frozen=True)
+class LastGoodQuestion:
+    """What a person asks. Data are good where `check`, an SQL condition, is true and, with `amcheck`, every table and
+    B-tree of the database is whole. `dbname` is that of the plan's connection by default; `timeout` is that of one
+    statement. `scratch_dir` is where copies are made, by default as the plan's `validation` says."""
+
+    check: str | None = None
+    amcheck: bool = False
+    dbname: str | None = None
+    timeout: timedelta = timedelta(minutes=5)
+    since: Bound = None
+    until: Bound = None
+    timeline: Timeline | None = None
+    precision: timedelta = timedelta(0)
+    scratch_dir: Path | None = None
+
+
+def find_last_good(
+    site: Site, server: str, question: LastGoodQuestion, progress: Progress, *, tier: str | None = None
+) -> LastGood:
+    """Search the recovery window of one tier, or of the first that can be restored from, with the WAL of all. Raises
+    `UsageError` where nothing is asked, `CheckFailed` when the data are bad from the beginning."""
+    questions = _questions(question, question.dbname or site.plan_of(server).connection.dbname)
+    repositories, notes = site.readable_repositories(server, tier)
+    for note in notes:
+        progress.note(note)
+    folder = question.scratch_dir or site.plan_of(server).validation.scratch_dir or site.state_dir / "scratch"
+    with scratch_folder(folder / f"{server}.last-good") as base:
+        target = RecoveryTarget(timeline=question.timeline)
+        request = SearchRequest(
+            located(site, RestoreRequest(server, base / "copy", target), tier),
+            questions,
+            question.since,
+            question.until,
+            question.precision,
+        )
+        found = last_good.find_last_good(request, repositories, clock=site.clock, runner=site.runner, progress=progress)
+    return replace(found, notes=(*notes, *found.notes))
+
+
+def _questions(question: LastGoodQuestion, dbname: str) -> dict[str, Question]:
+    seconds = question.timeout.total_seconds()
+    found: dict[str, Question] = {}
+    if question.check is not None:
+        found[question.check] = sql_question(question.check, dbname, seconds)
+    if question.amcheck:
+        found["amcheck"] = amcheck_question(dbname, seconds)
+    if not found:
+        raise UsageError(
+            "nothing says what good data are", hint='name it with --check "SELECT <condition>" or --amcheck.'
+        )
+    return found

@@ -1,0 +1,235 @@
+"""Somebody deletes what should have stayed: when the data were last good is found, exactly, and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import psycopg
+import pytest
+
+from dr_pipelines.commands import Runner
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.errors import CheckFailed, NotProven, UsageError
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.storage.local import LocalStore
+from dr_pipelines.validation.last_good import LastGood, SearchRequest, find_last_good
+from dr_pipelines.validation.questions import Answer, Question, amcheck_question, sql_question
+from dr_pipelines.validation.touched import TouchedTable
+from tests.support.live import CLOCK, Live, running
+
+COMMITS = 48
+ORDERS_ARE_THERE = "SELECT count(*) = 10 FROM orders WHERE note = 'old'"
+NOTHING_IS_SPOILT = "SELECT count(*) = 0 FROM orders WHERE note = 'spoilt'"
+
+
+@dataclass
+class Accidents:
+    """A server's history. Orders are deleted by transaction `deleted`, items truncated by `truncated` while others
+    commit, orders spoilt by `spoilt`, after a second full. `before` and `after` are positions around an accident,
+    `moments` times between two commits."""
+
+    live: Live
+    base: Path
+    deleted: int = 0
+    truncated: int = 0
+    spoilt: int = 0
+    before: dict[int, Lsn] = field(default_factory=dict)
+    after: dict[int, Lsn] = field(default_factory=dict)
+    moments: list[datetime] = field(default_factory=list)
+
+    def find(self, check: str | Question, **options: Any) -> LastGood:
+        question = sql_question(check, "postgres", 20) if isinstance(check, str) else check
+        request = SearchRequest(self.live.request(self.base / "search" / "copy"), {"check": question})
+        (self.base / "search").mkdir(exist_ok=True)
+        (self.base / "search").chmod(0o755)
+        try:
+            return find_last_good(
+                replace(request, **options), [self.live.repository], clock=CLOCK, runner=Runner(), progress=Silent()
+            )
+        finally:
+            assert not [*(self.base / "search").iterdir()], "nothing is left"
+
+    def restored(self, name: str, lsn: Lsn, question: str) -> str:
+        report = self.live.restore(self.base / name, RecoveryTarget("lsn", lsn))
+        with running(report.data_dir) as server:
+            return server.psql(question)
+
+
+@pytest.fixture(scope="module")
+def accidents(identity: tuple[str, str]) -> Iterator[Accidents]:
+    base = open_folder("dr-test-good-")
+    server = EmbeddedPostgres(
+        base / "data",
+        initdb=("--wal-segsize=1",),
+        settings={"shared_buffers": "8MB", "fsync": "off", "summarize_wal": "on"},
+    )
+    server.start()
+    for name in ("template0", "template1"):  # two thirds of the files of an empty server
+        server.psql(f"ALTER DATABASE {name} IS_TEMPLATE false")
+        server.psql(f"DROP DATABASE {name}")
+    repository = Repository(LocalStore(base / "store", "primary"), Codec(1, (identity[1],), (identity[0],)), "primary")
+    repository.initialise()
+    found = Accidents(Live(server, repository, base / "state"), base)
+    try:
+        with (
+            found.live.streaming(),
+            closing(psycopg.connect(f"host=127.0.0.1 port={server.port} user=postgres", autocommit=True)) as session,
+            closing(psycopg.connect(f"host=127.0.0.1 port={server.port} user=postgres")) as other,
+        ):
+            session.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
+            session.execute("CREATE TABLE items (id int)")
+            session.execute("INSERT INTO orders SELECT -i, 'old' FROM generate_series(1, 10) i")
+            found.live.take(BackupKind.FULL)
+            session.execute("INSERT INTO items SELECT generate_series(1, 30)")
+            for number in range(COMMITS):
+                if number == COMMITS // 3:
+                    found.live.take(BackupKind.INCREMENTAL)
+                if number == COMMITS // 2:
+                    found.deleted = _accident(found, session, "DELETE FROM orders")
+                if number == COMMITS - 10:
+                    found.truncated = _accident(found, other, "TRUNCATE items", end=False)
+                session.execute("INSERT INTO orders VALUES (%s, 'new')", (number,))
+                found.moments.append(_one(session, "SELECT clock_timestamp()"))
+            other.commit()
+            # More WAL than it takes to restore a full instead.
+            session.execute(
+                "CREATE TABLE bulk AS SELECT repeat(sha512(i::text::bytea)::text, 9) FROM generate_series(1, 24000) i"
+            )
+            session.execute("DROP TABLE bulk")
+            found.live.take(BackupKind.FULL)
+            for number in range(COMMITS, COMMITS + 8):
+                session.execute("INSERT INTO orders VALUES (%s, 'new')", (number,))
+                if number == COMMITS + 4:
+                    found.spoilt = _accident(found, session, "UPDATE orders SET note = 'spoilt' WHERE id > 40")
+        server.stop()
+        yield found
+    finally:
+        server.kill()
+        rmtree(base, ignore_errors=True)
+
+
+def _accident(found: Accidents, session: psycopg.Connection[Any], deed: str, *, end: bool = True) -> int:
+    position = "SELECT pg_current_wal_insert_lsn()::text"
+    before = Lsn.parse(_one(session, position))
+    with session.transaction() if end else session.cursor():
+        xid = int(_one(session, "SELECT pg_current_xact_id()::text"))
+        with session.transaction():  # a savepoint
+            session.execute(deed)
+    found.before[xid] = before
+    if end:
+        found.after[xid] = Lsn.parse(_one(session, position))
+    return xid
+
+
+def _one(session: psycopg.Connection[Any], question: str) -> Any:
+    row = session.execute(question).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_the_transaction_is_found_and_the_restore_before_it_is_good(accidents: Accidents) -> None:
+    found = accidents.find(ORDERS_ARE_THERE)
+    assert found.bad is not None and found.exact
+    assert found.bad.xid == accidents.deleted
+    assert accidents.before[accidents.deleted] <= found.bad.lsn < accidents.after[accidents.deleted]
+    assert found.good.lsn < found.bad.lsn
+    assert found.effort.restores == 2  # of either full: the second lies behind more WAL than is worth replaying
+    assert len(found.probes) <= 2 + 6, "log2 of some 60 commits"
+    looked_at = {probe.point: probe.good for probe in found.probes}
+    assert looked_at[found.good] and not looked_at[found.bad]
+
+    assert found.touched is not None and found.touched.complete
+    (table,) = found.touched.tables
+    assert table == TouchedTable("postgres", "public.orders", deleted=10 + COMMITS // 2)
+
+    assert accidents.restored("good", found.good.lsn, ORDERS_ARE_THERE) == "t"
+    assert accidents.restored("bad", found.bad.lsn, ORDERS_ARE_THERE) == "f"
+
+
+def test_a_table_that_is_locked_where_the_copy_stands(accidents: Accidents) -> None:
+    """TRUNCATE holds its lock over ten commits of others; on a copy that stands among them it never ends."""
+    found = accidents.find("SELECT count(*) > 0 FROM items", since=accidents.moments[0])
+    assert found.bad is not None and found.bad.xid == accidents.truncated
+    assert found.good.at is not None and found.good.at > accidents.moments[COMMITS - 2]
+    assert found.effort.restores == 2
+    assert found.touched is not None
+    assert [(table.name, table.removed) for table in found.touched.tables] == [("public.items", True)]
+
+
+def test_a_newer_backup_is_taken_where_it_is_quicker_than_replay(accidents: Accidents) -> None:
+    found = accidents.find(NOTHING_IS_SPOILT)
+    assert found.bad is not None and found.bad.xid == accidents.spoilt
+    assert found.effort.restores == 2
+    (first,) = [probe for probe in found.probes if not probe.point.inclusive][1:]
+    assert first.good, "where the second full is consistent"
+    assert found.touched is not None
+    (table,) = found.touched.tables
+    assert (table.name, table.updated) == ("public.orders", COMMITS + 4 - 40)
+    assert found.touched.subtransactions == 1
+
+
+def test_a_long_window_is_halved_by_position_before_commits_are_listed(accidents: Accidents) -> None:
+    found = accidents.find(ORDERS_ARE_THERE, until=accidents.moments[COMMITS - 1], listed=1000)
+    assert found.bad is not None and found.bad.xid == accidents.deleted
+    assert any(not probe.point.inclusive for probe in found.probes[1:])
+
+
+def test_bounds_and_precision(accidents: Accidents) -> None:
+    since, until = accidents.moments[COMMITS // 3], accidents.moments[COMMITS // 2 + 3]
+    found = accidents.find(ORDERS_ARE_THERE, since=since, until=until, precision=timedelta(hours=1))
+    assert found.bad is not None and not found.exact and found.touched is None
+    assert [probe.good for probe in found.probes] == [True, False]
+    assert found.good.at is not None and found.good.at <= since
+    assert found.bad.at is not None and since < found.bad.at <= until
+    good = accidents.find(ORDERS_ARE_THERE, until=accidents.before[accidents.deleted])
+    assert good.bad is None and len(good.probes) == 2
+    assert good.good.lsn == good.end.lsn < accidents.before[accidents.deleted]
+
+
+def test_data_that_are_bad_from_the_beginning(accidents: Accidents) -> None:
+    with pytest.raises(CheckFailed, match="bad already at the start"):
+        accidents.find(ORDERS_ARE_THERE, since=accidents.after[accidents.deleted])
+
+
+def test_a_check_that_cannot_be_asked_at_the_start(accidents: Accidents) -> None:
+    with pytest.raises(UsageError, match=r"cannot be asked at the start.*nowhere") as told:
+        accidents.find("SELECT count(*) > 0 FROM nowhere")
+    assert "--from" in str(told.value.hint)
+
+
+def test_what_a_question_says(accidents: Accidents) -> None:
+    full = accidents.live.repository.usable_backups("shop")[0]
+    with accidents.live.scratch(accidents.base / "asked", full.label) as copy:
+        copy.replay_to(RecoveryTarget("immediate"))
+
+        def ask(check: str, timeout: float = 20, dbname: str = "postgres") -> Answer:
+            return sql_question(check, dbname, timeout)(copy)
+
+        assert ask(ORDERS_ARE_THERE) == Answer(True, "true")
+        assert ask("SELECT count(*) > 10 FROM orders") == Answer(False, "false")
+        for refused in (
+            ask("SELECT true FROM nowhere"),
+            ask("SELECT true", dbname="nowhere"),
+            ask("DELETE FROM orders RETURNING true"),
+        ):
+            assert not refused.good and refused.is_error
+        for no_answer in ("SELECT 1", "SELECT true FROM orders", "SELECT true, true", "SELECT true WHERE false"):
+            with pytest.raises(UsageError, match="boolean"):
+                ask(no_answer)
+        with pytest.raises(NotProven, match="neither good nor bad"):
+            ask("SELECT NULL::boolean")
+        with pytest.raises(NotProven, match=r"within 0\.2 s"):
+            ask("SELECT pg_sleep(60) IS NULL", 0.2)
+        with pytest.raises(NotProven, match="extension amcheck is not in"):
+            amcheck_question("postgres", 5)(copy)
