@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -135,7 +134,7 @@ def _answer(found: LastGood, bad: Point) -> dict[str, str]:
     if not found.exact:
         answer["between"] = "commits that were not tried; without --precision the search goes on to one transaction"
     if found.touched is not None:
-        answer |= {"it did" if not number else "": line for number, line in enumerate(_deeds(found.touched))}
+        answer["it did"] = "\n           ".join(_deeds(found.touched))
     return answer
 
 
@@ -143,13 +142,13 @@ def _point(point: Point) -> str:
     return f"{point}, transaction {point.xid}" if point.xid is not None else str(point)
 
 
-def _deeds(touched: Touched) -> Iterator[str]:
+def _deeds(touched: Touched) -> list[str]:
     lines = [*map(_table, touched.tables), *touched.databases]
     if touched.catalog_changes:
         lines.append(f"{count(touched.catalog_changes, 'row')} of the system catalogues (DDL)")
     if not touched.complete:
         lines.append("and perhaps more, in WAL that lies further back")
-    yield "; ".join(lines) or "nothing to rows of tables"
+    return lines or ["nothing to rows of tables"]
 
 
 def _table(table: TouchedTable) -> str:

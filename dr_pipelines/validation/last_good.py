@@ -112,7 +112,7 @@ class _Search:
             good, bad = self._by_commit(good, bad)
         if self._precise(good, bad):
             return self._found(good, bad)
-        return self._found(good, bad, self._touched(bad), exact=True)
+        return self._found(good, bad, self._touched(good, bad), exact=True)
 
     def _require_good(self, point: Point) -> None:
         answer = self._ask(point)
@@ -180,8 +180,6 @@ class _Search:
         return self._ask(point).good
 
     def _ask(self, point: Point) -> Answer:
-        number = len(self.probes) + 1
-        self.progress.phase(f"point {number}: {point}")
         copy = self.copy.stand_at(point.target, point.lsn)
         try:
             answer = self._all(lambda question: question(copy))
@@ -189,7 +187,8 @@ class _Search:
             promoted = self.copy.promoted(point.target)
             answer = self._all(lambda question: question(promoted))
         self.probes.append(Probe(point, answer.good, answer.said))
-        self.progress.note(f"point {number}: {point}: {'good' if answer.good else 'BAD'} ({answer.said})")
+        said = f"{'good' if answer.good else 'BAD'} ({answer.said})"
+        self.progress.note(f"point {len(self.probes)}: {point}: {said}")
         self.copy.judge(good=answer.good)
         return answer
 
@@ -203,7 +202,7 @@ class _Search:
                 return replace(answer, said=said[-1])
         return Answer(True, "; ".join(said))
 
-    def _touched(self, bad: Point) -> Touched | None:
+    def _touched(self, good: Point, bad: Point) -> Touched | None:
         """What the transaction of a commit did, by the names that its tables had before."""
         if bad.xid is None:
             return None
@@ -211,7 +210,7 @@ class _Search:
         since = Lsn(max(0, bad.lsn.value - LOOKED_AT))
         try:
             records = read_transaction(bad.xid, bad.lsn, self.window.search(since, bad.lsn + 1))
-            return name_tables(records, self.copy.at_good())
+            return name_tables(records, self.copy.at_good(good.target, good.lsn))
         except DrError as error:
             self.notes.append(f"what transaction {bad.xid} did could not be read: {error.message}")
             return None

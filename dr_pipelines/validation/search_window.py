@@ -112,10 +112,10 @@ def _usable(source: Source, request: RestoreRequest, notes: list[str]) -> list[C
     """Oldest first: those that are at hand and proven, if there are any."""
     found = list(source.plan.candidates)
     found = [way for way in found if way.provisional is None] or found
-    found = [way for way in found if Needs(source, way, request.terms).all_at_hand()] or found
-    if len(found) < len(source.plan.candidates):
-        notes.append(f"{len(source.plan.candidates) - len(found)} backups are provisional or offline, and not used")
-    return sorted(found, key=lambda way: way.chain[-1].stop_lsn)
+    near = [way for way in found if Needs(source, way, request.terms).all_at_hand()]
+    if near and len(near) < len(found):
+        notes.append(f"left out, because they must be recalled first: {len(found) - len(near)} backups")
+    return sorted(near or found, key=lambda way: way.chain[-1].stop_lsn)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class SearchedCopy:
         self.effort = Effort()
         self._good: _Copy | None = None
         self._asked: _Copy | None = None
+        self._told = False
 
     def __enter__(self) -> SearchedCopy:
         return self
@@ -108,7 +109,8 @@ class SearchedCopy:
             if self._good is not None and self._good is not copy:
                 self._drop(self._good)
             self._good = copy
-            if not copy.server.save():
+            if not copy.server.save() and not self._told:
+                self._told = True
                 self._progress.note("there is no room to keep a copy's files: it is restored anew after each bad point")
         elif copy.server.can_go_back:
             copy.server.go_back()
@@ -117,10 +119,10 @@ class SearchedCopy:
             self._drop(copy)
             self._good = None if copy is self._good else self._good
 
-    def at_good(self) -> ScratchServer | None:
-        """The copy, running once more where it was good last; None where there is none."""
-        if self._good is None or self._good.server.at is None:
-            return None
+    def at_good(self, target: RecoveryTarget, position: Lsn) -> ScratchServer:
+        """The copy, running once more at the newest good position."""
+        if self._good is None:
+            return self.stand_at(target, position)
         self._step(self._good, self._good.here)
         return self._good.server
 
@@ -166,6 +168,7 @@ class SearchedCopy:
             scratch(request, self._repositories, clock=self._clock, runner=self._runner, progress=self._progress)
         )
         self.effort.restored += candidate.bytes
+        self._progress.phase("search")
         return _Copy(server, stack)
 
     def _drop(self, copy: _Copy) -> None:

@@ -48,8 +48,8 @@ class Touched:
     complete: bool
 
 
-def name_tables(records: TransactionRecords, copy: ScratchServer | None) -> Touched:
-    """By the names that `copy` has for them (None: there is none)."""
+def name_tables(records: TransactionRecords, copy: ScratchServer) -> Touched:
+    """By the names that `copy` has for them."""
     names = _Names(copy)
     tables, catalog = [], 0
     for file in sorted({*records.rows, *records.removed}):
@@ -69,7 +69,7 @@ def name_tables(records: TransactionRecords, copy: ScratchServer | None) -> Touc
 class _Names:
     """What a copy says of oids and files; each is asked once."""
 
-    def __init__(self, copy: ScratchServer | None) -> None:
+    def __init__(self, copy: ScratchServer) -> None:
         self._copy = copy
         listed = self._ask("postgres", "SELECT oid::bigint, datname FROM pg_database")
         self._databases = {int(oid): str(name) for oid, name in listed}
@@ -93,8 +93,6 @@ class _Names:
         return self._known[file]
 
     def _ask(self, dbname: str, query: str, *values: int) -> list[tuple[Any, ...]]:
-        if self._copy is None:
-            return []
         try:
             return self._copy.server(dbname).ask(query, values, lock_timeout=1)
         except ServerError as error:

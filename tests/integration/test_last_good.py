@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import rmtree
@@ -12,9 +15,10 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
-from dr_pipelines.commands import Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.commands import Command, Runner, runs_as_root
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
 from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
@@ -28,6 +32,7 @@ from dr_pipelines.validation.questions import Answer, Question, amcheck_question
 from dr_pipelines.validation.touched import TouchedTable
 from tests.support.live import CLOCK, Live, running
 
+DR = Path(sys.executable).with_name("dr")
 COMMITS = 48
 ORDERS_ARE_THERE = "SELECT count(*) = 10 FROM orders WHERE note = 'old'"
 NOTHING_IS_SPOILT = "SELECT count(*) = 0 FROM orders WHERE note = 'spoilt'"
@@ -50,24 +55,24 @@ class Accidents:
 
     def find(self, check: str | Question, **options: Any) -> LastGood:
         question = sql_question(check, "postgres", 20) if isinstance(check, str) else check
-        request = SearchRequest(self.live.request(self.base / "search" / "copy"), {"check": question})
-        (self.base / "search").mkdir(exist_ok=True)
-        (self.base / "search").chmod(0o755)
+        place = self.base / "search"
+        place.mkdir(exist_ok=True)
+        request = SearchRequest(self.live.request(place / "copy"), {"check": question})
         try:
             return find_last_good(
                 replace(request, **options), [self.live.repository], clock=CLOCK, runner=Runner(), progress=Silent()
             )
         finally:
-            assert not [*(self.base / "search").iterdir()], "nothing is left"
+            assert not [*place.iterdir()], "nothing is left"
 
-    def restored(self, name: str, lsn: Lsn, question: str) -> str:
-        report = self.live.restore(self.base / name, RecoveryTarget("lsn", lsn))
-        with running(report.data_dir) as server:
-            return server.psql(question)
+    def dr(self, *argv: str) -> Any:
+        """The answer of a command that goes well."""
+        done = Runner().run(Command([str(DR), *argv, "--json", "--plan", str(self.base / "plan.yaml")], timeout=120))
+        return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
-def accidents(identity: tuple[str, str]) -> Iterator[Accidents]:
+def accidents() -> Iterator[Accidents]:
     base = open_folder("dr-test-good-")
     server = EmbeddedPostgres(
         base / "data",
@@ -78,9 +83,10 @@ def accidents(identity: tuple[str, str]) -> Iterator[Accidents]:
     for name in ("template0", "template1"):  # two thirds of the files of an empty server
         server.psql(f"ALTER DATABASE {name} IS_TEMPLATE false")
         server.psql(f"DROP DATABASE {name}")
-    repository = Repository(LocalStore(base / "store", "primary"), Codec(1, (identity[1],), (identity[0],)), "primary")
+    repository = Repository(LocalStore(base / "store", "primary"), Codec(1), "primary")
     repository.initialise()
     found = Accidents(Live(server, repository, base / "state"), base)
+    (base / "plan.yaml").write_text(yaml.dump(_plan(server)))
     try:
         with (
             found.live.streaming(),
@@ -119,6 +125,24 @@ def accidents(identity: tuple[str, str]) -> Iterator[Accidents]:
         rmtree(base, ignore_errors=True)
 
 
+def _plan(server: EmbeddedPostgres) -> dict[str, Any]:
+    shop = {
+        "connection": {"host": "127.0.0.1", "port": server.port},
+        "schedule": {"full": "daily", "incremental": "hourly"},
+        "storage": {"primary": "disk"},
+        "bin_dir": str(bin_dir(18)),
+        "os_user": os_user(),
+    }
+    return {
+        "version": 1,
+        "name": "test",
+        "state_dir": "state",
+        "storage": {"disk": {"type": "local", "path": "store"}},
+        "encryption": "none",
+        "databases": {"shop": shop},
+    }
+
+
 def _accident(found: Accidents, session: psycopg.Connection[Any], deed: str, *, end: bool = True) -> int:
     position = "SELECT pg_current_wal_insert_lsn()::text"
     before = Lsn.parse(_one(session, position))
@@ -139,27 +163,31 @@ def _one(session: psycopg.Connection[Any], question: str) -> Any:
 
 
 def test_the_transaction_is_found_and_the_restore_before_it_is_good(accidents: Accidents) -> None:
-    found = accidents.find(ORDERS_ARE_THERE)
-    assert found.bad is not None and found.exact
-    assert found.bad.xid == accidents.deleted
-    assert accidents.before[accidents.deleted] <= found.bad.lsn < accidents.after[accidents.deleted]
-    assert found.good.lsn < found.bad.lsn
-    assert found.effort.restores == 2  # of either full: the second lies behind more WAL than is worth replaying
-    assert len(found.probes) <= 2 + 6, "log2 of some 60 commits"
-    looked_at = {probe.point: probe.good for probe in found.probes}
-    assert looked_at[found.good] and not looked_at[found.bad]
+    found = accidents.dr("find-last-good", "--server", "shop", "--check", ORDERS_ARE_THERE)
+    bad, good = found["bad"], found["good"]
+    assert found["exact"] and bad["xid"] == accidents.deleted
+    assert accidents.before[accidents.deleted] <= Lsn.parse(bad["lsn"]) < accidents.after[accidents.deleted]
+    assert found["effort"]["restores"] == 2  # of either full: the second lies behind more WAL than is worth replaying
+    assert 6 <= len(found["probes"]) <= 2 + 6, "log2 of some 60 commits"
+    verdicts = {probe["point"]["lsn"]: probe["good"] for probe in found["probes"]}
+    assert verdicts[good["lsn"]] is True and verdicts[bad["lsn"]] is False
+    assert found["touched"]["complete"]
+    (table,) = found["touched"]["tables"]
+    assert table == asdict(TouchedTable("postgres", "public.orders", deleted=10 + COMMITS // 2))
 
-    assert found.touched is not None and found.touched.complete
-    (table,) = found.touched.tables
-    assert table == TouchedTable("postgres", "public.orders", deleted=10 + COMMITS // 2)
-
-    assert accidents.restored("good", found.good.lsn, ORDERS_ARE_THERE) == "t"
-    assert accidents.restored("bad", found.bad.lsn, ORDERS_ARE_THERE) == "f"
+    command = shlex.split(found["restore"].replace("DIR", str(accidents.base / "good")))
+    accidents.dr(*command[1:])
+    with running(accidents.base / "good") as server:
+        assert server.psql(ORDERS_ARE_THERE) == "t"
+        assert server.psql("SELECT count(*) FROM orders") == str(10 + COMMITS // 2)
+    report = accidents.live.restore(accidents.base / "bad", RecoveryTarget("lsn", Lsn.parse(bad["lsn"])))
+    with running(report.data_dir) as server:
+        assert server.psql(ORDERS_ARE_THERE) == "f"
 
 
 def test_a_table_that_is_locked_where_the_copy_stands(accidents: Accidents) -> None:
     """TRUNCATE holds its lock over ten commits of others; on a copy that stands among them it never ends."""
-    found = accidents.find("SELECT count(*) > 0 FROM items", since=accidents.moments[0])
+    found = accidents.find("SELECT count(*) > 0 FROM items", since=accidents.moments[COMMITS - 14])
     assert found.bad is not None and found.bad.xid == accidents.truncated
     assert found.good.at is not None and found.good.at > accidents.moments[COMMITS - 2]
     assert found.effort.restores == 2
@@ -168,7 +196,7 @@ def test_a_table_that_is_locked_where_the_copy_stands(accidents: Accidents) -> N
 
 
 def test_a_newer_backup_is_taken_where_it_is_quicker_than_replay(accidents: Accidents) -> None:
-    found = accidents.find(NOTHING_IS_SPOILT)
+    found = accidents.find(NOTHING_IS_SPOILT, since=accidents.moments[COMMITS - 2])
     assert found.bad is not None and found.bad.xid == accidents.spoilt
     assert found.effort.restores == 2
     (first,) = [probe for probe in found.probes if not probe.point.inclusive][1:]
@@ -179,8 +207,26 @@ def test_a_newer_backup_is_taken_where_it_is_quicker_than_replay(accidents: Acci
     assert found.touched.subtransactions == 1
 
 
+def test_a_disk_without_room_to_keep_files_costs_restores(accidents: Accidents) -> None:
+    """As large as one copy, and not as two."""
+    place = accidents.base / "search"
+    place.mkdir(exist_ok=True)
+    mount = Command(["mount", "-t", "tmpfs", "-o", "size=60m,mode=755", "tmpfs", str(place)])
+    if not runs_as_root() or Runner().run(mount, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        since, until = accidents.moments[COMMITS // 2 - 4], accidents.moments[COMMITS // 2 + 4]
+        found = accidents.find(ORDERS_ARE_THERE, since=since, until=until)
+    finally:
+        Runner().run(Command(["umount", str(place)]))
+    assert found.bad is not None and found.bad.xid == accidents.deleted
+    bad = sum(not probe.good for probe in found.probes)
+    assert found.effort.restores == 1 + bad, "to begin with, and after each bad point"
+    assert found.touched is not None and found.touched.tables[0].name == "public.orders"
+
+
 def test_a_long_window_is_halved_by_position_before_commits_are_listed(accidents: Accidents) -> None:
-    found = accidents.find(ORDERS_ARE_THERE, until=accidents.moments[COMMITS - 1], listed=1000)
+    found = accidents.find(ORDERS_ARE_THERE, until=accidents.moments[COMMITS - 1], listed=1 << 18)
     assert found.bad is not None and found.bad.xid == accidents.deleted
     assert any(not probe.point.inclusive for probe in found.probes[1:])
 
@@ -192,7 +238,7 @@ def test_bounds_and_precision(accidents: Accidents) -> None:
     assert [probe.good for probe in found.probes] == [True, False]
     assert found.good.at is not None and found.good.at <= since
     assert found.bad.at is not None and since < found.bad.at <= until
-    good = accidents.find(ORDERS_ARE_THERE, until=accidents.before[accidents.deleted])
+    good = accidents.find(ORDERS_ARE_THERE, since=since, until=accidents.before[accidents.deleted])
     assert good.bad is None and len(good.probes) == 2
     assert good.good.lsn == good.end.lsn < accidents.before[accidents.deleted]
 
