@@ -9,9 +9,9 @@ from pathlib import Path
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Timeline
 from dr_pipelines.operations.recovery import located
+from dr_pipelines.operations.scratch import scratch_folder
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_request import RestoreRequest
-from dr_pipelines.postgres.restore_target import scratch_folder
 from dr_pipelines.progress import Progress
 from dr_pipelines.site import Site
 from dr_pipelines.validation import last_good
@@ -24,7 +24,7 @@ from dr_pipelines.validation.search_window import Bound
 class LastGoodQuestion:
     """What a person asks. Data are good where `check`, an SQL condition, is true and, with `amcheck`, every table and
     B-tree of the database is whole. `dbname` is that of the plan's connection by default; `timeout` is that of one
-    statement. `scratch_dir` is where copies are made, by default as the plan's `validation` says."""
+    statement. Copies are made in `scratch_dir`, by default where the plan's `validation` says."""
 
     check: str | None = None
     amcheck: bool = False
@@ -46,17 +46,17 @@ def find_last_good(
     repositories, notes = site.readable_repositories(server, tier)
     for note in notes:
         progress.note(note)
-    folder = question.scratch_dir or site.plan_of(server).validation.scratch_dir or site.state_dir / "scratch"
-    with scratch_folder(folder / f"{server}.last-good") as base:
-        target = RecoveryTarget(timeline=question.timeline)
-        request = SearchRequest(
-            located(site, RestoreRequest(server, base / "copy", target), tier),
-            questions,
-            question.since,
-            question.until,
-            question.precision,
-        )
-        found = last_good.find_last_good(request, repositories, clock=site.clock, runner=site.runner, progress=progress)
+    target = RecoveryTarget(timeline=question.timeline)
+    asked = located(site, RestoreRequest(server, site.state_dir, target), tier)
+    folder = scratch_folder(site, server, asked.os_user, question.scratch_dir)
+    request = SearchRequest(
+        replace(asked, target_dir=folder / "last-good"),
+        questions,
+        question.since,
+        question.until,
+        question.precision,
+    )
+    found = last_good.find_last_good(request, repositories, clock=site.clock, runner=site.runner, progress=progress)
     return replace(found, notes=(*notes, *found.notes))
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
@@ -24,8 +23,8 @@ from dr_pipelines.errors import (
 )
 from dr_pipelines.operations.backups import here, labelled
 from dr_pipelines.operations.recovery import located
+from dr_pipelines.operations.scratch import scratch_folder
 from dr_pipelines.postgres.restore_request import RestoreRequest
-from dr_pipelines.postgres.restore_target import clear_leftovers, require_entry
 from dr_pipelines.postgres.scratch import scratch
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import read_proofs
@@ -175,19 +174,9 @@ class _Validation:
 
     def _request(self) -> RestoreRequest:
         server, label = self._backup.server, self._backup.label
-        given = self._plan.scratch_dir
-        folder = (given / server) if given is not None else self._site.state_dir / server / "scratch"
-        request = located(
-            self._site, RestoreRequest(server, folder.absolute() / label, label=label), self._repository.tier
-        )
-        _make_open(folder)
-        try:
-            require_entry(folder, request.os_user, self._site.runner)
-        except RestoreError as error:
-            error.hint = f"{error.hint} `databases.{server}.validation.scratch_dir` of the plan names it."
-            raise
-        clear_leftovers(folder)
-        return request
+        asked = RestoreRequest(server, self._site.state_dir, label=label)
+        request = located(self._site, asked, self._repository.tier)
+        return replace(request, target_dir=scratch_folder(self._site, server, request.os_user) / label)
 
     def _facts(self) -> tuple[SourceFacts | None, str | None]:
         """And why there are none. Facts that cannot be read say nothing of whether the backup restores."""
@@ -255,20 +244,6 @@ def _is_of_the_backup(error: DrError) -> bool:
         return True
     way = error.transient or error.exit_code in _OF_THE_WAY or isinstance(error, _OF_THE_HOST)
     return isinstance(error, _OF_THE_BACKUP) and not way
-
-
-def _make_open(folder: Path) -> None:
-    """What is made here can be passed through by the server's account, whatever the umask. Raises `RestoreError`."""
-    try:
-        for place in (*reversed(folder.parents), folder):
-            if not place.exists():
-                place.mkdir()
-                place.chmod(0o711)
-    except OSError as error:
-        raise RestoreError(
-            f"{folder} cannot be made: {error.strerror}",
-            hint="name another place with `validation.scratch_dir` in the plan.",
-        ) from error
 
 
 def _names(checks: list[CheckResult]) -> str:

@@ -103,21 +103,6 @@ def alone(target_dir: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@contextmanager
-def scratch_folder(folder: Path) -> Iterator[Path]:
-    """For copies that are looked at and thrown away: ours alone, empty at first, gone at the end. What a killed run
-    left there goes too. Raises `TargetInUse` when another one works there."""
-    with alone(folder):
-        for left in folder.iterdir() if folder.exists() else ():
-            _remove_leftover(left)
-        try:
-            folder.mkdir(exist_ok=True)
-            folder.chmod(0o711)  # the server's account goes through it
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def claim_tablespace(location: Path, target_dir: Path) -> None:
     """Make `location` ready to be written for `target_dir`; what a killed restore of the same target left there goes.
     Raises `TargetInUse`."""
