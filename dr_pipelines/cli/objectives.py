@@ -105,6 +105,8 @@ def _restores(times: RecoveryTimes) -> Iterator[str]:
 
 def _judge(lines: Sequence[Objective]) -> None:
     """Raises `CheckFailed` or `NotProven`, with the hint of the first that is not met."""
+    if not lines:
+        raise NotProven("the plan promises nothing here", hint="name data_classes and systems in the plan.")
     for verdict, error, said in (
         (Verdict.FAIL, CheckFailed, "not met or never measured"),
         (Verdict.NOT_PROVEN, NotProven, "not proven"),

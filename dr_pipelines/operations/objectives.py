@@ -153,9 +153,10 @@ class _Look:
         return next(iter(reversed(windows_of(view, others))), None)
 
     def goes_on(self, position: ServerPosition) -> bool:
-        """Whether a tier of the stream that can be read is behind, and there is time to look again."""
+        """Whether a tier of the stream that has a backup is behind, and there is time to look again."""
         streamed = [self.newest[tier] for tier in self._site.plan_of(self._server).wal.tiers]
-        behind = [one for one in streamed if one is not None and not has_caught_up(one, position)]
+        begun = [one for one in streamed if one is not None and (one.windows or one.unusable)]
+        behind = [one for one in begun if not has_caught_up(one, position)]
         return bool(behind) and self._site.clock.monotonic() < self._until
 
     def anew(self) -> _Look:

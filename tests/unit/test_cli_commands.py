@@ -436,3 +436,22 @@ def test_a_keep_of_what_is_not_there_says_so(dr: Dr) -> None:
     done = dr("keep", "20260102T030405Z-full", "--forever", "--reason", "x")
     assert done.returncode == 12
     assert "no backup" in done.stderr
+
+
+def test_objectives_that_nobody_measured_are_a_failure_with_every_line_shown(dr: Dr) -> None:
+    assert dr("objectives").returncode == 40  # where nothing is promised, nothing is proven
+    promises = {
+        "systems": {"critical": {"database": {"rto": "1 hour", "server": "shop"}, "auth": "30 minutes"}},
+        "data_classes": {"orders": {"rpo": "0 minutes", "server": "shop"}, "reports": "4 hours"},
+    }
+    (dr.folder / "plan.yaml").write_text(yaml.dump({**PLAN, **promises}))
+    done = dr("objectives")
+    assert done.returncode == 41
+    for line in (r"database +1 hour +not seen +- +NOT PROVEN", r"auth +30 minutes +never measured +- +NOT MET",
+                 r"orders +0 minutes +not seen +- +NOT PROVEN", r"reports +4 hours +never measured +- +NOT MET"):  # fmt: skip
+        assert re.search(line, done.stdout)
+    assert "2 of 4 objectives are not met or never measured: reports, auth" in done.stderr
+    told = json.loads(dr("objectives", "shop", "--json").stdout)
+    verdicts = {line["name"]: line["verdict"] for line in told["objectives"]}
+    assert verdicts == {"orders": "not proven", "database": "not proven"}
+    assert dr("objectives", "nobody").returncode == 2
