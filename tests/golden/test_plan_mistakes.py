@@ -158,6 +158,12 @@ CASES: dict[str, tuple[str | None, ...]] = {
         "databases:\n  a-b: {connection: {host: a}, schedule: {full: daily}, storage: {primary: here}}\n"
         "  a_b: {connection: {host: b}, schedule: {full: daily}, storage: {primary: here}}",
     ),
+    "systems and data classes that Dagster takes for one": (
+        "systems:",
+        "systems:\n  more: {a-b: 9 hours, a_b: 9 hours}",
+        "data_classes:",
+        "data_classes:\n  a-b: 1 hour\n  a_b: 1 hour",
+    ),
     "one server under two names": (
         "databases:",
         "databases:\n  twin: {connection: {host: db.example}, schedule: {full: daily}, storage: {primary: here}}",

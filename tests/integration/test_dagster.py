@@ -124,6 +124,10 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
             assert graph.get(key).kinds == {"postgres", "s3"}
             assert graph.get(key).tags["dr/server"] == server
             assert graph.get(key).owners == ["incidents@three.example"]
+        late = {key: graph.get(key).freshness_policy for key in (full, incremental, wal)}
+        assert late[full] == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36))
+        assert late[incremental] == dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=90))
+        assert late[wal] is None  # an idle server writes none
         promised = {"schedule": "daily", "bucket": "bucket", "promised_rpo": "5 minutes", "promised_rto": "1 hour"}
         said = {name: value for name, value in graph.get(full).metadata.items() if name in promised}
         assert said == (promised if server == "shop" else {"schedule": "daily", "bucket": "bucket"})
@@ -139,13 +143,16 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
             "recovery_windows": ["recovery_window_is_kept"],
             "expiry": ["retention_is_applied"],
         }
+        # `reports` is of no server, and must be seen all the same: with the first one of the plan's file.
+        objectives = {"shop": ["rpo_of_users_is_met", "rto_of_database_is_met"], "crm-eu": ["rpo_of_reports_is_met"]}
+        of_the_tier["objectives"] = objectives.get(server, [])
         promised |= {(asset_key(server, thing), name) for thing, names in of_the_tier.items() for name in names}
         assert checks == promised | {(wal, "wal_has_no_gap")}
-    # Two for backups; one tier to scrub; canary and windows.
-    assert len(repository.schedule_defs) == 5 * len(SERVERS)
+    # Two for backups; one tier to scrub; canary and windows. And the objectives of two servers.
+    assert len(repository.schedule_defs) == 5 * len(SERVERS) + 2
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
-    # With one tier nothing is copied: due, WAL, expiry.
-    assert len(repository.sensor_defs) == 3 * len(SERVERS)
+    # With one tier nothing is copied: due, WAL, expiry. And the objectives.
+    assert len(repository.sensor_defs) == 3 * len(SERVERS) + 2
 
 
 @pytest.mark.parametrize("days", [-2, 1, 20000], ids=["past", "tomorrow", "far future"])
