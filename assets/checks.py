@@ -1,4 +1,5 @@
-"""Checks of database backups, named as promises. Each reads the stores; what could not be read has not passed."""
+"""Checks of a server's backups together, named as promises; those of single backups are in `integrity`. Each reads the
+stores; what could not be read has not passed."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from collections.abc import Callable, Iterator, Sequence
@@ -7,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.checks import CheckResult, not_proven
 from dr_pipelines.errors import DrError
 from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, TIER, WAL_ARCHIVE, asset_key, check_result
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import Schedule
-from dr_pipelines.repository.completeness import MANIFEST_IS_COMPLETE, manifest_is_complete
 from dr_pipelines.repository.due import BACKUP_IS_THERE, Window, backup_is_there, newest_due
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
@@ -67,29 +67,12 @@ def wal_is_there(repository: Repository, server: str, backups: Sequence[BackupMa
     return replace(found, name=BACKUP_IS_THERE, summary=said)
 
 
-def look_for_complete_manifest(server: str, kind: BackupKind) -> Look:
-    """Of the newest backup that was asked for as this kind; where hours have none, of the one that WAL follows."""
-
-    def look(site: "Site") -> CheckResult:
-        repository = site.read_only_repository(server, TIER)
-        backups = repository.backups(server)
-        any_kind = kind is BackupKind.INCREMENTAL and hourly_points_are_wal(backups)
-        taken = [backup for backup in backups if any_kind or backup.asked_kind is kind]
-        if not taken:
-            return failed(MANIFEST_IS_COMPLETE, f"there is no {kind} backup of {server}")
-        newest = max(taken, key=lambda backup: backup.started_at)
-        return manifest_is_complete(repository.store, newest)
-
-    return look
-
-
 def look_for_wal_gap(server: str) -> Look:
     def look(site: "Site") -> CheckResult:
         # Imported here: see resources.py.
-        from dr_pipelines.postgres.wal_checks import wal_has_no_gap
+        from dr_pipelines import operations
 
-        repository = site.read_only_repository(server, TIER)
-        return wal_has_no_gap(repository, server, repository.backups(server))
+        return operations.wal_has_no_gap(site, server, TIER)
 
     return look
 
@@ -112,12 +95,6 @@ def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
             wanted.append((INCREMENTAL_BACKUP, BackupKind.INCREMENTAL, asked.schedule.incremental))
         for thing, kind, schedule in wanted:
             key = asset_key(server, thing)
-            yield asset_check(
-                key,
-                MANIFEST_IS_COMPLETE,
-                f"Every object of the newest {kind} backup is in the store, with its size.",
-                look_for_complete_manifest(server, kind),
-            )
             yield asset_check(
                 key,
                 BACKUP_IS_THERE,

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
+from assets.integrity import integrity_checks
 from assets.objectives import objectives_assets
 from assets.recovery_windows import windows_assets
 from assets.replicas import replica_assets
@@ -43,7 +44,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *validation_assets(plan, retries),
             *objectives_assets(plan, retries),
         ],
-        asset_checks=[*backup_checks(plan), *tier_checks(plan), *validation_checks(plan)],
+        asset_checks=[*backup_checks(plan), *tier_checks(plan), *validation_checks(plan), *integrity_checks(plan)],
         jobs=list(jobs.values()),
         schedules=[*backup_schedules(plan), *tier_schedules(plan)],
         sensors=[

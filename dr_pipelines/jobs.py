@@ -122,6 +122,7 @@ def _job(name: str, description: str, server: str, group: str, *things: str) -> 
     )
 
 
+LOCK_IS_IN_FORCE = "lock_is_in_force"
 LOCKS_HOLD = "locks_hold"
 BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
 
@@ -185,7 +186,7 @@ def tier_jobs(plan: Plan) -> Iterator[Job]:
                 *(
                     dg.AssetCheckKey(asset_key(server, scrub_of(tier)), name)
                     for tier in tiers
-                    for name in (LOCKS_HOLD, BUCKET_IS_AS_PLANNED)
+                    for name in (LOCK_IS_IN_FORCE, LOCKS_HOLD, BUCKET_IS_AS_PLANNED)
                 )
             ),
             tags={"dr/server": server},

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
-from dr_pipelines.errors import KeyUnusable
+from dr_pipelines.errors import KeyUnusable, UsageError
 from dr_pipelines.plan import Plan, default_plan_path, load_plan
+from dr_pipelines.plan.values import Share
 from dr_pipelines.site import Site
 
 
@@ -59,4 +61,24 @@ IdentityFile = Annotated[
     Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
 ]
 
-__all__ = ["TIER", "IdentityFile", "Json", "MaybeServer", "ServerName", "Settings", "TierOption", "settings"]
+
+def share_of(text: str) -> int:
+    """`10%` in percent. Raises `UsageError`."""
+    try:
+        found: int = TypeAdapter(Share).validate_python(text)
+    except ValidationError:
+        raise UsageError(f"no share: {text!r}", hint="write it as 10%; 1% is the least.") from None
+    return found
+
+
+__all__ = [
+    "TIER",
+    "IdentityFile",
+    "Json",
+    "MaybeServer",
+    "ServerName",
+    "Settings",
+    "TierOption",
+    "settings",
+    "share_of",
+]

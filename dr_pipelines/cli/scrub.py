@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
-from dr_pipelines.cli.context import TIER, Json, settings
+from dr_pipelines.cli.context import TIER, Json, settings, share_of
 from dr_pipelines.cli.output import Bars, count, out, print_facts, print_json, size, span
-from dr_pipelines.errors import IntegrityError, NotProven, UsageError
+from dr_pipelines.errors import IntegrityError, NotProven
 from dr_pipelines.operations.scrub import ScrubReport
-from dr_pipelines.plan.values import Share
 
 
 def scrub(
@@ -30,7 +28,7 @@ def scrub(
 
     Exits 0 when all is well or was repaired, 11 when no tier holds good bytes, 40 when it could not be read.
     """
-    site, share = settings.site(), None if sample is None else _share(sample)
+    site, share = settings.site(), None if sample is None else share_of(sample)
     with Bars() as bars:
         report = operations.scrub(site, tier, bars, server=server, sample=share, repair=not no_repair)
     print_json(report) if as_json else _show(report)
@@ -40,14 +38,6 @@ def scrub(
     if report.check.verdict is Verdict.NOT_PROVEN:
         hint = report.check.details.get("hint") or f"mend what is named, then run `dr scrub {tier}` again."
         raise NotProven(report.check.summary, hint=hint)
-
-
-def _share(text: str) -> int:
-    try:
-        found: int = TypeAdapter(Share).validate_python(text)
-    except ValidationError:
-        raise UsageError(f"no share: {text!r}", hint="write it as 10%; 1% is the least.") from None
-    return found
 
 
 def _show(report: ScrubReport) -> None:

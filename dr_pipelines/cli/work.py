@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, ServerName, TierOption, settings
+from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, ServerName, TierOption, settings, share_of
 from dr_pipelines.cli.listing import show_backups
 from dr_pipelines.cli.output import (
     Bars,
@@ -65,17 +65,24 @@ def verify(
     label: Annotated[str, typer.Argument(help="A backup's label, or latest.")] = "latest",
     tier: TierOption = None,
     identity: IdentityFile = None,
+    sample: Annotated[
+        str,
+        typer.Option(
+            "--sample", metavar="SHARE", help="How much of its bytes to read, as 10%; another part every day."
+        ),
+    ] = "100%",
     as_json: Json = False,
 ) -> None:
-    """Read a backup whole and compare it; look for gaps in the WAL.
+    """Read a backup whole and compare it with all that is known of it, without restoring it.
 
-    Each object is compared with its SHA-256 and, with an identity, each file with PostgreSQL's own checksum.
+    Each object is compared with its SHA-256 and, with an identity, each file with PostgreSQL's own checksum. Its chain,
+    the WAL after it, its recipients, its locks and its copies on other tiers are looked at too.
     """
-    site = settings.site(identity)
+    site, share = settings.site(identity), share_of(sample)
     where = site.tier_of(server, tier or "primary")
+    found = operations.find_backup(site, label, where, server)
     with Bars() as bars:
-        checks = operations.verify_backup(site, server, label, where, bars)
-    checks.append(operations.wal_has_no_gap(site, server, where))
+        checks = operations.check_backup(site, server, found.label, where, bars, sample=share)
     answer_checks(checks, as_json=as_json)
 
 

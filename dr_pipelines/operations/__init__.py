@@ -16,6 +16,7 @@ from dr_pipelines.operations.immutability import (
     locks_hold,
 )
 from dr_pipelines.operations.incidents import close_incident, list_incidents, open_incident
+from dr_pipelines.operations.integrity import check_backup, check_replica
 from dr_pipelines.operations.last_good import LastGoodQuestion, find_last_good
 from dr_pipelines.operations.objectives import Objectives, measure_objectives, objectives
 from dr_pipelines.operations.recovery import preview_restore, restore
@@ -23,8 +24,9 @@ from dr_pipelines.operations.replication import (
     ReplicaState,
     ReplicationReport,
     look_at_replica,
-    replica_is_complete,
+    replica_equals,
     replica_is_current,
+    replicas_equal,
     replicate,
     replicated_tiers,
     replication_lag,
@@ -106,7 +108,10 @@ __all__ = [
     "recoverability_chart",
     "recovery_window_is_kept",
     "recovery_windows",
-    "replica_is_complete",
+    "check_backup",
+    "check_replica",
+    "replica_equals",
+    "replicas_equal",
     "replica_is_current",
     "replicate",
     "replicated_tiers",

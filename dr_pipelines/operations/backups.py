@@ -19,6 +19,7 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.sampling import part_of_today
 from dr_pipelines.site import Site
 from dr_pipelines.storage.check import check_store as _check_store
 
@@ -77,13 +78,17 @@ def find_backup(site: Site, label: str, tier: str = "primary", server: str | Non
     )
 
 
-def verify_backup(site: Site, server: str, label: str, tier: str, progress: Progress) -> list[CheckResult]:
-    """Read a backup whole and compare it; `label` may be `latest`. What was found is put down beside it as a proof,
-    where the store can be written. Raises `BackupNotFound`."""
+def verify_backup(
+    site: Site, server: str, label: str, tier: str, progress: Progress, *, sample: int = 100
+) -> list[CheckResult]:
+    """Read a backup, or `sample` percent of it, and compare it; `label` may be `latest`. What was found is put down
+    beside it as a proof, where the store can be written; of a sample, when it is damage. Raises `BackupNotFound`."""
     repository = site.read_only_repository(server, tier)
     backup = labelled(repository, server, label)
-    checks = verify(repository, backup, progress=progress)
-    if (proof := _proof_of(checks)) is not None:
+    part = part_of_today(sample, backup.label, site.clock.now())
+    checks = verify(repository, backup, progress=progress, part=part)
+    proof = _proof_of(checks)
+    if proof is not None and (part.is_whole or not proof[1].passed):
         kind, found = proof
         try:
             store = site.bare_repository(server, tier).store

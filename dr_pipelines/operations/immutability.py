@@ -15,15 +15,17 @@ from dr_pipelines.site import Site
 BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
 
 
-def lock_is_in_force(site: Site, server: str, tier: str) -> CheckResult:
-    """Are what the tier holds of the server's backups and WAL locked for as long as the plan promises?"""
+def lock_is_in_force(site: Site, server: str, tier: str, label: str | None = None) -> CheckResult:
+    """Are what the tier holds of the server's backups and WAL, or of one backup, locked for as long as the plan
+    promises?"""
     name = site.store_name(server, tier)
     lock_for = site.placement(server, tier).lock_for
     if lock_for is None:
         return _not_asked(LOCK_IS_IN_FORCE, name)
     try:
         repository = site.bare_repository(server, tier)
-        return immutability.lock_is_in_force(repository, server, lock_for, now=site.clock.now())
+        backup = None if label is None else repository.backup(server, label)
+        return immutability.lock_is_in_force(repository, server, lock_for, now=site.clock.now(), backup=backup)
     except DrError as error:
         return not_proven(LOCK_IS_IN_FORCE, f"{tier} cannot be asked: {error.message}", hint=error.hint)
 

@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
 
-from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, UsageError
 from dr_pipelines.plan.policies import TierReplicationPlan
+from dr_pipelines.plan.values import format_duration
 from dr_pipelines.progress import Progress
 from dr_pipelines.replication import checks
 from dr_pipelines.replication.backups import SourceDamaged, copy_backup
@@ -22,6 +24,7 @@ from dr_pipelines.repository.catalog import Catalog, chain_of, in_order
 from dr_pipelines.repository.layout import wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.sampling import part_of_today
 from dr_pipelines.retention.planner import kept_labels
 from dr_pipelines.retention.wal import wal_among
 from dr_pipelines.site import Site
@@ -108,16 +111,51 @@ def unseen_replica(tier: str, error: DrError) -> CheckResult:
     )
 
 
-def replica_is_complete(site: Site, server: str, label: str, tier: str) -> CheckResult:
-    """Of one backup: is its copy on a tier what the primary has?"""
+def replica_equals(site: Site, server: str, label: str, tier: str, *, sample: int = 100) -> CheckResult:
+    """Of one backup: is its copy on a tier what the primary has? `sample` is the share of it, in percent, that is read.
+    One that is not there fails."""
     source, target = (site.read_only_repository(server, name) for name in ("primary", tier))
     try:
         backup = source.backup(server, label)
-        return checks.replica_is_complete(source.store, target.store, backup, tier)
+        part = part_of_today(sample, label, site.clock.now())
+        return checks.replica_equals(source.store, target.store, backup, tier, part)
     except ObjectNotFound as error:
-        return failed(checks.REPLICA_IS_COMPLETE, error.message)
+        return failed(checks.REPLICA_EQUALS, error.message, label=label, tier=tier)
     except DrError as error:
-        return not_proven(checks.REPLICA_IS_COMPLETE, error.message)
+        return not_proven(checks.REPLICA_EQUALS, error.message, label=label, tier=tier, hint=error.hint)
+
+
+def replicas_equal(site: Site, server: str, label: str, *, sample: int = 100) -> list[CheckResult]:
+    """Of one backup of the primary: the same for each tier that has a copy of it, or must have one by now."""
+    found = []
+    for tier in replicated_tiers(site, server):
+        try:
+            if (absent := _absence(site, server, label, tier)) is not None:
+                found.append(absent)
+                continue
+        except DrError as error:
+            found.append(not_proven(checks.REPLICA_EQUALS, error.message, label=label, tier=tier, hint=error.hint))
+            continue
+        found.append(replica_equals(site, server, label, tier, sample=sample))
+    return found
+
+
+def _absence(site: Site, server: str, label: str, tier: str) -> CheckResult | None:
+    """What is to say of a copy that is not on a tier; None where it is."""
+    sides = _Sides(site, server, tier, "primary")
+    if any(backup.label == label for backup in sides.there.backups):
+        return None
+    due = next((one for one in sides.due() if one.backup.label == label), None)
+    if due is None:
+        said = f"{label} is not sent to {tier}: the plan does not ask for it there, or not any more"
+        return passed(checks.REPLICA_EQUALS, said, label=label, tier=tier, applies=False)
+    late = site.clock.now() - due.since - sides.plan.lag
+    if late <= timedelta():
+        said = f"{label} is not on {tier} yet, and has {format_duration(timedelta(seconds=-int(late.total_seconds())))}"
+        return passed(checks.REPLICA_EQUALS, f"{said} to get there", label=label, tier=tier, applies=False)
+    hint = f"`dr replicate {server} --tier {tier}` copies it."
+    said = f"{label} is not on {tier}, and should be: the plan allows {format_duration(sides.plan.lag)}"
+    return failed(checks.REPLICA_EQUALS, said, label=label, tier=tier, hint=hint)
 
 
 class _Sides:

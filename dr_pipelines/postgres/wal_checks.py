@@ -18,6 +18,8 @@ from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.repository.wal_listing import WalListing
 
 NAME = "wal_has_no_gap"
+WAL_IS_CONTINUOUS = "wal_is_continuous"
+_NEVER = "can never become consistent here"
 _NAMED = 10  # missing segments that the result names
 
 
@@ -70,6 +72,64 @@ def wal_has_no_gap(repository: Repository, server_name: str, backups: Sequence[B
     if mended is None:
         return oldest
     return passed(NAME, f"{mended.summary}; before that {oldest.summary}", **mended.details)
+
+
+def wal_is_continuous(repository: Repository, backup: BackupManifest, *, to_now: bool = True) -> CheckResult:
+    """From where a backup begins to the newest WAL of its server, across timelines; without `to_now`, as far as the
+    backup needs it to become consistent (the rest was let go). Passes when the backup becomes consistent and nothing is
+    missing after it. Details: `waits_for`, where WAL that ends too early has to reach. Raises what the store raises."""
+    label, server = backup.label, backup.server
+    archive = repository.wal(server, backup.system_id, backup.segment_size)
+    listing = archive.listing()
+    if not listing.known:
+        hint = f"is `dr wal stream {server}` running?"
+        return not_proven(WAL_IS_CONTINUOUS, f"{repository.tier} holds no WAL of {server}", label=label, hint=hint)
+    path = _path_of(archive, listing, backup) if to_now else [(backup.timeline, backup.stop_lsn)]
+    if path is None:
+        summary = f"the history file of timeline {listing.known[-1].id} is missing"
+        return failed(WAL_IS_CONTINUOUS, summary, label=label, timeline=listing.known[-1].id)
+    held = {timeline: _held(listing, timeline) for timeline, _ in path}
+    missing, reached = missing_segments(backup.start_lsn, backup.timeline, path, held, backup.segment_size)
+    if missing:
+        consistent = missing[0].start >= backup.stop_lsn
+        return _lacks(backup, missing, f"reaches no further than {missing[0].start}" if consistent else _NEVER)
+    if reached is None or reached < backup.stop_lsn:
+        summary = f"WAL ends at {reached or backup.start_lsn}, before {label} becomes consistent at {backup.stop_lsn}"
+        hint = f"is `dr wal stream {server}` running?"
+        return failed(WAL_IS_CONTINUOUS, summary, label=label, waits_for=str(backup.stop_lsn), hint=hint)
+    end = path[-1][0]
+    details = {"label": label, "from_lsn": str(backup.start_lsn), "to_lsn": str(reached), "timeline": end.id}
+    details |= {"segments": sum(len(wal.whole) for wal in held.values())}
+    if not to_now:
+        said = f"the WAL that makes {label} consistent is there; what followed was let go, as the plan wants it"
+        return passed(WAL_IS_CONTINUOUS, said, **details)
+    left = ", which the server has left" if end != max(listing.known) else ""
+    said = f"WAL is whole from {label} ({backup.start_lsn}) to {reached} on timeline {end.id}{left}"
+    return passed(WAL_IS_CONTINUOUS, said, **details)
+
+
+def _lacks(backup: BackupManifest, missing: Sequence[WalSegment], so: str) -> CheckResult:
+    names = [segment.name for segment in missing[:_NAMED]]
+    several = "segments are" if len(missing) > 1 else "segment is"
+    summary = f"{len(missing)} WAL {several} missing, the first is {names[0]}: {backup.label} {so}"
+    hint = f"`dr scrub` of this tier brings back what another holds; else `dr backup {backup.server} --full`."
+    return failed(WAL_IS_CONTINUOUS, summary, label=backup.label, missing=names, missing_count=len(missing), hint=hint)
+
+
+def _path_of(
+    archive: WalArchive, listing: WalListing, backup: BackupManifest
+) -> list[tuple[Timeline, Lsn | None]] | None:
+    """The timelines to the newest one; to the backup's own where the newest did not come from it. None when the history
+    that says so is missing."""
+    newest = listing.known[-1]
+    switches = _switches(archive, max(newest, backup.timeline))
+    if switches is None:
+        return None
+    path = [*switches, (max(newest, backup.timeline), None)]
+    left = dict(path)
+    if backup.timeline in left and ((end := left[backup.timeline]) is None or backup.stop_lsn <= end):
+        return path
+    return [(backup.timeline, None)]
 
 
 def missing_segments(

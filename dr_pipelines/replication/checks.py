@@ -1,21 +1,25 @@
-"""Is what a tier must hold there? The answers of two promises; pure but for the listing of one backup."""
+"""Is what a tier must hold there, and the same? The answers of two promises."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.replication.policy import Due
+from dr_pipelines.replication.reading import matches
 from dr_pipelines.replication.wal_policy import WalDue
 from dr_pipelines.repository.completeness import manifest_is_complete
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.sampling import WHOLE, Part, objects_in
 from dr_pipelines.storage.base import ObjectStore, read_all
 
 REPLICA_IS_CURRENT = "replica_is_current"
-REPLICA_IS_COMPLETE = "replica_is_complete"
+REPLICA_EQUALS = "replica_equals"
+_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -68,12 +72,27 @@ def replica_is_current(lag: TierLag) -> CheckResult:
     return judge(REPLICA_IS_CURRENT, f"{lag.tier}: {lag}", **details)
 
 
-def replica_is_complete(source: ObjectStore, target: ObjectStore, backup: BackupManifest, tier: str) -> CheckResult:
-    """Every object with its size, and the manifest the same to the byte. Raises what a store raises."""
+def replica_equals(
+    source: ObjectStore, target: ObjectStore, backup: BackupManifest, tier: str, part: Part = WHOLE
+) -> CheckResult:
+    """The copy of a backup on a tier against the original: the manifest the same to the byte, every object with its
+    size, and those of the part with their SHA-256. Raises what a store raises."""
     seen = manifest_is_complete(target, backup)
+    details = {**seen.details, "tier": tier}
     if not seen.passed:
-        return failed(REPLICA_IS_COMPLETE, f"{seen.summary} on {tier}", **seen.details)
+        return failed(REPLICA_EQUALS, f"{seen.summary} on {tier}", **details)
     manifest = backup.layout.manifest
     if read_all(source, manifest) != read_all(target, manifest):
-        return failed(REPLICA_IS_COMPLETE, f"{manifest} on {tier} is another than the primary's", **seen.details)
-    return passed(REPLICA_IS_COMPLETE, f"{seen.summary} on {tier}", **seen.details)
+        return failed(REPLICA_EQUALS, f"{manifest} on {tier} is another than the primary's", **details)
+    chosen = objects_in(backup, part)
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="replica") as pool:
+        whole = [*pool.map(lambda stored: matches(target, stored), chosen)]
+    bad = [stored.key for stored, right in zip(chosen, whole, strict=True) if not right]
+    details |= {"read": len(chosen), "bytes": sum(stored.size for stored in chosen), "bad": bad[:10]}
+    if bad:
+        summary = (
+            f"{len(bad)} of {len(chosen)} objects of {backup.label} that were read on {tier} are damaged: {bad[0]}"
+        )
+        return failed(REPLICA_EQUALS, summary, hint=f"`dr scrub {tier}` repairs them.", **details)
+    said = f"{seen.summary} on {tier}; {len(chosen)} were read, and match"
+    return passed(REPLICA_EQUALS, said, **details)

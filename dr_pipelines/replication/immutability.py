@@ -21,6 +21,7 @@ from dr_pipelines.errors import DrError, ObjectNotFound
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import Role
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Body, LockAttempt, ObjectInfo, ObjectStore, read_all
 
@@ -48,25 +49,37 @@ class _Seen:
         return self.until is not None and self.until >= self.needed - _SLACK
 
 
-def lock_is_in_force(repository: Repository, server: str, lock_for: timedelta, *, now: datetime) -> CheckResult:
-    """Every object of the newest backup and a sample of the others and of WAL, which is another one every day. Passes
-    only when there were objects whose lock is promised until now or longer."""
-    if not repository.store.capabilities.object_lock:
+def lock_is_in_force(
+    repository: Repository, server: str, lock_for: timedelta, *, now: datetime, backup: BackupManifest | None = None
+) -> CheckResult:
+    """Every object of a backup. Without one, of the newest, and a sample of the others and of WAL, which is another one
+    every day. Passes only when there were objects whose lock is promised until now or longer; or, of one backup, when
+    the time that it was promised for is over."""
+    store = repository.store
+    if not store.capabilities.object_lock:
         return failed(
             LOCK_IS_IN_FORCE,
-            f"{repository.store.name} cannot lock, and the plan asks for it",
+            f"{store.name} cannot lock, and the plan asks for it",
             hint="make the bucket anew with object lock, or take `lock` out of this store in the plan.",
         )
     try:
-        catalog = repository.catalog(server)
-        listed = [*repository.store.list(layout.server_prefix(server))]
-        chosen = _chosen(catalog, listed, lock_for, now)
+        listed = [*store.list(layout.server_prefix(server) if backup is None else backup.layout.prefix)]
+        promised = _promised(listed, lock_for, now)
+        if backup is not None and listed and not promised:
+            return _over(backup, lock_for)
+        chosen = _chosen(repository.catalog(server), promised, now) if backup is None else promised
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="locks") as pool:
-            looks = pool.map(lambda info: _look(repository.store, info, lock_for), chosen)
+            looks = pool.map(lambda info: _look(store, info, lock_for), chosen)
             seen = [look for look in looks if look is not None]
     except DrError as error:
         return not_proven(LOCK_IS_IN_FORCE, f"{repository.tier} could not be read: {error.message}", hint=error.hint)
     return _judged(repository.tier, seen, lock_for)
+
+
+def _over(backup: BackupManifest, lock_for: timedelta) -> CheckResult:
+    days = lock_for.total_seconds() / 86400
+    summary = f"the {days:g} days for which {backup.label} was to be locked are over"
+    return passed(LOCK_IS_IN_FORCE, summary, label=backup.label, applies=False)
 
 
 def _judged(tier: str, seen: Sequence[_Seen], lock_for: timedelta) -> CheckResult:
@@ -88,9 +101,12 @@ def _judged(tier: str, seen: Sequence[_Seen], lock_for: timedelta) -> CheckResul
     return passed(LOCK_IS_IN_FORCE, f"all {len(seen)} objects that were asked about are locked for {days}", **details)
 
 
-def _chosen(catalog: Catalog, listed: Iterable[ObjectInfo], lock_for: timedelta, now: datetime) -> Iterator[ObjectInfo]:
-    """Of those whose lock is promised still."""
-    promised = [info for info in listed if layout.role_of(info.key) is not Role.NOTE and info.modified + lock_for > now]
+def _promised(listed: Iterable[ObjectInfo], lock_for: timedelta, now: datetime) -> list[ObjectInfo]:
+    """Those that are to be locked still."""
+    return [info for info in listed if layout.role_of(info.key) is not Role.NOTE and info.modified + lock_for > now]
+
+
+def _chosen(catalog: Catalog, promised: Sequence[ObjectInfo], now: datetime) -> Iterator[ObjectInfo]:
     newest = max(catalog.backups, key=lambda backup: backup.finished_at, default=None)
     wanted = {newest.layout.manifest, *(stored.key for stored in newest.objects)} if newest is not None else set()
     day = f"{now:%Y-%m-%d}"

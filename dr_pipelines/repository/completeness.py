@@ -1,12 +1,19 @@
-"""Is every object there that a manifest names, with its size? One listing; no key and no download needed."""
+"""Is every object there that a manifest names, with its size, and all that the backup builds on? One listing a backup;
+no key and no download needed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.errors import BackupNotFound, IntegrityError, RepositoryError
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
 
 MANIFEST_IS_COMPLETE = "manifest_is_complete"
+CHAIN_IS_COMPLETE = "chain_is_complete"
 _SHOWN = 10
 
 
@@ -32,3 +39,43 @@ def manifest_is_complete(store: ObjectStore, manifest: BackupManifest) -> CheckR
         f"backup {manifest.label}: all {len(manifest.objects)} objects are there",
         **details,
     )
+
+
+def chain_is_complete(repository: Repository, manifest: BackupManifest) -> CheckResult:
+    """The backup and all that it builds on: each there whole, none marked as damaged, each going on where the one
+    before it began. Details: `backups` of the chain, and `objects` seen. Raises what the store raises."""
+    label = manifest.label
+    hint = (
+        f"`dr scrub {repository.tier}` brings back what another tier holds; else `dr backup {manifest.server} --full`."
+    )
+    try:
+        chain = repository.chain(manifest)
+    except (BackupNotFound, RepositoryError, IntegrityError) as error:
+        return failed(CHAIN_IS_COMPLETE, f"the chain of {label} is broken: {error.message}", label=label, hint=hint)
+    details = {"label": label, "chain": [link.label for link in chain], "backups": len(chain)}
+    seen = 0
+    for link in chain:
+        found = manifest_is_complete(repository.store, link)
+        if not found.passed:
+            return failed(CHAIN_IS_COMPLETE, f"the chain of {label} is broken: {found.summary}", hint=hint, **details)
+        if any(repository.store.list(link.layout.damages)):
+            summary = f"the chain of {label} is broken: {link.label} is marked as damaged on every tier"
+            return failed(CHAIN_IS_COMPLETE, summary, hint=hint, **details)
+        seen += len(link.objects)
+    if (wrong := _misfit(chain)) is not None:
+        return failed(CHAIN_IS_COMPLETE, f"the chain of {label} does not fit together: {wrong}", **details)
+    said = f"{label} builds on none, and is there whole"
+    if len(chain) > 1:
+        said = f"all {len(chain)} backups that {label} is restored from are there whole"
+    return passed(CHAIN_IS_COMPLETE, said, objects=seen, **details)
+
+
+def _misfit(chain: Sequence[BackupManifest]) -> str | None:
+    if chain[0].parent is not None:
+        return f"{chain[0].label} is no full backup"
+    for before, link in pairwise(chain):
+        if link.system_id != before.system_id:
+            return f"{link.label} is of another cluster than {before.label}"
+        if link.start_lsn < before.start_lsn:
+            return f"{link.label} begins at {link.start_lsn}, before {before.label} does ({before.start_lsn})"
+    return None

@@ -202,6 +202,21 @@ def is_encrypted(data: Buffer) -> bool:
     return bytes(memoryview(data)[: len(MAGIC)]) == MAGIC
 
 
+def stanzas(data: Buffer) -> list[str]:
+    """The kind of each recipient in a file's header (`X25519`), from its first bytes. Who that is cannot be seen.
+    Raises `IntegrityError` when no whole header is there."""
+    head, end, _ = _header_end(memoryview(data))
+    return [line.split(b" ")[1].decode(errors="replace") for line in head[:end].split(b"\n") if line.startswith(b"-> ")]
+
+
+def opens(data: Buffer, identities: Sequence[Identity]) -> bool:
+    """Whether one of the identities decrypts a file, from its first bytes. Raises `IntegrityError`."""
+    try:
+        return bool(_open_header(memoryview(data), identities))
+    except KeyUnusable:
+        return False
+
+
 # --- header -------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +240,19 @@ def _wrapping(shared: bytes, share: bytes, public: bytes) -> ChaCha20Poly1305:
     return ChaCha20Poly1305(_hkdf(shared, share + public, MAGIC + b"/X25519"))
 
 
-def _open_header(view: memoryview, identities: Sequence[Identity]) -> tuple[bytes, int]:
-    """The file key and where the header ends."""
+def _header_end(view: memoryview) -> tuple[bytes, int, int]:
+    """The first bytes, where the line of the MAC begins in them, and where it ends."""
     head = bytes(view[: 64 * 1024])
     end = head.find(b"\n--- ")
     stop = head.find(b"\n", end + 5)
     if not head.startswith(MAGIC + b"\n") or end < 0 or stop < 0:
         raise IntegrityError("this is not an age file, or its header is cut short")
+    return head, end, stop
+
+
+def _open_header(view: memoryview, identities: Sequence[Identity]) -> tuple[bytes, int]:
+    """The file key and where the header ends."""
+    head, end, stop = _header_end(view)
     signed, mac = head[: end + 4], head[end + 5 : stop]
     for share, body in _stanzas(head[len(MAGIC) + 1 : end].split(b"\n")):
         for identity in identities:

@@ -10,7 +10,7 @@ import pytest
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import DrError
-from dr_pipelines.operations.replication import replica_is_complete, replicate
+from dr_pipelines.operations.replication import replica_equals, replicate
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.catalog import read_catalog
 from dr_pipelines.storage.base import Body, ObjectInfo, read_all
@@ -95,6 +95,6 @@ def test_a_store_that_loses_what_it_confirmed_has_no_copy_and_gets_another() -> 
     assert not read_catalog(target, "shop").backups
     both = site_of({"primary": source, "secondary": target})
     label = read_catalog(source, "shop").backups[0].label
-    assert replica_is_complete(both, "shop", label, "secondary").verdict is Verdict.FAIL
+    assert replica_equals(both, "shop", label, "secondary").verdict is Verdict.FAIL
     replicate(both, "shop", "secondary", Silent())
     assert contents(target) == contents(source)

@@ -23,7 +23,7 @@ from dr_pipelines.lsn import Timeline, WalSegment
 from dr_pipelines.operations.replication import (
     ReplicationReport,
     look_at_replica,
-    replica_is_complete,
+    replica_equals,
     replica_is_current,
     replicate,
     replication_lag,
@@ -292,15 +292,15 @@ def test_lag_counts_from_when_the_oldest_was_finished() -> None:
 def test_a_copy_is_complete_when_all_is_there_and_its_manifest_is_the_same() -> None:
     source, target = filled(), empty("secondary")
     site = site_of({"primary": source, "secondary": target})
-    assert replica_is_complete(site, "shop", FULL, "secondary").verdict is Verdict.FAIL
+    assert replica_equals(site, "shop", FULL, "secondary").verdict is Verdict.FAIL
     run(site)
-    assert replica_is_complete(site, "shop", FULL, "secondary").passed
+    assert replica_equals(site, "shop", FULL, "secondary").passed
     target.delete(backups()[0].index.key)
-    assert replica_is_complete(site, "shop", FULL, "secondary").verdict is Verdict.FAIL
+    assert replica_equals(site, "shop", FULL, "secondary").verdict is Verdict.FAIL
     damage(target, backups()[2].layout.manifest)
-    assert replica_is_complete(site, "shop", OTHER, "secondary").verdict is Verdict.FAIL
+    assert replica_equals(site, "shop", OTHER, "secondary").verdict is Verdict.FAIL
     down = site_of({"primary": source, "secondary": FaultyStore(target, fail_at=1, stays_down=True)})
-    assert replica_is_complete(down, "shop", FULL, "secondary").verdict is Verdict.NOT_PROVEN
+    assert replica_equals(down, "shop", FULL, "secondary").verdict is Verdict.NOT_PROVEN
 
 
 # --- the engine ---------------------------------------------------------------------------------------------
