@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
+from assets.expectations import expectation_checks
 from assets.integrity import integrity_checks
 from assets.objectives import objectives_assets
 from assets.recovery_windows import windows_assets
@@ -22,6 +23,7 @@ from dr_pipelines.resources import SiteResource
 from schedules.database_backups import backup_schedules
 from schedules.tiers import tier_schedules
 from sensors.backups_due import due_sensors
+from sensors.expectations import expectation_sensors
 from sensors.expiry import expiry_sensors
 from sensors.objectives import objectives_sensors
 from sensors.replication import replication_sensors
@@ -44,7 +46,13 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *validation_assets(plan, retries),
             *objectives_assets(plan, retries),
         ],
-        asset_checks=[*backup_checks(plan), *tier_checks(plan), *validation_checks(plan), *integrity_checks(plan)],
+        asset_checks=[
+            *backup_checks(plan),
+            *integrity_checks(plan),
+            *tier_checks(plan),
+            *validation_checks(plan),
+            *expectation_checks(plan),
+        ],
         jobs=list(jobs.values()),
         schedules=[*backup_schedules(plan), *tier_schedules(plan)],
         sensors=[
@@ -54,6 +62,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *expiry_sensors(plan, jobs),
             *objectives_sensors(plan),
             *validation_sensors(plan, jobs),
+            *expectation_sensors(plan, jobs),
         ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
         # A run is one backup and its checks, one after the other: a process for each would only cost seconds.

@@ -41,22 +41,52 @@ def backup_job_name(server: str, thing: str) -> str:
     return f"{identifier(server)}_{thing}"
 
 
+EXPECTATIONS = {
+    "manifest_meets_expectations": "The objects that the manifest of the newest backup names are as expected: keys, "
+    "digests and sizes, held against the store.",
+    "catalog_meets_expectations": "All backups as a table are as expected: sizes, LSN order, parents, coverage.",
+    "size_is_as_usual": "The newest backup is as large, and compresses as well, as those of its kind before it.",
+}
+"""Checks that take seconds to load, and so have a run of their own; and what they promise."""
+
+
+def backups_of(asked: ServerPlan) -> list[str]:
+    return [FULL_BACKUP, *([INCREMENTAL_BACKUP] if asked.schedule.incremental is not None else [])]
+
+
+def expectations_job_name(server: str, thing: str) -> str:
+    return f"{identifier(server)}_{thing}_expectations"
+
+
+def _expectations(server: str, thing: str) -> dg.AssetSelection:
+    return dg.AssetSelection.checks(*(dg.AssetCheckKey(asset_key(server, thing), name) for name in EXPECTATIONS))
+
+
+def expectations_job(server: str, thing: str) -> Job:
+    return dg.define_asset_job(
+        name=expectations_job_name(server, thing),
+        description=f"Hold the newest {thing.replace('_', ' ')} of {server} against expectations.",
+        selection=_expectations(server, thing),
+        tags={"dr/server": server},
+    )
+
+
 def backup_job(server: str, thing: str) -> Job:
-    """`shop_full_backup`: takes one backup and runs the checks that belong to it."""
+    """`shop_full_backup`: takes one backup and runs the quick checks that belong to it."""
     return dg.define_asset_job(
         name=backup_job_name(server, thing),
         description=f"Take one {thing.replace('_', ' ')} of {server}.",
         selection=dg.AssetSelection.groups(group_of(server, DATABASE_BACKUPS))
-        & dg.AssetSelection.assets(asset_key(server, thing)),
+        & dg.AssetSelection.assets(asset_key(server, thing)) - _expectations(server, thing),
         tags={"dr/server": server},
     )
 
 
 def backup_jobs(plan: Plan) -> Iterator[Job]:
     for server, asked in plan.databases.items():
-        yield backup_job(server, FULL_BACKUP)
-        if asked.schedule.incremental is not None:
-            yield backup_job(server, INCREMENTAL_BACKUP)
+        for thing in backups_of(asked):
+            yield backup_job(server, thing)
+            yield expectations_job(server, thing)
 
 
 # --- what follows a backup ----------------------------------------------------------------------------------

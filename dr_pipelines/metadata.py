@@ -212,7 +212,18 @@ def _value(value: Any) -> Any:
         return dg.MetadataValue.timestamp(value)
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return "\n".join(value)  # JSON and Markdown would be hidden behind a click
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        return dg.MetadataValue.md(table([*value[0]], [[*item.values()] for item in value]))
     return dg.MetadataValue.json(_plain(value))
+
+
+def table(columns: list[str], rows: list[list[Any]]) -> str:
+    """As Markdown."""
+
+    def line(cells: list[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
 
 
 def _plain(value: Any) -> Any:

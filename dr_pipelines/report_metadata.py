@@ -14,6 +14,7 @@ import dagster as dg
 from rich.filesize import decimal
 
 from dr_pipelines.checks import Verdict
+from dr_pipelines.metadata import table
 
 if TYPE_CHECKING:
     # For their names only: the code location must load fast.
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 300
 """Of a table: more would make the page slow, and the store has all of it."""
-
-
-def table(columns: list[str], rows: list[list[Any]]) -> str:
-    """As Markdown."""
-
-    def line(cells: list[Any]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-    return "\n".join([line(columns), line(["---"] * len(columns)), *(line(row) for row in rows)])
 
 
 def replication_metadata(report: ReplicationReport) -> dict[str, Any]:

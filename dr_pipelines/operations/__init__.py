@@ -9,6 +9,7 @@ from dr_pipelines.operations.backups import (
     verify_backup,
     wal_has_no_gap,
 )
+from dr_pipelines.operations.expectations import judge_catalog
 from dr_pipelines.operations.immutability import (
     bucket_is_as_planned,
     check_immutability,
@@ -99,6 +100,7 @@ __all__ = [
     "find_backup",
     "LastGoodQuestion",
     "find_last_good",
+    "judge_catalog",
     "list_backups",
     "lock_is_in_force",
     "locks_hold",

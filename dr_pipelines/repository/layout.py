@@ -21,6 +21,7 @@ class BackupKind(StrEnum):
 
 
 _SUFFIX = {BackupKind.FULL: "full", BackupKind.INCREMENTAL: "incr"}
+_PACK = re.compile(r"\A(\d{6})\.zst(?:\.age)?\Z")
 _LABEL = re.compile(r"\A(\d{8}T\d{6}Z)-(full|incr)\Z")
 
 
@@ -90,6 +91,19 @@ class BackupLayout:
     def pack(self, number: int, suffix: str) -> str:
         return f"{self.prefix}packs/{number:06d}{suffix}"
 
+    def pack_number(self, key: str) -> int | None:
+        """None for what is no pack of this backup."""
+        match = (
+            _PACK.match(key.removeprefix(f"{self.prefix}packs/")) if key.startswith(f"{self.prefix}packs/") else None
+        )
+        return int(match[1]) if match else None
+
+    @property
+    def content_pattern(self) -> str:
+        """What the keys of all that a manifest names look like, as a regular expression."""
+        inside = r"(?:packs/\d{6}|backup_manifest|index\.json|facts\.json)\.zst(?:\.age)?|break-glass/\w[\w.-]*"
+        return rf"^{re.escape(self.prefix)}(?:{inside})$"
+
     def backup_manifest(self, suffix: str) -> str:
         """PostgreSQL's own manifest, as it came."""
         return f"{self.prefix}backup_manifest{suffix}"
@@ -158,14 +172,23 @@ INCIDENTS = "incidents/"
 
 def evidence(kind: str, at: datetime, nonce: str) -> str:
     """What a scrub, an expiry, a drill saw: kept for whoever asks later."""
-    return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{_stamp(at)}-{nonce}.json"
+    return f"{_evidence_stem(kind, at, nonce)}.json"
+
+
+def evidence_document(kind: str, at: datetime, nonce: str) -> str:
+    """The same for people: a page of HTML, which no program reads."""
+    return f"{_evidence_stem(kind, at, nonce)}.html"
+
+
+def _evidence_stem(kind: str, at: datetime, nonce: str) -> str:
+    return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{_stamp(at)}-{nonce}"
 
 
 _EVIDENCE = re.compile(r"\A(.+)-(\d{8}T\d{6}Z)-[0-9a-f]+\.json\Z")
 
 
 def parse_evidence(key: str) -> tuple[str, datetime] | None:
-    """Its kind and its time, to the second."""
+    """Its kind and its time, to the second; None for what is none, and for a document."""
     match = _EVIDENCE.match(key.rpartition("/")[2])
     return (match[1], _parse_stamp(match[2])) if match else None
 

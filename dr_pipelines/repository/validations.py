@@ -79,6 +79,13 @@ def put_validation(store: ObjectStore, validation: Validation) -> str:
     return key
 
 
+def put_document(store: ObjectStore, kind: str, at: datetime, page: bytes) -> str:
+    """A page of HTML for people, beside the evidence. Returns its key."""
+    key = layout.evidence_document(kind, at, secrets.token_hex(6))
+    store.put(key, Body.of(page))
+    return key
+
+
 def read_validations(
     store: ObjectStore, server: str, since: datetime | None = None, *, newest: int | None = None
 ) -> list[KeptValidation]:

@@ -136,23 +136,34 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         checks = {
             (check.asset_key, check.name) for check in graph.asset_check_keys if check.asset_key.path[0] == server
         }
-        promised = {(key, name) for key in (full, incremental) for name in ("manifest_is_complete", "backup_is_there")}
-        of_the_tier = {
-            "full_backup": ["lock_is_in_force"],
-            "primary_scrub": ["objects_match_their_digests", "locks_hold", "bucket_is_as_planned"],
-            "recovery_windows": ["recovery_window_is_kept"],
-            "expiry": ["retention_is_applied"],
-        }
+        of_a_backup = ["manifest_is_complete", "backup_is_there", "chain_is_complete", "objects_match_sha256"]
+        of_a_backup += ["contents_match_backup_manifest", "wal_is_continuous", "recipients_are_as_planned"]
+        of_a_backup += ["manifest_meets_expectations", "catalog_meets_expectations", "size_is_as_usual"]
         # `reports` is of no server, and must be seen all the same: with the first one of the plan's file.
         objectives = {"shop": ["rpo_of_users_is_met", "rto_of_database_is_met"], "crm-eu": ["rpo_of_reports_is_met"]}
-        of_the_tier["objectives"] = objectives.get(server, [])
-        promised |= {(asset_key(server, thing), name) for thing, names in of_the_tier.items() for name in names}
-        assert checks == promised | {(wal, "wal_has_no_gap")}
+        promised_by = {
+            "full_backup": [*of_a_backup, "lock_is_in_force"],
+            "incremental_backup": [*of_a_backup, "lock_is_in_force"],
+            "primary_scrub": [
+                "objects_match_their_digests",
+                "locks_hold",
+                "bucket_is_as_planned",
+                "lock_is_in_force",
+            ],
+            "recovery_windows": ["recovery_window_is_kept"],
+            "expiry": ["retention_is_applied"],
+            "validated_full_backup": ["fulls_are_proven_in_time", "restores_and_validates"],
+            "validated_incremental_backup": ["restores_and_validates"],
+            "wal_archive": ["wal_has_no_gap"],
+            "objectives": objectives.get(server, []),
+        }
+        assert checks == {(asset_key(server, thing), name) for thing, names in promised_by.items() for name in names}
     # Two for backups; one tier to scrub; canary and windows. And the objectives of two servers.
     assert len(repository.schedule_defs) == 5 * len(SERVERS) + 2
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
-    # With one tier nothing is copied: due, WAL, expiry. And the objectives.
-    assert len(repository.sensor_defs) == 3 * len(SERVERS) + 2
+    # With one tier nothing is copied: due, WAL, expiry, validation, expectations of fulls and of incrementals. And the
+    # objectives.
+    assert len(repository.sensor_defs) == 6 * len(SERVERS) + 2
 
 
 @pytest.mark.parametrize("days", [-2, 1, 20000], ids=["past", "tomorrow", "far future"])

@@ -216,3 +216,30 @@ def test_a_store_that_is_down_proves_nothing_and_keeps_the_sensors_alive(place: 
         assert evaluation.metadata["verdict"].value == "not proven"
         assert "could not be checked" in (evaluation.description or "")
         assert place.tick(sensor, answer.cursor).asset_events in (None, [])
+
+
+def test_expectations_are_checked_in_a_run_of_their_own(place: Place, postgres18: EmbeddedPostgres) -> None:
+    place.repository.initialise()
+    live = Live(postgres18, place.repository, place.state)
+    with live.streaming():
+        assert place.backup().success
+    job = place.definitions.resolve_job_def("shop_full_backup_expectations")
+    result = job.execute_in_process(instance=place.instance, raise_on_error=False)
+    checks = checks_of(result)
+    assert {name: (check.passed, check.metadata.get("verdict")) for name, check in checks.items()} == {
+        "manifest_meets_expectations": (True, None),
+        "catalog_meets_expectations": (True, None),
+        # A first backup has nothing before it to be held against.
+        "size_is_as_usual": (False, dg.MetadataValue.text("not proven")),
+    }
+    seen = checks["manifest_meets_expectations"].metadata
+    table = seen["expectations"].value
+    assert isinstance(table, str)
+    assert table.startswith("| of | expectation | column | observed | expected | result |\n|")
+    assert "every digest is a SHA-256 | sha256 | all of" in table
+    assert (place.store / str(seen["document"].value)).read_text().startswith("<!doctype html>")
+
+    next(place.store.rglob("packs/*")).unlink()
+    again = checks_of(place.check(FULL, "manifest_meets_expectations"))
+    assert [*again] == ["manifest_meets_expectations"]
+    assert "every object is in the store" in (again["manifest_meets_expectations"].description or "")

@@ -1,0 +1,54 @@
+"""Checks of backups against expectations: manifest and catalog as tables, and each backup beside those before it."""
+# No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.errors import DrError
+from dr_pipelines.jobs import EXPECTATIONS, backups_of
+from dr_pipelines.metadata import FULL_BACKUP, TIER, asset_key, check_result, identifier
+from dr_pipelines.plan import Plan
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.resources import SiteResource
+
+if TYPE_CHECKING:
+    from dr_pipelines.site import Site
+
+
+def judged(site: "Site", server: str, kind: BackupKind) -> dict[str, CheckResult]:
+    """By name; an error on the way means that nothing is proven."""
+    # Imported here: see resources.py.
+    from dr_pipelines import operations
+
+    try:
+        return operations.judge_catalog(site, server, TIER, kind)
+    except DrError as error:
+        why = f"could not be checked: {error.message}"
+        return {name: not_proven(name, why, error=type(error).__name__, hint=error.hint) for name in EXPECTATIONS}
+
+
+def backup_expectations(server: str, thing: str) -> dg.AssetChecksDefinition:
+    key = asset_key(server, thing)
+    kind = BackupKind.FULL if thing == FULL_BACKUP else BackupKind.INCREMENTAL
+
+    @dg.multi_asset_check(
+        name=f"{identifier(server)}_{thing}_meets_expectations",
+        specs=[dg.AssetCheckSpec(name, asset=key, description=said) for name, said in EXPECTATIONS.items()],
+        can_subset=True,
+    )
+    def _checks(context: dg.AssetCheckExecutionContext, site: SiteResource) -> Iterator[dg.AssetCheckResult]:
+        wanted = {selected.name for selected in context.selected_asset_check_keys}
+        for name, found in judged(site.site(), server, kind).items():
+            if name in wanted:
+                yield check_result(found)
+
+    return _checks
+
+
+def expectation_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
+    for server, asked in plan.databases.items():
+        for thing in backups_of(asked):
+            yield backup_expectations(server, thing)

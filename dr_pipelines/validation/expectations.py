@@ -1,0 +1,399 @@
+"""The only door to Great Expectations (and pandas): a suite in, a `SuiteResult` out. Imported where it is used, for it
+takes seconds.
+
+Contexts are ephemeral: nothing is written, nothing is sent. One evaluation at a time; names of data sources are used
+again, as the library keeps what belongs to each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import re
+import runpy
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+import pandas as pd
+import sqlalchemy as sa
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from great_expectations.expectations.metadata_types import FailureSeverity
+
+from dr_pipelines.checks import Verdict
+from dr_pipelines.errors import DrError
+from dr_pipelines.postgres.server import ServerConnection
+from dr_pipelines.validation.suites import Expectation, Outcome, Severity, Suite, SuiteResult, rows_of, unproven
+
+_ONE_AT_A_TIME = threading.Lock()
+_MOST_NAMED = 5
+_PLACE = "dr"
+"""In the meta of each expectation: its place in the suite, for results come in another order."""
+_READS_THE_HEAP = "-c default_transaction_read_only=on " + " ".join(
+    # An index may hide a row that its table has, or show one that it has not.
+    f"-c enable_{way}=off"
+    for way in ("indexscan", "indexonlyscan", "bitmapscan")
+)
+
+
+class SuiteUnreadable(DrError):
+    """A suite of the operator's own that cannot be understood."""
+
+
+@dataclass(frozen=True)
+class OwnSuite:
+    """A suite as Great Expectations has it, of the operator's own."""
+
+    name: str
+    expectations: tuple[Any, ...]
+
+
+def run_over_records(suite: Suite, records: Sequence[Mapping[str, Any]], *, named_by: str) -> SuiteResult:
+    """Over rows that were made for it. `named_by` is the column that says which row is meant."""
+    columns = [*records[0]] if records else _columns(suite)
+    # As objects: whole numbers stay whole beside a None.
+    frame = pd.DataFrame([*records], columns=columns, dtype=object)
+    with _library() as context:
+        source = context.data_sources.add_or_update_pandas("records")
+        batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")
+        return _run(batch.get_batch({"dataframe": frame}), suite, values=True, named_by=named_by)
+
+
+class Database:
+    """A database whose tables and queries suites are run over; through `database`."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+
+    def over_table(self, suite: Suite | OwnSuite, schema: str, table: str, *, values: bool, count: bool) -> SuiteResult:
+        """`values`: what is found may be shown; otherwise only counts and sums are, for it is people's data. `count`:
+        all rows are counted, as evidence that there was something to look at."""
+        return self._over(
+            suite, lambda: self._source.add_table_asset("rows", table_name=table, schema_name=schema), values, count
+        )
+
+    def over_query(self, suite: Suite | OwnSuite, query: str, *, values: bool) -> SuiteResult:
+        """Over the rows of a SELECT."""
+        return self._over(suite, lambda: self._source.add_query_asset("rows", query=query), values, True)
+
+    def _over(self, suite: Suite | OwnSuite, asset: Any, values: bool, count: bool) -> SuiteResult:
+        try:
+            for old in [*self._source.assets]:
+                self._source.delete_asset(old.name)
+            batch = asset().add_batch_definition_whole_table("all").get_batch()
+            return _run(batch, suite, values=values, count=count)
+        except Exception as error:  # noqa: BLE001  whatever the library raises: nothing is proven
+            return unproven(suite.name, _first_line(error), declared=len(suite.expectations))
+
+
+@contextmanager
+def database(connection: ServerConnection) -> Iterator[Database]:
+    """Read-only, reading tables and not their indexes; no connection is left."""
+    given = connection.parameters()
+    url = sa.URL.create(
+        "postgresql+psycopg",
+        given.pop("user"),
+        given.pop("password", None),
+        database=given.pop("dbname"),
+        query={**given, "options": _READS_THE_HEAP},
+    )
+    with _library() as context:
+        source = context.data_sources.add_or_update_sql(
+            "database", connection_string=url.render_as_string(hide_password=False)
+        )
+        try:
+            yield Database(source)
+        finally:
+            with contextlib.suppress(Exception):
+                source.get_engine().dispose()
+            context.data_sources.delete("database")
+
+
+def load_suite(path: Path) -> OwnSuite:
+    """From Great Expectations' JSON, or from a Python program that defines `suite`, which is run. Raises
+    `SuiteUnreadable`."""
+    try:
+        with _library():
+            made = (
+                runpy.run_path(str(path))["suite"]
+                if path.suffix == ".py"
+                else gx.ExpectationSuite(name=path.stem, expectations=_of_json(json.loads(path.read_text())))
+            )
+            found = tuple(made.expectations)
+    except Exception as error:  # an operator's program may raise anything
+        said = "it defines no `suite`" if isinstance(error, KeyError) and path.suffix == ".py" else _first_line(error)
+        raise SuiteUnreadable(
+            f"{path.name} is no readable suite: {said}",
+            hint="docs/operators-guide.md, Expectations, shows one that works.",
+        ) from error
+    if not found:
+        raise SuiteUnreadable(f"{path.name} declares no expectations", hint="write some, or remove it.")
+    return OwnSuite(path.stem, found)
+
+
+def _of_json(given: Any) -> list[Any]:
+    """Each as an object: the library leaves out one that is there twice, and takes one it does not know as it is."""
+    return [
+        ExpectationConfiguration(
+            type=one["type"],
+            kwargs=one.get("kwargs", {}),
+            meta=one.get("meta"),
+            description=one.get("description"),
+            severity=FailureSeverity(one.get("severity", "critical")),
+        ).to_domain_obj()
+        for one in given["expectations"]
+    ]
+
+
+# --- one evaluation -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _library() -> Iterator[Any]:
+    """Its context; what it prints is not for our output."""
+    with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()):
+        yield _context()
+
+
+@functools.cache
+def _context() -> Any:
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    return context
+
+
+def _run(
+    batch: Any, suite: Suite | OwnSuite, *, values: bool, count: bool = True, named_by: str | None = None
+) -> SuiteResult:
+    asked, words = _asked(suite)
+    for place, one in asked.items():
+        one.meta = {**(one.meta or {}), _PLACE: place}
+    counted = gx.expectations.ExpectTableRowCountToBeBetween(min_value=0, meta={_PLACE: -1})
+    shape: dict[str, Any] = {
+        "result_format": "COMPLETE" if values else "SUMMARY",
+        "partial_unexpected_count": _MOST_NAMED if values else 0,
+    }
+    if named_by is not None:
+        shape["unexpected_index_column_names"] = [named_by]
+    raw = batch.validate(
+        gx.ExpectationSuite(name=suite.name, expectations=[*asked.values(), *([counted] if count else [])]),
+        result_format=shape,
+    )
+    by_place = {result.expectation_config.meta[_PLACE]: result for result in raw.results}
+    own_count = by_place.pop(-1, None)
+    rows = own_count.result.get("observed_value") if own_count is not None else None
+    raw.results = [by_place[place] for place in sorted(by_place)]
+    if not values:
+        for result in raw.results:
+            _hide(result)
+    skipped = {
+        place: Outcome(one.says, one.column, "", _expected(one.arguments), Verdict.NOT_PROVEN, one.severity, True)
+        for place, one in enumerate(words)
+        if one.skipped is not None
+    }
+    outcomes = {place: _outcome(words[place], result, rows, named_by) for place, result in by_place.items()}
+    _as_judged(raw, [(by_place[place], outcome) for place, outcome in outcomes.items()])
+    for place, outcome in skipped.items():
+        reason = words[place].skipped or ""
+        outcomes[place] = Outcome(**{**vars(outcome), "observed": reason})
+    return SuiteResult(suite.name, len(words), tuple(outcomes[place] for place in sorted(outcomes)), rows, raw)
+
+
+def _asked(suite: Suite | OwnSuite) -> tuple[dict[int, Any], list[Expectation]]:
+    """The library's expectations by their place in the suite, and our words for all of them."""
+    if isinstance(suite, OwnSuite):
+        return dict(enumerate(suite.expectations)), [_words(one) for one in suite.expectations]
+    return {
+        place: ExpectationConfiguration(
+            type=one.type,
+            kwargs=dict(one.arguments),
+            severity=FailureSeverity(str(one.severity)),
+            description=one.says,
+            meta={},
+        ).to_domain_obj()
+        for place, one in enumerate(suite.expectations)
+        if one.skipped is None
+    }, [*suite.expectations]
+
+
+def _words(one: Any) -> Expectation:
+    given = one.configuration
+    says = one.description or given.type.removeprefix("expect_").replace("_", " ")
+    return Expectation(given.type, says, given.kwargs, Severity(str(given.severity.value)))
+
+
+def _columns(suite: Suite) -> list[str]:
+    named = (
+        value
+        for one in suite.expectations
+        for key, value in one.arguments.items()
+        if key in ("column", "column_A", "column_B")
+    )
+    return [*dict.fromkeys(named)]
+
+
+# --- for people ---------------------------------------------------------------------------------------------
+
+_STYLE = """
+body { font: 15px/1.45 sans-serif; margin: 2em; color: #1d2530 } h1 { font-size: 1.5em } h2 { font-size: 1.2em }
+table { border-collapse: collapse; width: 100%; margin: .5em 0 1.5em } th, td { border-bottom: 1px solid #ccd3da;
+text-align: left; vertical-align: top; padding: .35em .6em } .sticky, .collapse { display: none }
+.badge { background: #eef1f4; padding: 0 .3em } .text-success::before { content: "met" }
+i.text-danger::before { content: "not met" } .text-warning::before { content: "raised an error" }
+.text-danger, .FAILED, .not { color: #c62828; font-weight: bold } .text-success, .met { color: #1a7f37 }
+"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Whatever is in the page, a browser loads and runs nothing of it."""
+_LOADS_OR_LEADS_AWAY = re.compile(
+    r"<script\b.*?</script>|<link\b[^>]*>|<img\b[^>]*>|<!--.*?-->|<nav\b.*?</nav>|<a\b[^>]*data-toggle.*?</a>|</?a\b[^>]*>"
+    r'|\son\w+="[^"]*"',
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def data_docs(title: str, results: Sequence[SuiteResult]) -> bytes:
+    """One page of HTML that loads nothing: the table of all expectations, and Great Expectations' Data Docs of each
+    suite."""
+    from great_expectations.render.renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    with _library():
+        renderer = ValidationResultsPageRenderer()
+        pages = [renderer.render(result.raw) for result in results if result.raw is not None]
+        bodies = [_body(DefaultJinjaPageView().render(page)) for page in pages]
+    head = (
+        f"<!doctype html><html><head><meta charset='utf-8'><title>{escape(title)}</title>"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style></head>'
+    )
+    body = [f"<body><h1>{escape(title)}</h1>", _table(rows_of(results, most=None)), *bodies, "</body></html>"]
+    return "\n".join([head, *body]).encode()
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    body = "".join(
+        f"<tr class='{escape(row['result'])}'>" + "".join(f"<td>{escape(cell)}</td>" for cell in row.values()) + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _body(page: str) -> str:
+    inner = re.search(r"<body\b[^>]*>(.*)</body>", page, re.DOTALL | re.IGNORECASE)
+    return _LOADS_OR_LEADS_AWAY.sub("", inner[1] if inner else page)
+
+
+# --- what came of it ----------------------------------------------------------------------------------------
+
+
+def _outcome(words: Expectation, result: Any, rows: int | None, named_by: str | None) -> Outcome:
+    found = result.result or {}
+    trouble = _trouble(result.exception_info)
+    verdict = Verdict.PASS if result.success else Verdict.FAIL
+    observed = _observed(found, named_by)
+    if trouble is not None:
+        verdict, observed = Verdict.NOT_PROVEN, trouble
+    elif result.success and (nothing := _saw_nothing(words, found, rows)) is not None:
+        verdict, observed = Verdict.NOT_PROVEN, nothing
+    return Outcome(words.says, words.column, observed, _expected(words.arguments), verdict, words.severity)
+
+
+def _saw_nothing(words: Expectation, found: Mapping[str, Any], rows: int | None) -> str | None:
+    """Why a pass is none: the library lets pass what has no value to look at."""
+    if words.type.startswith("expect_table_"):
+        return None
+    if "element_count" in found:
+        missing = 0 if words.type.endswith("_null") else found.get("missing_count") or 0
+        return "no value was there to look at" if found["element_count"] - missing <= 0 else None
+    if found.get("observed_value") is None:
+        return "no value was there to look at"
+    return "no row was there to look at" if rows == 0 else None
+
+
+def _trouble(info: Any) -> str | None:
+    """What was raised; the library puts it down flat, or for each metric that it needed."""
+    if not isinstance(info, Mapping):
+        return None
+    for one in (info, *(inner for inner in info.values() if isinstance(inner, Mapping))):
+        if one.get("raised_exception"):
+            return _first_line(one.get("exception_message") or "it raised an error")
+    return None
+
+
+def _observed(found: Mapping[str, Any], named_by: str | None) -> str:
+    if "unexpected_count" in found:
+        seen, wrong = found.get("element_count", 0) - (found.get("missing_count") or 0), found["unexpected_count"]
+        if not wrong:
+            return f"all of {seen}"
+        named = [
+            str(index[named_by])
+            for index in (found.get("partial_unexpected_index_list") or ())
+            if isinstance(index, Mapping) and named_by in index
+        ]
+        return f"{wrong} of {seen}" + (f": {', '.join(named[:_MOST_NAMED])}" if named else "")
+    if unexpected := (found.get("details") or {}).get("unexpected_rows"):
+        return ", ".join(f"{name}: {value}" for name, value in unexpected[0].items())
+    return _text(found.get("observed_value"))
+
+
+def _expected(arguments: Mapping[str, Any]) -> str:
+    low, high = arguments.get("min_value"), arguments.get("max_value")
+    if low is not None and low == high:
+        return _text(low)
+    parts = [f"{sign} {_text(bound)}" for sign, bound in (("≥", low), ("≤", high)) if bound is not None]
+    parts += [f"matches {arguments['regex']}"] if "regex" in arguments else []
+    parts += [f"{_text(arguments['value'])}"] if "value" in arguments else []
+    parts += [f"among {_text(arguments['value_set'])}"] if "value_set" in arguments else []
+    return ", ".join(parts)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != int(value) else str(int(value))
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, list | tuple | set):
+        return ", ".join(_text(item) for item in value)
+    return str(value)
+
+
+def _as_judged(raw: Any, judged: Sequence[tuple[Any, Outcome]]) -> None:
+    """What we do not take for met is not met in the library's documents either."""
+    for result, outcome in judged:
+        result.success = outcome.verdict is Verdict.PASS
+    met = sum(bool(result.success) for result, _ in judged)
+    raw.success = met == len(judged)
+    raw.statistics = {
+        "evaluated_expectations": len(judged),
+        "successful_expectations": met,
+        "unsuccessful_expectations": len(judged) - met,
+        "success_percent": 100 * met / len(judged) if judged else None,
+    }
+
+
+def _hide(result: Any) -> None:
+    """What is somebody's data stays in the database: results are kept in clear text."""
+    found = result.result or {}
+    for name in ("details", "unexpected_list", "unexpected_index_list", "unexpected_index_query"):
+        found.pop(name, None)
+    if not isinstance(found.get("observed_value"), bool | int | float | Decimal | date | None):
+        found["observed_value"] = "not shown: it is data"
+
+
+def _first_line(said: object) -> str:
+    lines = str(said).strip().splitlines()
+    return lines[0][:300] if lines else type(said).__name__
