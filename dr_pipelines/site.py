@@ -198,6 +198,11 @@ class Site:
             )
         )
 
+    def tables_of(self, server: str) -> tuple[str, ...]:
+        """Those that the plan's data classes name, or patterns of them (`sales.*`)."""
+        named = (data.tables for data in self.plan.data_classes.values() if data.server == server)
+        return tuple(dict.fromkeys(table for tables in named for table in tables))
+
     def slot(self, name: str) -> str:
         """The stream's replication slot, which is also what `synchronous_standby_names` calls it."""
         return self.plan_of(name).wal.slot or f"dr_{name.replace('-', '_')}"

@@ -35,6 +35,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "azure": ("dr_pipelines/storage/azure",),
     # base_backup speaks the replication protocol over libpq; the demo's shop is a client, not a part of the product.
     "psycopg": (
+        "dr_pipelines/postgres/session.py",
         "dr_pipelines/postgres/server.py",
         "dr_pipelines/postgres/base_backup.py",
         "dr_pipelines/embedded/shop.py",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.postgres.restore_source import no_backup
+from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.postgres.take import take_backup as _take_backup
 from dr_pipelines.postgres.verify import CONTENTS_MATCH, OBJECTS_MATCH, verify
@@ -40,6 +41,7 @@ def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -
         state_dir=site.state_dir,
         clock=site.clock,
         progress=progress,
+        facts=_wanted_facts(site, server),
     )
     if isinstance(taken, BackupManifest) and _lacks_wal(repository, taken):
         progress.note(
@@ -47,6 +49,13 @@ def take_backup(site: Site, server: str, kind: BackupKind, progress: Progress) -
             f"{taken.start_lsn} on; does `dr wal stream {server}` run?"
         )
     return taken
+
+
+def _wanted_facts(site: Site, server: str) -> WantedFacts:
+    """Summed are the tables that the plan says, or else those that its data classes name."""
+    plan = site.plan_of(server).validation
+    chosen = plan.checksums if plan.checksums is not None else site.tables_of(server)
+    return WantedFacts(plan.count_up_to_rows, chosen)
 
 
 def _lacks_wal(repository: Repository, backup: BackupManifest) -> bool:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server as we ask it: facts, readiness, slots, positions. The only module that runs SQL.
+"""A PostgreSQL server as we ask it: facts, readiness, slots, positions. SQL runs here and in `session`.
 
 Raises only errors of `dr_pipelines.errors`. A connection lives for one question: the stream and the schedules ask
 seldom, and a server that was replaced is met anew.
@@ -286,6 +286,12 @@ class Server:
 
     def create_restore_point(self, name: str) -> Lsn:
         return Lsn.parse(self._row("SELECT pg_create_restore_point(%s)::text", (name,))[0])
+
+    def write_message(self, text: str) -> None:
+        """A record in the WAL that changes nothing, on the server's disk when this returns; waits for no standby."""
+        options = "-c default_transaction_read_only=off -c synchronous_commit=local"
+        with self._connected(options=options) as connection:
+            connection.execute("SELECT pg_logical_emit_message(true, 'dr', %s)", (text,))
 
     def disable_subscription(self, name: str) -> None:
         """A subscription of the connection's database; its publisher is not asked. The server's event triggers do not

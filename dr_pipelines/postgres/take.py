@@ -1,6 +1,7 @@
 """Taking a base backup into a repository.
 
-The order is what makes a crash harmless: claim, packs, backup_manifest, index, break-glass bundle, our manifest last.
+The order is what makes a crash harmless: claim, packs, backup_manifest, index, facts, break-glass bundle, our manifest
+last.
 An incremental that the server refuses becomes a full at once, with the reason on record.
 """
 
@@ -8,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupFailed, BackupInterrupted, ChainBroken, DrError, RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres import backup_manifest
+from dr_pipelines.postgres.backup_memory import BackupMemory
 from dr_pipelines.postgres.base_backup import Position, StreamedBackup, stream_base_backup
 from dr_pipelines.postgres.server import Server, ServerFacts
+from dr_pipelines.postgres.source_facts import WantedFacts, facts_seconds, take_facts
 from dr_pipelines.postgres.tar_stream import END, Header, TarWalk, Zeros, renamed
 from dr_pipelines.postgres.trust import (
     parent_of,
@@ -32,11 +33,18 @@ from dr_pipelines.postgres.trust import (
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import FIRST_WITH_INCREMENTALS, BackupManifest, Tablespace, WalRange
+from dr_pipelines.repository.manifest import (
+    FIRST_WITH_INCREMENTALS,
+    BackupManifest,
+    Tablespace,
+    WalRange,
+)
 from dr_pipelines.repository.repository import BackupWriter, Repository
+from dr_pipelines.repository.source_facts import encode_facts
 
 _TABLESPACES = "pg_tblspc"
 _SEAL_PATIENCE = 120.0
+_ORDINARY_FACTS = WantedFacts()
 
 
 @dataclass(frozen=True)
@@ -72,20 +80,22 @@ def take_backup(
     state_dir: Path,
     clock: Clock,
     progress: Progress,
+    facts: WantedFacts = _ORDINARY_FACTS,
 ) -> BackupManifest | SealedWal:
-    """Take one backup of the server that the plan calls `name`; it exists when this returns.
+    """Take one backup of the server that the plan calls `name`; it exists when this returns. `facts` is what it is to
+    tell of itself, for a restored copy to be held against.
 
     `state_dir` is where this host keeps each backup's backup_manifest, because it cannot read what it encrypted.
     Raises `ServerUnavailable`, `ServerMisconfigured`, `BackupFailed` or what the store raises; the repository is
     then as before.
     """
     repository.check_format()
-    facts = server.check_ready_for_backup()
-    memory = _Memory(state_dir / name / "backup_manifests")
-    wish = _wish(repository, name, kind, facts, memory)
+    ready = server.check_ready_for_backup()
+    memory = BackupMemory(state_dir / name)
+    wish = _wish(repository, name, kind, ready, memory)
     if wish is None:
         return seal_wal(server, repository, name, clock=clock, progress=progress)
-    take = _Taking(server, repository, name, facts, memory, clock, progress)
+    take = _Taking(server, repository, name, ready, memory, clock, progress, facts)
     try:
         return take.run(wish)
     except ChainBroken as error:
@@ -116,7 +126,9 @@ def seal_wal(server: Server, repository: Repository, name: str, *, clock: Clock,
     return SealedWal(name, facts.system_id, timeline, end)
 
 
-def _wish(repository: Repository, name: str, kind: BackupKind, facts: ServerFacts, memory: _Memory) -> _Wish | None:
+def _wish(
+    repository: Repository, name: str, kind: BackupKind, facts: ServerFacts, memory: BackupMemory
+) -> _Wish | None:
     """None: an hourly point below PostgreSQL 17, which WAL gives where there is a full that it can follow."""
     if kind is BackupKind.FULL:
         return _Wish(kind, None, None, None)
@@ -147,30 +159,6 @@ def _read_back(repository: Repository, parent: BackupManifest) -> bytes | None:
         return None
 
 
-class _Memory:
-    """The backup_manifests of past backups, one file a label."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def recall(self, backup: BackupManifest) -> bytes | None:
-        try:
-            return (self._folder / backup.label).read_bytes()
-        except FileNotFoundError:
-            return None
-
-    def keep(self, label: str, data: bytes, *, newest: int = 3) -> None:
-        """Only the newest few: an incremental builds on the last one."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).rename(self._folder / label)
-        for old in sorted(path for path in self._folder.iterdir() if path.name[0].isdigit())[:-newest]:
-            old.unlink(missing_ok=True)
-
-
 class _Taking:
     """One backup from begin to commit."""
 
@@ -180,15 +168,17 @@ class _Taking:
         repository: Repository,
         name: str,
         facts: ServerFacts,
-        memory: _Memory,
+        memory: BackupMemory,
         clock: Clock,
         progress: Progress,
+        wanted: WantedFacts,
     ) -> None:
         self._server, self._repository, self._name = server, repository, name
         self._facts, self._memory, self._clock, self._progress = facts, memory, clock, progress
+        self._wanted = wanted
 
     def run(self, wish: _Wish) -> BackupManifest:
-        started = self._clock.now()
+        started, began = self._clock.now(), self._clock.monotonic()
         writer = self._repository.begin(self._name, wish.kind, clock=self._clock)
         try:
             archive = writer.archive()
@@ -212,6 +202,7 @@ class _Taking:
             sink.finish()
             stored = archive.close()
             told = backup_manifest.parse(streamed.backup_manifest)
+            facts = self._take_facts(writer.label, streamed.stop.lsn, self._clock.monotonic() - began)
             manifest = BackupManifest(
                 **self._described(writer, wish, streamed, told),
                 started_at=started,
@@ -219,14 +210,36 @@ class _Taking:
                 archive=stored,
                 backup_manifest=writer.put_encoded("backup_manifest", streamed.backup_manifest),
                 index=writer.put_encoded("index", json.dumps({"members": sink.members}).encode()),
+                facts=None if facts is None else writer.put_encoded("facts", facts),
             )
             committed = writer.commit(manifest)
         except BaseException:
             writer.abandon()
             raise
         with contextlib.suppress(OSError):  # it is only an accelerator: without it the next backup is a full
-            self._memory.keep(committed.label, streamed.backup_manifest)
+            self._memory.keep(committed.label, streamed.backup_manifest, facts)
         return committed
+
+    def _take_facts(self, label: str, after: Lsn, took: float) -> bytes | None:
+        """None when there are none: nothing that goes wrong here may cost the backup."""
+        self._progress.phase(f"facts of {self._name}")
+        try:
+            found = take_facts(
+                self._server,
+                self._wanted,
+                after=after,
+                label=label,
+                system_id=self._facts.system_id,
+                seconds=facts_seconds(took),
+                clock=self._clock,
+            )
+            for about, trouble in found.trouble.items():
+                self._progress.note(f"facts of {self._name}, {about}: {trouble}")
+            return encode_facts(found)
+        except Exception as error:  # noqa: BLE001 - the backup is there, whatever happened to its facts
+            said = error.message if isinstance(error, DrError) else f"{type(error).__name__}: {error}"
+            self._progress.note(f"{label} has no facts of its source, and no copy can be held against it: {said}")
+            return None
 
     def _described(
         self, writer: BackupWriter, wish: _Wish, streamed: StreamedBackup, told: backup_manifest.ServerManifest

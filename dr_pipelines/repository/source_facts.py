@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dr_pipelines.repository.manifest import LsnField
+from dr_pipelines.errors import RepositoryError
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.fetch import fetch_verified
+from dr_pipelines.repository.manifest import BackupManifest, LsnField
+from dr_pipelines.storage.base import ObjectStore
 
 
 class _Record(BaseModel):
@@ -74,26 +79,40 @@ class SequenceFacts(_Record):
 class DatabaseFacts(_Record):
     """`snapshot` is what its transaction saw (`pg_current_snapshot()`), `lsn` where the WAL was then: a copy that was
     replayed to there, and no further, must say the same. `objects` is the rest of its catalogue: for each kind
-    (`extension`, `policy`, `grant`, `index`, `function`, …) the identity of each object and its definition."""
+    (`extension`, `policy`, `grant`, `index`, `function`, …) the identity of each object and its definition; a kind that
+    could not be looked at is not there. Not `stable`: something of the catalogue was changed while it was read, and a
+    difference there proves nothing."""
 
     name: str
     lsn: LsnField
     snapshot: str
     taken_at: datetime
+    stable: bool = True
     tables: tuple[TableFacts, ...] = ()
     sequences: tuple[SequenceFacts, ...] = ()
     objects: Mapping[str, Mapping[str, str]] = {}
 
 
 class SourceFacts(_Record):
-    """`cluster` is like `objects`, of what no database owns: roles and their memberships, tablespaces, databases with
-    their collation versions, settings, slots. `trouble` says what could not be looked at, by database."""
+    """All databases stand at one position. `cluster` is like `objects`, of what no database owns: roles and their
+    memberships, tablespaces, databases with their collation versions, settings, slots; the transaction of the first
+    database saw it. `trouble` says what could not be looked at, and why: `app` (a whole database), `app data`,
+    `app catalogue`, `cluster`, `checksums` (tables that the plan names and nobody has), `record` (none could be
+    written behind the position), `position` (it is not exact, and nobody can tell by how much). `in_recovery`: the
+    source was a standby, whose snapshots do not name what runs."""
 
     format: int = 1
     system_id: str
+    in_recovery: bool = False
     databases: tuple[DatabaseFacts, ...] = ()
     cluster: Mapping[str, Mapping[str, str]] = {}
     trouble: Mapping[str, str] = {}
+
+    @property
+    def lsn(self) -> Lsn | None:
+        """Where a copy must stand to be compared: replayed to before the first record that begins there or later.
+        None: no database was looked at."""
+        return self.databases[0].lsn if self.databases else None
 
     def database(self, name: str) -> DatabaseFacts | None:
         return next((found for found in self.databases if found.name == name), None)
@@ -106,3 +125,14 @@ def encode_facts(facts: SourceFacts) -> bytes:
 def decode_facts(data: bytes) -> SourceFacts:
     """Raises `pydantic.ValidationError`."""
     return SourceFacts.model_validate_json(data)
+
+
+def read_facts(store: ObjectStore, codec: Codec, backup: BackupManifest) -> SourceFacts | None:
+    """Those of a backup; None when it has none. Raises `KeyUnusable`, `IntegrityError`, `RepositoryError` when they
+    cannot be understood, or what the store raises."""
+    if backup.facts is None:
+        return None
+    try:
+        return decode_facts(codec.decode(fetch_verified(store, backup.facts)))
+    except ValidationError as error:
+        raise RepositoryError(f"{backup.facts.key} on {store.name} holds no readable facts") from error

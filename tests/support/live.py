@@ -17,6 +17,8 @@ from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore import RestoreReport, RestoreRequest, restore
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget, UseIncrementals
 from dr_pipelines.postgres.scratch import ScratchServer, scratch
+from dr_pipelines.postgres.server import Server
+from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.postgres.take import take_backup
 from dr_pipelines.postgres.wal_ship import Tier
 from dr_pipelines.postgres.wal_stream import WalStream
@@ -27,6 +29,7 @@ from dr_pipelines.repository.repository import Repository
 
 CLOCK = SystemClock()
 SLOT = "dr_shop"
+NOTHING_SUMMED = WantedFacts()
 
 
 @dataclass
@@ -39,9 +42,19 @@ class Live:
     stream_trouble: DrError | None = None
     """What the stream raised at its end."""
 
-    def take(self, kind: BackupKind) -> BackupManifest:
+    def take(
+        self, kind: BackupKind, facts: WantedFacts = NOTHING_SUMMED, server: Server | None = None
+    ) -> BackupManifest:
+        """From another server than the plan's where one is given: its standby."""
         taken = take_backup(
-            self.server.server, self.repository, "shop", kind, state_dir=self.state, clock=CLOCK, progress=Silent()
+            server or self.server.server,
+            self.repository,
+            "shop",
+            kind,
+            state_dir=self.state,
+            clock=CLOCK,
+            progress=Silent(),
+            facts=facts,
         )
         assert isinstance(taken, BackupManifest)
         return taken

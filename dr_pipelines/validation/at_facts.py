@@ -1,0 +1,77 @@
+"""A copy that stands where its source told its facts: whether it does, and what a difference there proves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.lsn import Lsn
+from dr_pipelines.postgres.session import ReadSession
+from dr_pipelines.postgres.sight import Overlap, Sight, overlap
+from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
+from dr_pipelines.validation.subject import RestoredCopy
+
+_STOPPED_BEFORE = re.compile(r'before WAL location \(LSN\) "([0-9A-F]+/[0-9A-F]+)"')
+_SHOWN, _KEPT = 3, 200
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between what was told and what is there. `doubt`: why it proves nothing (None: it proves that the copy is
+    wrong)."""
+
+    what: str
+    doubt: str | None = None
+
+
+def facts_of(copy: RestoredCopy) -> SourceFacts | str:
+    """The facts that the copy can be held against where it stands now; or why there are none."""
+    facts, at = copy.facts, copy.scratch.at
+    if facts is None:
+        return f"{copy.backup.label} has no facts of its source"
+    if facts.lsn is None:
+        return f"no database of the source could be looked at: {_trouble_in_words(facts.trouble)}"
+    if at is None or not copy.server().in_recovery():
+        return f"the copy does not stand in recovery at {facts.lsn}, where its source told its facts"
+    stopped = _STOPPED_BEFORE.search(at.stopped or "")
+    if stopped is None or not at.reached <= facts.lsn <= Lsn.parse(stopped[1]):
+        return f"the copy stands at {at.reached}, and its source told its facts at {facts.lsn}"
+    return facts
+
+
+def doubt_about(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> Overlap:
+    """Transactions that ended at the source while it was looked at. Of a standby they cannot be known; there a position
+    that is not exact is trouble."""
+    return Overlap() if facts.in_recovery else overlap(session, Sight.parse(told.snapshot))
+
+
+def judged(
+    name: str, differences: Sequence[Difference], trouble: Mapping[str, str], details: Mapping[str, Any]
+) -> CheckResult | None:
+    """None: nothing speaks against a pass."""
+    proven = [found.what for found in differences if found.doubt is None]
+    doubtful = [found for found in differences if found.doubt is not None]
+    if differences:
+        told = [{"what": found.what, "doubt": found.doubt} for found in differences]
+        details = {**details, "differences": told[:_KEPT]}
+    if proven:
+        return failed(name, f"the copy differs from its source: {shown(proven)}", **details)
+    if doubtful:
+        why = dict.fromkeys(str(found.doubt) for found in doubtful)
+        return not_proven(name, f"{shown([found.what for found in doubtful])}, but {'; '.join(why)}", **details)
+    if trouble:
+        return not_proven(name, f"not all of the source could be looked at: {_trouble_in_words(trouble)}", **details)
+    return None
+
+
+def shown(names: Sequence[str]) -> str:
+    """The first few."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return "; ".join(names[:_SHOWN]) + more
+
+
+def _trouble_in_words(trouble: Mapping[str, str]) -> str:
+    return shown([f"{about}: {reason}" for about, reason in trouble.items()]) or "it has none"
