@@ -48,16 +48,16 @@ class ReadSession:
         """As `180004`."""
         return self._connection.info.server_version
 
-    def begin(self) -> str:
+    def begin(self, first: str = "SELECT pg_current_snapshot()::text") -> tuple[Any, ...]:
         """A read-only transaction that sees what is committed now, and until the next `begin` or `end` nothing else.
-        Returns its snapshot as PostgreSQL prints it."""
-        begin = "ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot()::text"
+        Returns the row that the `first` question gives, at once with the snapshot that is taken for it."""
+        begin = f"ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {first}"
         with self._translated():
-            cursor = self._connection.execute(begin)
+            cursor = self._connection.execute(sql.SQL(begin))
             while cursor.nextset():
                 pass
             row = cursor.fetchone()
-        return str(row[0]) if row else ""
+        return row or ()
 
     def end(self) -> None:
         with self._translated():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.session import ReadSession
@@ -33,6 +34,9 @@ class Sight:
         xmin, xmax, running = text.split(":")
         return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
 
+    def __str__(self) -> str:
+        return f"{self.xmin}:{self.xmax}:{','.join(map(str, sorted(self.running)))}"
+
     def sees_what(self, other: Sight) -> bool:
         """Whether the same transactions have ended in both. One that began in between makes no difference."""
         upto = max(self.xmax, other.xmax)
@@ -40,6 +44,9 @@ class Sight:
 
     def _open(self, upto: int) -> frozenset[int]:
         return self.running | frozenset(range(self.xmax, upto))
+
+
+NOTHING = Sight(0, 0, frozenset())
 
 
 @dataclass(frozen=True)
@@ -54,17 +61,27 @@ class Moment:
 
 def look(session: ReadSession) -> Moment:
     """The snapshot comes first, then the position."""
-    ((snapshot, replayed, written, flushed, level, names, standbys),) = session.ask(
-        """
-        SELECT pg_current_snapshot()::text, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END,
-               CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,
-               CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END,
-               current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
-               ARRAY(SELECT CASE current_setting('synchronous_commit') WHEN 'remote_write' THEN write_lsn
-                            WHEN 'remote_apply' THEN replay_lsn ELSE flush_lsn END::text
-                     FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
-        """
-    )
+    return _moment(session.ask(_LOOK)[0])
+
+
+def begin_and_look(session: ReadSession) -> Moment:
+    """As `look`, with the snapshot that the session's transaction has from now on."""
+    return _moment(session.begin(_LOOK))
+
+
+_LOOK = """
+SELECT pg_current_snapshot()::text, CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()::text END,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn()::text END,
+       CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END,
+       current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),
+       ARRAY(SELECT CASE current_setting('synchronous_commit') WHEN 'remote_write' THEN write_lsn
+                    WHEN 'remote_apply' THEN replay_lsn ELSE flush_lsn END::text
+             FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum'))
+"""
+
+
+def _moment(row: Sequence[Any]) -> Moment:
+    snapshot, replayed, written, flushed, level, names, standbys = row
     sight = Sight.parse(snapshot)
     if replayed is not None:
         return Moment(sight, Lsn.parse(replayed), None)

@@ -18,7 +18,7 @@ from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.catalogue import Catalogue, read_cluster, read_database, signature
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.postgres.session import ReadSession, read_session
-from dr_pipelines.postgres.sight import Moment, Sight, look
+from dr_pipelines.postgres.sight import NOTHING, Moment, Sight, begin_and_look, look
 from dr_pipelines.postgres.table_facts import (
     LARGE_OBJECTS,
     ListedTable,
@@ -37,7 +37,7 @@ _SHARE_OF_BACKUP = 0.25
 _SHARE_OF_SUMS = 0.5
 _SUM_OF_A_ROW, _SUM_OF_A_BYTE = 2e-6, 1e-8
 """Seconds that summing takes, about."""
-_STILL_SECONDS = 3.0
+_STILL_SECONDS = 2.0
 """How long a moment is sought in which no transaction ends."""
 _SEQUENCES_SECONDS = 1.0
 """How long it may take until the values of sequences that were read are before the position."""
@@ -61,12 +61,12 @@ class WantedFacts:
 
 @dataclass
 class _Database:
-    """One that is looked at. `snapshot` is that of the transaction in `session`."""
+    """One that is looked at. `sight` is that of the transaction in `session`."""
 
     name: str
     session: ReadSession
     sequences: list[SequenceFacts]
-    snapshot: str = ""
+    sight: Sight = NOTHING
     listed: list[ListedTable] = field(default_factory=list)
     facts: dict[int, TableFacts] = field(default_factory=dict)
     objects: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class _Database:
         return DatabaseFacts(
             name=self.name,
             lsn=lsn,
-            snapshot=self.snapshot,
+            snapshot=str(self.sight),
             taken_at=taken_at,
             stable=self.stable,
             tables=tuple(self.facts[table.oid] for table in self.listed),
@@ -150,8 +150,8 @@ class _Facts:
 
     def _stand_still(self, watcher: ReadSession, databases: Sequence[_Database], after: Lsn) -> Moment:
         """Every transaction begins between two looks that see the same: nothing ended in between, and what had been let
-        go just before had time to be seen. Where that is not to be had in time, the last try: the snapshots say what
-        they saw."""
+        go just before had time to be seen. Where that is not to be had in time, what the last transaction said of the
+        position when it began: as near as can be, and the snapshots say what they saw."""
         moment = look(watcher)
         self._write_record(moment)
         sequences = look(watcher).written
@@ -159,8 +159,10 @@ class _Facts:
         while True:
             before = look(watcher)
             self._clock.wait(pause)
+            last = before
             for database in databases:
-                database.snapshot = database.session.begin()
+                last = begin_and_look(database.session)
+                database.sight = last.sight
             waited = self._clock.monotonic() - began
             if before.lsn < after:
                 if waited > _BEHIND_SECONDS:
@@ -171,10 +173,10 @@ class _Facts:
                 continue
             if (still := _still(before, look(watcher), databases)) or waited > _STILL_SECONDS:
                 if not still and before.written is None:
-                    self._note("position", {str(before.lsn): "the standby went on replaying while it was read"})
+                    self._note("position", {str(last.lsn): "the standby went on replaying while it was read"})
                 if lagging:
                     _forget_sequences(databases)
-                return before
+                return before if still else last
             pause *= _IMPATIENCE
 
     def _write_record(self, moment: Moment) -> None:
@@ -276,7 +278,7 @@ class _Facts:
 def _still(before: Moment, now: Moment, databases: Sequence[_Database]) -> bool:
     if now.written is None:  # a standby's snapshot does not name what runs; what it replayed is what it sees
         return before.lsn == now.lsn
-    sights = (now.sight, *(Sight.parse(database.snapshot) for database in databases))
+    sights = (now.sight, *(database.sight for database in databases))
     return all(before.sight.sees_what(sight) for sight in sights)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dr_pipelines.errors import ServerError
 from dr_pipelines.postgres.catalogue_queries import USER_SCHEMA
 from dr_pipelines.postgres.session import ReadSession
 from dr_pipelines.repository.source_facts import ColumnFacts, ForeignKeyFacts, SequenceFacts, TableFacts
@@ -61,10 +62,18 @@ class ListedTable:
 
 def list_tables(session: ReadSession) -> list[ListedTable]:
     """Ordinary and partitioned ones, temporary ones left out."""
-    rows = session.ask(
-        f"""
+    try:
+        rows = session.ask(_tables("coalesce(pg_table_size(c.oid), 0)"))
+    except ServerError:  # one is locked by somebody; the statistics know about how large it is
+        rows = session.ask(_tables("c.relpages * current_setting('block_size')::bigint"))
+    columns, keys = _columns(session), _keys(session)
+    return [_listed(row, columns.get(row[0], []), keys.get(row[0], [])) for row in rows]
+
+
+def _tables(size: str) -> str:
+    return f"""
         SELECT c.oid::bigint, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), c.relkind = 'p',
-               c.relpersistence = 'u', CASE WHEN c.relkind = 'r' THEN coalesce(pg_table_size(c.oid), 0) ELSE 0 END,
+               c.relpersistence = 'u', CASE WHEN c.relkind = 'r' THEN {size} ELSE 0 END,
                greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)::bigint,
                CASE WHEN c.relkind = 'p'
                     THEN ARRAY(SELECT relid::bigint FROM pg_partition_tree(c.oid) WHERE isleaf) END,
@@ -74,9 +83,6 @@ def list_tables(session: ReadSession) -> list[ListedTable]:
               OR c.oid = 'pg_largeobject'::regclass AND pg_relation_size(c.oid) > 0)
         ORDER BY n.nspname, c.relname
         """
-    )
-    columns, keys = _columns(session), _keys(session)
-    return [_listed(row, columns.get(row[0], []), keys.get(row[0], [])) for row in rows]
 
 
 def table_versions(session: ReadSession) -> dict[int, str]:
