@@ -73,11 +73,12 @@ def validate_backup(
     progress: Progress,
     *,
     run: str | None = None,
+    before_start: Checks | None = None,
     at_facts: Checks | None = None,
     at_end: Checks | None = None,
 ) -> ValidationReport:
     """Restore a backup (`latest`: the newest) from one tier alone and judge it. Nothing of it stays but evidence and a
-    proof on that tier. `at_facts` and `at_end` are the checks; those of the suite without them.
+    proof on that tier. `before_start`, `at_facts` and `at_end` are the checks; those of the suite without them.
 
     A restore that fails is a failed validation; what kept us from looking is none, and not proven. Raises what shows
     before there is anything to judge: `BackupNotFound`, `UsageError`, `RestoreError` for a folder that cannot be used,
@@ -86,7 +87,9 @@ def validate_backup(
     repository = site.read_only_repository(server, tier)
     repository.check_format()
     backup = labelled(repository, server, label)
-    return _Validation(site, repository, backup, progress, run or here("dr validate")).report(at_facts, at_end)
+    return _Validation(site, repository, backup, progress, run or here("dr validate")).report(
+        before_start, at_facts, at_end
+    )
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class _Validation:
             self._chain = tuple(repository.chain(backup))
         self._wal_bytes = 0
 
-    def report(self, at_facts: Checks | None, at_end: Checks | None) -> ValidationReport:
+    def report(self, before_start: Checks | None, at_facts: Checks | None, at_end: Checks | None) -> ValidationReport:
         request = self._request()
         facts, why = self._facts()
         judged = Validating(
@@ -145,6 +148,7 @@ class _Validation:
             clock=self._site.clock,
             progress=self._progress,
             **({} if why is None else {"why": why}),
+            before_start=before_start,
             at_facts=at_facts,
             at_end=at_end,
         )

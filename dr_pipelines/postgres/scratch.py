@@ -30,6 +30,7 @@ from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
 from dr_pipelines.postgres.saved_files import SavedFiles
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.postgres.subscriptions import disable_subscriptions
+from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
@@ -72,6 +73,7 @@ class ScratchServer:
         self._process: Process | None = None
         self._saved = SavedFiles(data_dir, beside(request.target_dir, "saved"))
         self._saved_at: Replayed | None = None
+        self._fetcher: WalFetcher | None = None
 
     @property
     def tier(self) -> str:
@@ -151,6 +153,17 @@ class ScratchServer:
         self._saved.bring_back()
         self.at = self._saved_at
 
+    @contextmanager
+    def at_rest(self) -> Iterator[Path]:
+        """The files of a server that was promoted, while it is shut down; afterwards it runs again."""
+        if self.at is None or self._fetcher is None or self.server().in_recovery():
+            raise UsageError("only a server whose recovery has ended can be shut down and started again")
+        self.stop()
+        yield self.data_dir
+        process = self._process = self._run.enter_context(running(self.data_dir, self._private, self.log, self.host))
+        server = self.server()
+        wait_until(lambda: not server.in_recovery(), process, self.log, self._fetcher, self.host.clock)
+
     def _step(self, request: RestoreRequest) -> Replayed:
         self.stop()
         self._steps += 1
@@ -163,6 +176,7 @@ class ScratchServer:
         fetcher = self._run.enter_context(
             wal_fetcher(self.source, self.backup, request, folder, self.host, replayed_until=before)
         )
+        self._fetcher = fetcher
         try:
             configure(
                 self.data_dir,

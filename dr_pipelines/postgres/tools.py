@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dr_pipelines.commands import Command
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
+from dr_pipelines.postgres.server import ServerConnection
 
 _PATIENCE = str(24 * 3600)  # seconds
 _RECORDED = re.compile(r"^(\w+) setting: +(\S+)$", re.MULTILINE)
@@ -98,6 +99,27 @@ def pg_ctl_start(
     plain = pg_ctl(data_dir, "start", bin_dir=bin_dir, user=user)
     options = ["-o", " ".join(f"-c {name}={value}" for name, value in settings.items())] if settings else []
     return replace(plain, argv=[*plain.argv[:-1], "-t", _PATIENCE, "-l", str(log), *options, "start"])
+
+
+def pg_checksums(data_dir: Path, *, bin_dir: Path | None = None, user: str | None = None) -> Command:
+    """Compare every page of a server that was stopped with its checksum. Exits 1 when one differs."""
+    return Command([program("pg_checksums", bin_dir), "--check", "-D", str(data_dir)], user=user, cwd=data_dir)
+
+
+def pg_verifybackup(data_dir: Path, manifest: Path, *, bin_dir: Path | None = None, user: str | None = None) -> Command:
+    """Compare files with the `backup_manifest` that they came with; the WAL lies elsewhere."""
+    argv = [program("pg_verifybackup", bin_dir), "--no-parse-wal", "--manifest-path", str(manifest), str(data_dir)]
+    return Command(argv, user=user, cwd=data_dir)
+
+
+def pg_amcheck(connection: ServerConnection, *, jobs: int, unique: bool, bin_dir: Path | None = None) -> Command:
+    """Check tables and B-trees of every database, and that each row is in each index; the extension is installed where
+    it is missing, without firing event triggers. With -v each relation is named on standard error; what is damaged is
+    said on standard output. Exits 2 then."""
+    argv = [program("pg_amcheck", bin_dir), "--all", "--heapallindexed", "--parent-check", "--install-missing"]
+    argv += [f"--jobs={jobs}", "--verbose", "--no-password", *(["--checkunique"] if unique else [])]
+    argv += ["--host", connection.host, "--port", str(connection.port), "--username", connection.user]
+    return Command(argv, env={"PGOPTIONS": "-c session_replication_role=replica -c default_transaction_read_only=off"})
 
 
 def as_typed(command: Command) -> str:

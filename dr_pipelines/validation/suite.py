@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dr_pipelines.validation.consistency import source_is_matched
+from dr_pipelines.validation.corruption import (
+    indexes_are_sound,
+    indexes_are_valid,
+    page_checksums_match,
+    relations_are_whole,
+)
 from dr_pipelines.validation.fidelity import catalogue_is_matched
 from dr_pipelines.validation.subject import Check
+from dr_pipelines.validation.verifybackup import pg_verifybackup_agrees
+
+BEFORE_START: tuple[Check, ...] = (pg_verifybackup_agrees,)
+"""While the copy is the files of its backup and nothing else: no server has run on them."""
 
 AT_FACTS: tuple[Check, ...] = (source_is_matched, catalogue_is_matched)
 """While the copy stands, read-only, exactly where its source was when it told its facts: at `facts.lsn`, which is one
 for all databases, replayed to `RecoveryTarget("lsn", facts.lsn, inclusive=False)`. Without facts, or anywhere else,
 these are not proven."""
 
-AT_END: tuple[Check, ...] = ()
+AT_END: tuple[Check, ...] = (relations_are_whole, indexes_are_valid, indexes_are_sound, page_checksums_match)
 """When all WAL was replayed and the copy was promoted: it can be written, and reaches nothing."""

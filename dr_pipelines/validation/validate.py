@@ -70,10 +70,12 @@ class Validating:
         clock: Clock,
         progress: Progress,
         why: str = _NO_FACTS,
+        before_start: Checks | None = None,
         at_facts: Checks | None = None,
         at_end: Checks | None = None,
     ) -> None:
         self._facts, self._plan, self._clock, self._progress = facts, plan, clock, progress
+        self._before_start = suite.BEFORE_START if before_start is None else before_start
         self._at_facts = suite.AT_FACTS if at_facts is None else at_facts
         self._at_end = suite.AT_END if at_end is None else at_end
         self._left = [] if facts is None else [*positions(facts)]
@@ -85,6 +87,7 @@ class Validating:
 
     def run(self, scratch: ScratchServer) -> None:
         """Raises what the replay raises; what was found until then stays."""
+        self._check(0, self._before_start, RestoredCopy(scratch, self._facts, self._plan, self._clock.now()))
         sight = Sight()
         while self._left:
             self._progress.phase("replay")
@@ -102,15 +105,16 @@ class Validating:
             del self._left[0]
         self._look(scratch, sight)
         copy = RestoredCopy(scratch, self._facts, self._plan, self._clock.now())
-        self._check(len(self._at_facts), self._at_end, copy)
+        self._check(len(self._before_start) + len(self._at_facts), self._at_end, copy)
 
     def results(self, why: str | None = None) -> tuple[CheckResult, ...]:
         """One for each declared check, and whether anything was seen. `why` the rest did not run."""
         end = why or "the copy did not reach the end of the WAL"
         unseen = why or self._why_not_at_facts
         found = [self._sight or not_proven(DATA_WAS_SEEN, f"nothing was looked at: {end}")]
-        for number, check in enumerate([*self._at_facts, *self._at_end]):
-            of_facts = number < len(self._at_facts)
+        first = len(self._before_start)
+        for number, check in enumerate([*self._before_start, *self._at_facts, *self._at_end]):
+            of_facts = first <= number < first + len(self._at_facts)
             results = self._found.get(number, [])
             if not results or (of_facts and self._left):  # some databases are not all databases
                 results = [*results, not_proven(_name(check), unseen if of_facts else end)]
@@ -119,7 +123,7 @@ class Validating:
 
     def _at(self, scratch: ScratchServer, told: Told) -> Sight:
         copy = RestoredCopy(scratch, told.facts, self._plan, self._clock.now())
-        self._check(0, self._at_facts, copy)
+        self._check(len(self._before_start), self._at_facts, copy)
         return self._seen(copy, [database.name for database in told.facts.databases])
 
     def _look(self, scratch: ScratchServer, sight: Sight) -> None:

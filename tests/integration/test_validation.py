@@ -45,7 +45,7 @@ def rows_are(expected: int) -> Any:
 def validate(
     lived: Lived, label: str, tier: str = "primary", *, site: Site | None = None, **checks: Any
 ) -> ValidationReport:
-    given = {"at_facts": (), "at_end": (), **checks}
+    given = {"before_start": (), "at_facts": (), "at_end": (), **checks}
     return validate_backup(site or lived.site(), "shop", label, tier, Silent(), run="a test", **given)
 
 
