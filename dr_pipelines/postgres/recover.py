@@ -12,7 +12,7 @@ import pwd
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,16 +225,26 @@ def private_folder(host: Host) -> Iterator[Path]:
 
 
 @contextmanager
-def running(data_dir: Path, private: Path, log: Path, host: Host) -> Iterator[Process]:
+def running(
+    data_dir: Path,
+    private: Path,
+    log: Path,
+    host: Host,
+    *,
+    more: Mapping[str, str] | None = None,
+    patience: float = 60.0,
+) -> Iterator[Process]:
+    """The server while the block runs; `more` settings win over its files, and `patience` is how many seconds its
+    shutdown may take."""
     settings = {"hba_file": str(private / "pg_hba.conf"), "lc_messages": "C", "log_min_messages": "log"}
-    command = tools.postgres(data_dir, settings, bin_dir=host.bin_dir, user=host.os_user)
+    command = tools.postgres(data_dir, settings | dict(more or {}), bin_dir=host.bin_dir, user=host.os_user)
     with log.open("ab") as out:
         process = host.runner.start(command, stdout=out, stderr=out)
     try:
         yield process
     finally:
         process.signal(signal.SIGINT)  # a fast shutdown
-        if process.wait(60) is None:
+        if process.wait(patience) is None:
             process.stop()
 
 

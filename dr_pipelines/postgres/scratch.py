@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.commands import Process, Runner
-from dr_pipelines.errors import UsageError
+from dr_pipelines.errors import RestoreError, ServerError, UsageError
 from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.programs import require_programs
 from dr_pipelines.postgres.recover import PORT, Host, configure, private_folder, running, wait_until
 from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
@@ -34,6 +35,11 @@ from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+
+_UNTOUCHED = {"autovacuum": "off", "max_worker_processes": "0", "fsync": "off"}
+"""Nothing writes but replay and the checkpoints after it. What is to be thrown away need not outlive a power cut."""
+_WRITE_ALL = 3600.0
+_ANSWERS, _ANSWERS_EVERY = 1200, 0.05
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,6 @@ class ScratchServer:
         self._process: Process | None = None
         self._saved = SavedFiles(data_dir, beside(request.target_dir, "saved"))
         self._saved_at: Replayed | None = None
-        self._fetcher: WalFetcher | None = None
 
     @property
     def tier(self) -> str:
@@ -119,6 +124,42 @@ class ScratchServer:
         It goes no further from there; `go_back` takes it back."""
         return self._step(replace(self._request, target=target, action="promote"))
 
+    def settle_at(self, target: RecoveryTarget) -> Replayed:
+        """Forward to a target and, with nobody connected and nothing of its own at work, promoted there and shut down:
+        the files say what the WAL says, and no more. (A server that is stopped while it recovers leaves in memory what
+        the next start replays again.) Raises as `replay_to`."""
+        request = replace(self._request, target=target, action="promote")
+        with self._recovering(request, more=_UNTOUCHED, patience=_WRITE_ALL) as recovery:
+            status = self.data_dir / "postmaster.pid"
+            recovery.wait_until(lambda: _is_ready(status))
+        self.stop()
+        told = self.host.runner.run(tools.pg_controldata(self.data_dir, bin_dir=self.host.bin_dir)).stdout
+        state, timeline = tools.cluster_state(told)
+        if state != "shut down":
+            raise RestoreError(f"the restored server was not shut down but left {state!r}, so its files say nothing")
+        reached, stopped = switch_point(self.data_dir, timeline), stop_line(self.log)
+        assert_reached(target, reached, stopped)
+        self.at = Replayed(reached, timeline, stopped)
+        return self.at
+
+    def start(self) -> Server:
+        """A server that settled, let in for questions."""
+        log = self.log
+        with ExitStack() as starting:
+            process = self._process = starting.enter_context(
+                running(self.data_dir, self._private, log, self.host, more=_UNTOUCHED)
+            )
+            server = self.server()
+            for _ in range(_ANSWERS):
+                with suppress(ServerError):
+                    _answers(server)
+                    self._process = process
+                    self._run.enter_context(starting.pop_all())
+                    return server
+                if process.wait(_ANSWERS_EVERY) is not None:
+                    break
+        raise RestoreError("the restored server does not start again:\n" + "\n".join(log.read_text().splitlines()[-8:]))
+
     def stop(self) -> None:
         self._run.close()
 
@@ -156,27 +197,49 @@ class ScratchServer:
     @contextmanager
     def at_rest(self) -> Iterator[Path]:
         """The files of a server that was promoted, while it is shut down; afterwards it runs again."""
-        if self.at is None or self._fetcher is None or self.server().in_recovery():
+        if self.at is None or self.server().in_recovery():
             raise UsageError("only a server whose recovery has ended can be shut down and started again")
         self.stop()
         yield self.data_dir
-        process = self._process = self._run.enter_context(running(self.data_dir, self._private, self.log, self.host))
-        server = self.server()
-        wait_until(lambda: not server.in_recovery(), process, self.log, self._fetcher, self.host.clock)
+        self.start()
 
     def _step(self, request: RestoreRequest) -> Replayed:
+        timeline, stays = self.source.plan.timeline, request.action != "promote"
+        to_end = request.target.kind == "latest"
+        with self._recovering(request) as recovery:
+            stored_end = recovery.fetcher.stored_end() if to_end else None
+            server = self.server()
+            recovery.wait_until(lambda: _answers(server))
+            recovery.has_answered()
+            recovery.wait_until(server.replay_is_paused if stays else lambda: not server.in_recovery())
+            now_on = timeline if stays else server.facts().timeline
+            reached = server.flush_lsn() if stays else switch_point(self.data_dir, now_on)
+            stopped = stop_line(self.log)
+            if to_end:
+                assert_nothing_left(reached, recovery.fetcher, timeline, stored_end)
+            else:
+                assert_reached(request.target, reached, stopped)
+            if not stays:
+                disable_subscriptions(server, in_recovery=False)
+        self.at = Replayed(reached, now_on, stopped)
+        return self.at
+
+    @contextmanager
+    def _recovering(
+        self, request: RestoreRequest, *, more: Mapping[str, str] | None = None, patience: float = 60.0
+    ) -> Iterator[_Recovery]:
+        """The server, started to recover as `request` says; it runs on unless the block raises."""
         self.stop()
         self._steps += 1
-        timeline, stays = self.source.plan.timeline, request.action != "promote"
         folder = beside(self._request.target_dir, "wal") / str(self._steps)
         folder.parent.mkdir(mode=0o711, exist_ok=True)
         log = self.log = self._private / f"recovery-{self._steps}.log"
-        began = answered = self.host.clock.monotonic()
+        clock, began = self.host.clock, self.host.clock.monotonic()
         before = self.at.reached if self.at is not None else None
         fetcher = self._run.enter_context(
             wal_fetcher(self.source, self.backup, request, folder, self.host, replayed_until=before)
         )
-        self._fetcher = fetcher
+        recovery: _Recovery | None = None
         try:
             configure(
                 self.data_dir,
@@ -184,49 +247,54 @@ class ScratchServer:
                 fetcher.restore_command,
                 self.host,
                 self._private,
-                timeline=timeline,
+                timeline=self.source.plan.timeline,
                 version_num=self.backup.postgres_version_num,
             )
-            to_end = request.target.kind == "latest"
-            stored_end = fetcher.stored_end() if to_end else None
-            process = self._process = self._run.enter_context(running(self.data_dir, self._private, log, self.host))
-            server = self.server()
-            wait_until(lambda: _answers(server), process, log, fetcher, self.host.clock)
-            answered = self.host.clock.monotonic()
-            wait_until(
-                server.replay_is_paused if stays else lambda: not server.in_recovery(),
-                process,
-                log,
-                fetcher,
-                self.host.clock,
-            )
-            now_on = timeline if stays else server.facts().timeline
-            reached = server.flush_lsn() if stays else switch_point(self.data_dir, now_on)
-            stopped = stop_line(log)
-            if to_end:
-                assert_nothing_left(reached, fetcher, timeline, stored_end)
-            else:
-                assert_reached(request.target, reached, stopped)
-            if not stays:
-                disable_subscriptions(server, in_recovery=False)
+            runs = running(self.data_dir, self._private, log, self.host, more=more, patience=patience)
+            self._process = self._run.enter_context(runs)
+            recovery = _Recovery(self._process, fetcher, log, clock, began)
+            yield recovery
         except BaseException:
             self.stop()
             raise
         finally:
+            answered = began if recovery is None else recovery.answered
             self.wal_bytes += fetcher.bytes
             self._took("start", answered - began)
-            self._took("replay", self.host.clock.monotonic() - answered)
-        self.at = Replayed(reached, now_on, stopped)
-        return self.at
+            self._took("replay", clock.monotonic() - answered)
 
     def _took(self, phase: str, seconds: float) -> None:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+
+@dataclass
+class _Recovery:
+    """A server that recovers; `answered` is when it first did."""
+
+    process: Process
+    fetcher: WalFetcher
+    log: Path
+    clock: Clock
+    answered: float
+
+    def wait_until(self, ended: Callable[[], bool]) -> None:
+        wait_until(ended, self.process, self.log, self.fetcher, self.clock)
+
+    def has_answered(self) -> None:
+        self.answered = self.clock.monotonic()
 
 
 def _answers(server: Server) -> bool:
     """Raises `ServerError` while it does not."""
     server.in_recovery()
     return True
+
+
+def _is_ready(status: Path) -> bool:
+    """Whether a server takes connections that write, by its eighth line of postmaster.pid, without asking it."""
+    with suppress(FileNotFoundError):
+        return status.read_text().splitlines()[7:8] == ["ready   "]
+    return False
 
 
 @contextmanager
@@ -240,9 +308,9 @@ def scratch(
     phases: dict[str, float] | None = None,
 ) -> Iterator[ScratchServer]:
     """The chain of `request.label`, or the one that a restore to `request.target` would take first, as files in
-    `<target_dir>.partial`, so that what a killed process left there goes with the next; not started: `replay_to` or
-    `replay_to_end` do that. Nothing gives way to another backup, for it is this one that is looked at. All of it is
-    removed at the end. `phases` is filled even when it fails.
+    `<target_dir>.partial`, so that what a killed process left there goes with the next; not started: `replay_to`,
+    `replay_to_end` or `settle_at` do that. Nothing gives way to another backup, for it is this one that is looked at.
+    All of it is removed at the end. `phases` is filled even when it fails.
 
     Raises `TargetInUse`, `RecallPending`, `RestoreError`, `IntegrityError` or what the stores raise.
     """

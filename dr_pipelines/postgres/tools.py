@@ -18,6 +18,8 @@ from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.server import ServerConnection
 
 _PATIENCE = str(24 * 3600)  # seconds
+_STATE = re.compile(r"^Database cluster state: +(.+)$", re.MULTILINE)
+_TIMELINE = re.compile(r"^Latest checkpoint's TimeLineID: +(\d+)$", re.MULTILINE)
 _RECORDED = re.compile(r"^(\w+) setting: +(\S+)$", re.MULTILINE)
 
 
@@ -132,6 +134,14 @@ def recorded_settings(controldata: str) -> dict[str, str]:
     """What a control file knows of the server's configuration, from pg_controldata's output."""
     names = {"max_prepared_xacts": "max_prepared_transactions", "max_locks_per_xact": "max_locks_per_transaction"}
     return {names.get(name, name): value for name, value in _RECORDED.findall(controldata)}
+
+
+def cluster_state(controldata: str) -> tuple[str, Timeline]:
+    """How a server was left (`shut down`, `in production`, …) and on which timeline. Raises `ValueError`."""
+    state, timeline = _STATE.search(controldata), _TIMELINE.search(controldata)
+    if state is None or timeline is None:
+        raise ValueError("pg_controldata does not say how the server was left")
+    return state[1], Timeline(int(timeline[1]))
 
 
 def library_dirs(bin_dir: Path | None) -> list[Path]:
