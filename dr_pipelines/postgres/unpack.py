@@ -20,6 +20,7 @@ from dr_pipelines.errors import HostTooSmall, IntegrityError, RestoreError, disk
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
 from dr_pipelines.postgres.tar_stream import Content, Header, Member, TarWalk
+from dr_pipelines.postgres.visibility import Changed, mend_maps
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.manifest import BackupManifest
 
@@ -44,6 +45,7 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
     not written. Raises `IntegrityError` or `RestoreError`; `target` is then worth nothing."""
     needed = needed_members([link.told.files for link in chain])
     control = b""
+    changed: dict[str, set[int] | None] = {}
     for number, link in enumerate(chain):
         newest = number == len(chain) - 1
         with _told(target), _Unpacker(link, target, needed[number], newest=newest) as unpacker:
@@ -51,7 +53,18 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
                 unpacker.feed(piece)
                 advance(len(piece))
             control = unpacker.finish()
+        if number:
+            _add(changed, unpacker.changed)
+    manifest = chain[-1].manifest
+    with _told(target):
+        mend_maps(target, changed, manifest.block_size, checksums=manifest.data_checksums)
     return control
+
+
+def _add(changed: dict[str, set[int] | None], more: Changed) -> None:
+    for path, blocks in more.items():
+        known = changed.get(path, set())
+        changed[path] = None if blocks is None or known is None else known.union(blocks)
 
 
 def sync_tree(target: Path) -> None:
@@ -101,6 +114,7 @@ class _Unpacker:
         self._file: _OpenMember | None = None
         self._lane: Callable[[Callable[[], None]], None] | None = None
         self._control = b""
+        self.changed: dict[str, Sequence[int] | None] = {}
 
     def __enter__(self) -> _Unpacker:
         return self
@@ -168,6 +182,8 @@ class _Unpacker:
     def _finish(self, file: _OpenMember) -> None:
         path, held = file.finish()
         self._unfinished.discard(file)
+        if file.has_changed:
+            self.changed[plain_name(path)] = file.blocks
         if path == PG_CONTROL:
             self._control = held
         elif path == BACKUP_LABEL and self._newest:
@@ -199,12 +215,24 @@ class _OpenMember:
             )
         return self._path, held
 
+    @property
+    def has_changed(self) -> bool:
+        return self._destination.was_opened
+
+    @property
+    def blocks(self) -> Sequence[int] | None:
+        """That it brought; None for a whole file."""
+        return self._destination.blocks
+
     def close(self) -> None:
         self._destination.close()
 
 
 class _Destination:
     """Where a member's bytes go; by itself nowhere: a later backup replaces the file, so it is only checked."""
+
+    was_opened = False
+    blocks: Sequence[int] | None = None
 
     def write(self, offset: int, data: memoryview) -> None:
         pass
@@ -248,6 +276,7 @@ class _File(_Destination):
             if not self._path.parent.is_dir():
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | self._flags, self._mode)
+            self.was_opened = True
             self._prepare(self._descriptor)
         return self._descriptor
 
@@ -283,6 +312,7 @@ class _Blocks(_File):
 
     def finish(self) -> bytes:
         header = self._member.finish()
+        self.blocks = header.blocks
         if self._path.stat().st_size != header.length * self._block_size:
             self._opened()
         return super().finish()

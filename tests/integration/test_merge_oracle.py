@@ -95,7 +95,19 @@ def test_a_merged_chain_is_what_pg_combinebackup_makes(
     assert control == expected.pop(PG_CONTROL)  # held back: whoever restores writes it last
     found = tree(ours)
     assert found.keys() == expected.keys()
-    assert [path for path in found if found[path] != expected[path]] == []
+    unlike = [path for path in found if found[path] != expected[path]]
+    assert [path for path in unlike if not path.endswith("_vm")] == []
+    assert (
+        unlike
+    )  # what the server's incrementals do not say of visibility maps is put right, and pg_combinebackup's not
+    assert all(_only_lacks_bits(found[path], expected[path]) for path in unlike)
+
+
+def _only_lacks_bits(ours: bytes | None, theirs: bytes | None) -> bool:
+    """Beside the checksums of its pages."""
+    assert ours is not None and theirs is not None
+    within = (at for at in range(len(ours)) if at % 8192 not in (8, 9))
+    return len(ours) == len(theirs) and all(ours[at] & ~theirs[at] == 0 for at in within)
 
 
 def _run(server: EmbeddedPostgres, statements: tuple[str, ...], folder: Path) -> None:
