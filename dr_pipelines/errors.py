@@ -157,6 +157,10 @@ class RestoreError(DrError):
     exit_code = 30
 
 
+class RecoveryFailed(RestoreError):
+    """The restored server itself gave up while it replayed WAL."""
+
+
 class TargetInUse(RestoreError):
     """The target directory is not empty, or a server runs in it."""
 

@@ -14,6 +14,7 @@ import typer
 
 from dr_pipelines.cli import (
     aging,
+    equivalence,
     incident,
     last_good,
     objectives,
@@ -59,6 +60,7 @@ app.command("backup")(work.backup)
 app.command("list")(work.list_backups)
 app.command("verify")(work.verify)
 app.command("validate")(validate.validate)
+app.command("prove-incrementals")(equivalence.prove_incrementals)
 app.command("status")(status.status)
 app.command("objectives")(objectives.objectives)
 app.command("replicate")(replicate.replicate)

@@ -9,6 +9,7 @@ from dr_pipelines.operations.backups import (
     verify_backup,
     wal_has_no_gap,
 )
+from dr_pipelines.operations.equivalence import EquivalenceReport, prove_incrementals
 from dr_pipelines.operations.expectations import judge_catalog
 from dr_pipelines.operations.immutability import (
     bucket_is_as_planned,
@@ -71,6 +72,8 @@ __all__ = [
     "restore_proofs",
     "ValidationReport",
     "validate_backup",
+    "EquivalenceReport",
+    "prove_incrementals",
     "AgingReport",
     "age_storage",
     "RetentionReport",

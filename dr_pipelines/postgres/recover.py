@@ -26,6 +26,7 @@ from dr_pipelines.errors import (
     HostTooSmall,
     IntegrityError,
     ObjectOffline,
+    RecoveryFailed,
     RestoreError,
     ServerError,
     StoreError,
@@ -287,4 +288,4 @@ def _failure(log: Path, fetcher: WalFetcher) -> RestoreError:
             hint="`dr restore --preview` says how far the WAL goes.",
         )
     last = [line for line in text.splitlines() if "FATAL" in line or "PANIC" in line or "ERROR" in line][-5:]
-    return RestoreError("the restored server ended during recovery:\n" + "\n".join(last or text.splitlines()[-8:]))
+    return RecoveryFailed("the restored server ended during recovery:\n" + "\n".join(last or text.splitlines()[-8:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, NoReturn
@@ -110,8 +110,11 @@ def plan_restore(
     *,
     label: str | None = None,
     use_incrementals: UseIncrementals = "auto",
+    proven: Collection[str] = (),
 ) -> RestorePlan:
     """All backups of one system. `label` restricts the choice to one backup; xid and name must have become an LSN.
+    `proven` incrementals were compared with their full and its WAL: with all that they build on they are provisional no
+    more.
 
     Raises `TargetUnreachable` when no backup with the WAL that is there reaches the target, `WalGap` when it is a gap
     that is in the way.
@@ -128,7 +131,7 @@ def plan_restore(
     ends = {backup.label: covered_until(backup, spans, path) for backup in on_path}
     _refuse_too_early(chains, ends, target)
     ways = [
-        _candidate(chain, end, target)
+        _candidate(chain, end, target, proven)
         for chain in chains
         if _before(chain[-1], target) and (end := ends[chain[-1].label]) is not None and _reaches(end, target)
     ]
@@ -276,12 +279,15 @@ def _newest_timeline(
     return max(backup.timeline for backup in backups)
 
 
-def _candidate(chain: tuple[BackupManifest, ...], end: Lsn, target: RecoveryTarget) -> Candidate:
+def _candidate(
+    chain: tuple[BackupManifest, ...], end: Lsn, target: RecoveryTarget, proven: Collection[str]
+) -> Candidate:
     newest = chain[-1]
     stop = target.value if isinstance(target.value, Lsn) else newest.stop_lsn if target.kind == "immediate" else end
     wal = max(0, stop - newest.start_lsn)
     size = sum(backup.archive.size for backup in chain)
-    provisional = next((f"{b.label}: {b.provisional}" for b in chain if b.provisional), None)
+    unproven = chain[max((at for at, b in enumerate(chain, start=1) if b.label in proven), default=0) :]
+    provisional = next((f"{b.label}: {b.provisional}" for b in unproven if b.provisional), None)
     return Candidate(chain, newest.start_lsn, wal, size / FETCH_RATE + wal / REPLAY_RATE + START_SECONDS, provisional)
 
 

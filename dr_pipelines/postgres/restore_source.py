@@ -3,10 +3,11 @@ from this host's spool."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 from dr_pipelines.commands import Runner
@@ -40,13 +41,15 @@ from dr_pipelines.postgres.wal_search import TransactionEnd, WalSearch
 from dr_pipelines.postgres.wal_spool_source import SPOOL, SpoolWal
 from dr_pipelines.postgres.wal_tiers import WalSource, WalTiers, joined
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.catalog import Catalog, known_equivalence, unequal_in_chain
+from dr_pipelines.repository.layout import ProofName
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.wal_listing import ColdSegment
 from dr_pipelines.storage.base import ObjectStore
 
 _NEAR = 4  # segments; a time is searched for by halves until it is known so closely
+_BY_WAL = "without --label its full is restored with more WAL, which leads to the same point."
 _UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
 
 
@@ -208,6 +211,7 @@ class _Finding:
                 target,
                 label=self._request.label,
                 use_incrementals=self._request.use_incrementals,
+                proven=[label for label, seen in self._equivalence.items() if seen.verdict == "pass"],
             )
         except (BackupNotFound, RestoreError) as error:
             if failed:
@@ -226,11 +230,12 @@ class _Finding:
         for backup in catalog.backups:
             if backup.system_id != self._system_id:
                 continue
-            if (trouble := catalog.trouble(backup)) is not None:
+            unequal = unequal_in_chain(backup, catalog, self._equivalence)
+            if (trouble := unequal or catalog.trouble(backup)) is not None:
                 said = f"{backup.label} on {repository.tier} cannot be used: {trouble}"
                 if backup.label == self._request.label:
                     hint = f"`dr scrub {repository.tier}` repairs what another tier holds whole."
-                    raise IntegrityError(said, hint=hint)
+                    raise IntegrityError(said, hint=_BY_WAL if unequal else hint)
                 self._notes.append(said)
             elif (why := catalog.failed_validation(backup)) is None or self._takes_failed:
                 usable.append(backup)
@@ -251,6 +256,10 @@ class _Finding:
             yield f"{newest.label} on {tier} is not good, as far as is known: {why}"
         elif self._request.label is None and catalog.marks[newest.label].validated() is None:
             yield f"{newest.label} on {tier} was not proven by a restore yet (`dr validate` does that)"
+
+    @cached_property
+    def _equivalence(self) -> Mapping[str, ProofName]:
+        return known_equivalence(catalog for _, catalog in self._catalogs)
 
     def _wanted(self, repository: Repository, catalog: Catalog, backups: Sequence[BackupManifest]) -> BackupManifest:
         """The one named, or the newest. Raises `BackupNotFound`."""

@@ -146,9 +146,7 @@ class ScratchServer:
         """A server that settled, let in for questions."""
         log = self.log
         with ExitStack() as starting:
-            process = self._process = starting.enter_context(
-                running(self.data_dir, self._private, log, self.host, more=_UNTOUCHED)
-            )
+            process = starting.enter_context(running(self.data_dir, self._private, log, self.host, more=_UNTOUCHED))
             server = self.server()
             for _ in range(_ANSWERS):
                 with suppress(ServerError):

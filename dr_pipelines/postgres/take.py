@@ -28,6 +28,7 @@ from dr_pipelines.postgres.trust import (
     reason_for_base,
     reason_for_doubt,
     reason_for_full,
+    reason_of_proof,
     reason_of_timeline,
 )
 from dr_pipelines.progress import Progress
@@ -132,11 +133,12 @@ def _wish(
     """None: an hourly point below PostgreSQL 17, which WAL gives where there is a full that it can follow."""
     if kind is BackupKind.FULL:
         return _Wish(kind, None, None, None)
-    parent = parent_of(repository.usable_backups(name), facts)
+    catalog = repository.catalog(name)
+    parent = parent_of(catalog.usable, facts)
     if facts.version_num < FIRST_WITH_INCREMENTALS:
         reason = reason_for_base(parent, facts)
         return _Wish(kind, None, None, reason) if reason else None
-    reason = reason_for_full(parent, facts)
+    reason = reason_for_full(parent, facts) or reason_of_proof(parent, catalog)
     if parent is None or reason is not None:
         return _Wish(kind, None, None, reason)
     try:

@@ -7,11 +7,14 @@ is proven.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres.server import ServerFacts
+from dr_pipelines.repository.catalog import Catalog, unequal
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import Marks
 
 _FIRST_SOUND_MINOR = {17: 17_00_13, 18: 18_00_07}
 
@@ -50,6 +53,36 @@ def reason_for_full(parent: BackupManifest | None, facts: ServerFacts) -> str | 
     if not facts.summarize_wal:
         return "summarize_wal is off on the server"
     return None
+
+
+def reason_of_proof(parent: BackupManifest | None, catalog: Catalog) -> str | None:
+    """Why no incremental may follow in the chain of `parent`: one of the same full was found not to give what the full
+    gives with its WAL. None when nothing of the kind is known."""
+    if parent is None:
+        return None
+    by_label = {backup.label: backup for backup in catalog.backups}
+    root = _root(parent, by_label)
+    for backup in reversed(catalog.backups):
+        seen = catalog.marks.get(backup.label, Marks()).equivalence()
+        if seen is not None and seen.verdict == "fail" and _root(backup, by_label) == root:
+            return f"{backup.label}, of the same full, {unequal(seen)}"
+    return None
+
+
+def chain_to_replace(catalog: Catalog) -> tuple[str, str] | None:
+    """The newest full, when an incremental of it was found unequal: another full is due. With the reason."""
+    fulls = [backup for backup in catalog.backups if backup.kind is BackupKind.FULL]
+    newest = max(fulls, key=lambda backup: backup.finished_at, default=None)
+    reason = reason_of_proof(newest, catalog)
+    return None if newest is None or reason is None else (newest.label, reason)
+
+
+def _root(backup: BackupManifest, by_label: Mapping[str, BackupManifest]) -> str:
+    """The label of its full, as far as the chain is there."""
+    seen = [backup.label]
+    while (parent := by_label[seen[-1]].parent) in by_label and parent not in seen:
+        seen.append(str(parent))
+    return seen[-1]
 
 
 def reason_for_doubt(facts: ServerFacts) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
 from dr_pipelines.repository.layout import BackupLayout, ProofName, backups_prefix, label_of, parse_proof
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, decode
-from dr_pipelines.repository.marks import Expired, Keep, Marks, read_expired, read_keep
+from dr_pipelines.repository.marks import Expired, Keep, Marks, newest_equivalence, read_expired, read_keep
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
 
 
@@ -93,10 +94,36 @@ _UNMARKED = Marks()
 def _own_trouble(backup: BackupManifest, marks: Marks) -> str | None:
     if marks.damage:
         return "is damaged, and no tier had it whole"
+    if (seen := marks.equivalence()) is not None and seen.verdict == "fail":
+        return unequal(seen)
     missing = {*marks.missing}
     lacking = [named.key for named in backup.restored_from if named.key in missing] if missing else []
     more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
     return f"has no whole {lacking[0]}{more}" if lacking else None
+
+
+def unequal(seen: ProofName) -> str:
+    """What is to be said of an incremental of which a proof found that."""
+    return f"was found on {seen.at:%Y-%m-%d %H:%M} UTC not to give what its full gives with WAL"
+
+
+def known_equivalence(catalogs: Iterable[Catalog]) -> dict[str, ProofName]:
+    """The newest comparison of each incremental, over all tiers: all hold the same."""
+    proofs: dict[str, list[ProofName]] = {}
+    for catalog in catalogs:
+        for label, marks in catalog.marks.items():
+            proofs.setdefault(label, []).extend(marks.proofs)
+    found = {label: newest_equivalence(those) for label, those in proofs.items()}
+    return {label: seen for label, seen in found.items() if seen is not None}
+
+
+def unequal_in_chain(backup: BackupManifest, catalog: Catalog, known: Mapping[str, ProofName]) -> str | None:
+    """What a comparison said against a backup or what it builds on, on whichever tier that was put down."""
+    with suppress(RepositoryError):
+        for link in reversed(chain_of(backup, catalog.backups)):
+            if (seen := known.get(link.label)) is not None and seen.verdict == "fail":
+                return unequal(seen) if link is backup else f"{link.label}, which it builds on, {unequal(seen)}"
+    return None
 
 
 class _Listed:

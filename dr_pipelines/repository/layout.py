@@ -42,7 +42,7 @@ def parse_label(label: str) -> tuple[datetime, BackupKind]:
 @dataclass(frozen=True)
 class ProofName:
     """What the key of a proof says: a backup was looked at (`kind`: `replicate`, `verify`, `digests`, `scrub`,
-    `validate`) at a time (to the second), with a verdict (`pass`, `fail`, `not-proven`)."""
+    `validate`, `equivalence`) at a time (to the second), with a verdict (`pass`, `fail`, `not-proven`)."""
 
     kind: str
     at: datetime

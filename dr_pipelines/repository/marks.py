@@ -24,6 +24,8 @@ from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
 VALIDATE = "validate"
 """The kind of a proof by restore. Every other kind only read bytes."""
+EQUIVALENCE = "equivalence"
+"""The kind of a proof that is about what an incremental holds, not about stored bytes: it is true on every tier."""
 
 
 class Keep(BaseModel):
@@ -81,6 +83,14 @@ class Marks:
         """The same, or where no restore proved anything, the newest that tried to."""
         tried = (proof for proof in self.proofs if proof.kind == VALIDATE)
         return self.validated() or max(tried, key=lambda proof: proof.at, default=None)
+
+    def equivalence(self) -> ProofName | None:
+        """The newest comparison of an incremental with its full and WAL."""
+        return newest_equivalence(self.proofs)
+
+
+def newest_equivalence(proofs: Iterable[ProofName]) -> ProofName | None:
+    return _newest(proof for proof in proofs if proof.kind == EQUIVALENCE)
 
 
 def _newest(proofs: Iterable[ProofName]) -> ProofName | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import struct
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -135,3 +136,43 @@ def tree(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, bytes | None]
 
 def _named(path: str, content: bytes) -> ManifestFile:
     return ManifestFile(path, len(content), "SHA256", hashlib.sha256(content).hexdigest())
+
+
+def repack(repository: Repository, backup: BackupManifest, change: Callable[[str, bytes], bytes]) -> BackupManifest:
+    """The backup as if its server had sent other members: everything about it is right but what `change` made."""
+    whole = b"".join(bytes(pack) for pack in repository.open_archive(backup).pieces())
+    tar, told = io.BytesIO(), stored_link(repository, backup).told
+    files = dict(told.files)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as old, tarfile.open(fileobj=tar, mode="w") as new:
+        for info in old.getmembers():
+            content = file.read() if (file := old.extractfile(info)) is not None else b""
+            changed = change(info.name, content)
+            if changed != content:
+                info.size, files[info.name] = len(changed), _named(info.name, changed)
+            new.addfile(info, io.BytesIO(changed))
+
+    def put(key: str, body: Body) -> StoredObject:
+        repository.store.put(key, body, if_absent=False)
+        return StoredObject(key=key, size=body.size, sha256=body.sha256)
+
+    writer = ArchiveWriter(
+        lambda number, body: put(backup.layout.pack(number, repository.codec.suffix), body), repository.codec
+    )
+    writer.write(tar.getvalue())
+    archive = writer.close()
+    described = Body.of(repository.codec.encode(_described(backup, repository, files)))
+    made = backup.model_copy(update={"archive": archive, "backup_manifest": put(backup.backup_manifest.key, described)})
+    put(backup.layout.manifest, Body.of(encode(made)))
+    return made
+
+
+def _described(backup: BackupManifest, repository: Repository, files: Mapping[str, ManifestFile]) -> bytes:
+    """PostgreSQL's manifest, of other files."""
+    old = json.loads(repository.codec.decode(read_all(repository.store, backup.backup_manifest.key)))
+    del old["Manifest-Checksum"]
+    old["Files"] = [
+        {"Path": file.path, "Size": file.size, "Checksum-Algorithm": file.algorithm, "Checksum": file.checksum}
+        for file in files.values()
+    ]
+    body = json.dumps(old)[:-1] + ",\n"
+    return f'{body}"Manifest-Checksum": "{hashlib.sha256(body.encode()).hexdigest()}"}}\n'.encode()
