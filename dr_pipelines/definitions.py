@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
+from assets.equivalence import equivalence_assets
 from assets.expectations import expectation_checks
 from assets.integrity import integrity_checks
 from assets.objectives import objectives_assets
@@ -27,6 +28,7 @@ from sensors.expectations import expectation_sensors
 from sensors.expiry import expiry_sensors
 from sensors.objectives import objectives_sensors
 from sensors.replication import replication_sensors
+from sensors.unequal_chains import unequal_chain_sensors
 from sensors.validation import validation_sensors
 from sensors.wal_archive import wal_sensors
 
@@ -44,6 +46,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *scrub_assets(plan, retries),
             *windows_assets(plan, retries),
             *validation_assets(plan, retries),
+            *equivalence_assets(plan, retries),
             *objectives_assets(plan, retries),
         ],
         asset_checks=[
@@ -63,6 +66,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *objectives_sensors(plan),
             *validation_sensors(plan, jobs),
             *expectation_sensors(plan, jobs),
+            *unequal_chain_sensors(plan),
         ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},
         # A run is one backup and its checks, one after the other: a process for each would only cost seconds.

@@ -9,6 +9,7 @@ import dagster as dg
 
 from dr_pipelines.metadata import (
     DATABASE_BACKUPS,
+    EQUIVALENCE,
     EXPIRY,
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
@@ -133,6 +134,10 @@ def objectives_job_name(server: str) -> str:
     return f"{identifier(server)}_{OBJECTIVES}"
 
 
+def equivalence_job_name(server: str) -> str:
+    return f"{identifier(server)}_{EQUIVALENCE}"
+
+
 def promises_of(plan: Plan, server: str) -> list[Promise]:
     """Those that are shown with a server: every line of the plan's tables is with one."""
     return [one for one in promises(plan) if one.home(plan) == server]
@@ -199,6 +204,14 @@ def tier_jobs(plan: Plan) -> Iterator[Job]:
                 server,
                 VALIDATION,
                 OBJECTIVES,
+            )
+        if asked.schedule.incremental is not None:
+            yield _job(
+                equivalence_job_name(server),
+                f"Compare the incrementals of {server}, merged, with the WAL of their full.",
+                server,
+                VALIDATION,
+                EQUIVALENCE,
             )
         tiers = [tier for tier, _ in asked.storage.items()]
         for tier in tiers:

@@ -39,6 +39,7 @@ EXPIRY = "expiry"
 VALIDATION = "validation"
 RECOVERY_WINDOWS = "recovery_windows"
 OBJECTIVES = "objectives"
+EQUIVALENCE = "incremental_equivalence"
 TIER = "primary"
 """Where backups are taken to, and what checks look at."""
 

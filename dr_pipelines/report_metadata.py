@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     # For their names only: the code location must load fast.
     from dr_pipelines.operations import (
         AgingReport,
+        EquivalenceReport,
         Objectives,
         ReplicationReport,
         RetentionReport,
@@ -243,3 +244,27 @@ def objectives_metadata(found: Objectives) -> dict[str, Any]:
             entries[f"rto_seconds_{server}_{tier}"] = round(newest.seconds, 3)
             entries[f"restored_bytes_{server}_{tier}"] = newest.bytes
     return entries
+
+
+# --- equivalence --------------------------------------------------------------------------------------------
+
+
+def equivalence_metadata(report: EquivalenceReport) -> dict[str, Any]:
+    """Times in seconds; what was counted of pages is with the check too."""
+    seen = report.check.details
+    rows = [
+        ["compared", " → ".join(f"`{label}`" for label in report.chain) or "nothing"],
+        ["pages", f"{seen.get('pages', 0)} of {seen.get('relations', 0)} relations"],
+        *[["differs", found] for found in seen.get("differences", ())],
+        *[[f"not used any more on {tier}", ", ".join(labels)] for tier, labels in (report.marked or {}).items()],
+        ["time", f"{report.seconds:.1f} s"],
+    ]
+    entries: dict[str, Any] = {
+        "summary": dg.MetadataValue.md(table(["", ""], rows)),
+        "tier": report.tier,
+        "seconds": round(report.seconds, 3),
+        "evidence": report.evidence,
+        **{name: seen[name] for name in ("lsn", "relations", "pages", "masked") if name in seen},
+        **{f"{phase.replace(' ', '_')}_seconds": round(took, 3) for phase, took in (report.phases or {}).items()},
+    }
+    return {name: value for name, value in entries.items() if value is not None}

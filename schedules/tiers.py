@@ -5,7 +5,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dr_pipelines.jobs import canary_job_name, objectives_job_name, promises_of, scrub_job_name, windows_job_name
+from dr_pipelines.jobs import (
+    canary_job_name,
+    equivalence_job_name,
+    objectives_job_name,
+    promises_of,
+    scrub_job_name,
+    windows_job_name,
+)
 from dr_pipelines.plan import Plan
 
 HOURLY = "45 * * * *"
@@ -40,6 +47,10 @@ def tier_schedules(plan: Plan) -> Iterator[dg.ScheduleDefinition]:
             plan.canary.cron,
             f"Attacks locked objects of {server}: {plan.canary.text}, in UTC.",
         )
+        if asked.schedule.incremental is not None:
+            due = asked.validation.equivalence
+            told = f"Compares incrementals of {server} with their full and WAL: {due.text}, in UTC."
+            yield schedule(equivalence_job_name(server), due.cron, told)
         yield schedule(windows_job_name(server), HOURLY, f"Computes the recovery windows of {server} every hour.")
         if promises_of(plan, server):
             told = f"Measures the objectives of {server} every hour."

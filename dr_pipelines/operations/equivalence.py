@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
 from dr_pipelines.operations.recovery import located
+from dr_pipelines.operations.scratch import scratch_folder
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository import layout
@@ -128,21 +128,17 @@ def _compared(
     tier: str | None,
     progress: Progress,
 ) -> Equivalence:
-    plan = site.plan_of(server).validation
-    folder = (plan.scratch_dir or site.state_dir / "scratch") / f"{server}-equivalence"
-    request = located(site, RestoreRequest(server, folder), tier)
-    try:
-        return incrementals_are_equivalent(
-            request,
-            newest,
-            chain_of(newest, catalog.backups),
-            repositories,
-            clock=site.clock,
-            runner=site.runner,
-            progress=progress,
-        )
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    request = located(site, RestoreRequest(server, site.state_dir), tier)
+    folder = scratch_folder(site, server, request.os_user)
+    return incrementals_are_equivalent(
+        replace(request, target_dir=folder / newest.label),
+        newest,
+        chain_of(newest, catalog.backups),
+        repositories,
+        clock=site.clock,
+        runner=site.runner,
+        progress=progress,
+    )
 
 
 # --- what is kept -------------------------------------------------------------------------------------------

@@ -50,13 +50,14 @@ def incrementals_are_equivalent(
     runner: Runner,
     progress: Progress,
 ) -> Equivalence:
-    """Of the chain (oldest first) up to `newest`. Both copies lie below `request.target_dir` for as long as this takes,
-    and need room for twice the full. Raises `RestoreError` where they cannot be made, and what the stores raise."""
+    """Of the chain (oldest first) up to `newest`. Both copies lie beside `request.target_dir` while this lasts, and
+    need room for twice the full. Raises `RestoreError` where they cannot be made, and what the stores raise."""
     require_room({request.target_dir: 2 * chain[0].archive.size + sum(link.archive.size for link in chain[1:])})
     at = RecoveryTarget("lsn", newest.stop_lsn, inclusive=False)
 
     def copy(name: str, label: str, stack: ExitStack) -> ScratchServer:
-        made = replace(request, label=label, target_dir=request.target_dir / name)
+        target = request.target_dir.with_name(f"{newest.label}-{name}")
+        made = replace(request, label=label, target_dir=target)
         return stack.enter_context(scratch(made, repositories, clock=clock, runner=runner, progress=progress))
 
     phases: dict[str, float] = {}

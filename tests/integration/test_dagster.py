@@ -154,16 +154,17 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
             "expiry": ["retention_is_applied"],
             "validated_full_backup": ["fulls_are_proven_in_time", "restores_and_validates"],
             "validated_incremental_backup": ["restores_and_validates"],
+            "incremental_equivalence": ["incrementals_are_equivalent"],
             "wal_archive": ["wal_has_no_gap"],
             "objectives": objectives.get(server, []),
         }
         assert checks == {(asset_key(server, thing), name) for thing, names in promised_by.items() for name in names}
-    # Two for backups; one tier to scrub; canary and windows. And the objectives of two servers.
-    assert len(repository.schedule_defs) == 5 * len(SERVERS) + 2
+    # Two for backups; one tier to scrub; canary, equivalence and windows. And the objectives of two servers.
+    assert len(repository.schedule_defs) == 6 * len(SERVERS) + 2
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
-    # With one tier nothing is copied: due, WAL, expiry, validation, expectations of fulls and of incrementals. And the
-    # objectives.
-    assert len(repository.sensor_defs) == 6 * len(SERVERS) + 2
+    # With one tier nothing is copied: due, WAL, expiry, validation, a chain to replace, expectations of fulls and of
+    # incrementals. And the objectives.
+    assert len(repository.sensor_defs) == 7 * len(SERVERS) + 2
 
 
 @pytest.mark.parametrize("days", [-2, 1, 20000], ids=["past", "tomorrow", "far future"])

@@ -89,6 +89,14 @@ def test_what_is_proven_goes_before_what_is_faster() -> None:
     assert any("provisional" in note for note in plan.notes)
 
 
+def test_a_comparison_vouches_for_all_that_its_incremental_builds_on() -> None:
+    assert _ways(plan_restore(DOUBTFUL, WAL, {}, LATEST, proven=["incr3"]))[0] == ["full1", "incr2", "incr3"]
+    # What came after it is as doubtful as before.
+    assert _ways(plan_restore(DOUBTFUL, WAL, {}, LATEST, proven=["incr2"])) == [
+        ["full1", "incr2"], ["full1"], ["full1", "incr2", "incr3"],
+    ]  # fmt: skip
+
+
 def test_a_person_may_want_incrementals_or_none() -> None:
     assert _ways(plan_restore(DOUBTFUL, WAL, {}, LATEST, use_incrementals="always"))[0] == ["full1", "incr2", "incr3"]
     assert _ways(plan_restore(CHAIN, WAL, {}, LATEST, use_incrementals="never")) == [["full1"]]

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from dr_pipelines.lsn import Timeline
 from dr_pipelines.postgres.server import ServerFacts
-from dr_pipelines.postgres.trust import parent_of, reason_for_base, reason_for_doubt, reason_for_full
-from tests.support.archives import manifest
+from dr_pipelines.postgres.trust import (
+    chain_to_replace,
+    parent_of,
+    reason_for_base,
+    reason_for_doubt,
+    reason_for_full,
+    reason_of_proof,
+)
+from dr_pipelines.repository.catalog import Catalog, known_equivalence, unequal_in_chain
+from dr_pipelines.repository.layout import BackupKind, ProofName
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.marks import Marks
+from tests.support.archives import AT, manifest
 
 _PARENT = manifest(postgres_version="18.7", postgres_version_num=180007)
 _FACTS = ServerFacts(
@@ -65,3 +77,54 @@ def test_minors_with_known_defects_give_provisional_incrementals(version_num: in
     if reason is not None:
         assert facts.version in reason
         assert {17: "17.13", 18: "18.7"}[facts.major] in reason
+
+
+FULL = manifest("20260101T000000Z-full", finished_at=AT)
+FIRST = manifest("20260101T010000Z-incr", kind=BackupKind.INCREMENTAL, parent=FULL.label, finished_at=AT)
+SECOND = manifest("20260101T020000Z-incr", kind=BackupKind.INCREMENTAL, parent=FIRST.label, finished_at=AT)
+NEXT_FULL = manifest("20260102T000000Z-full", finished_at=AT + timedelta(days=1))
+
+
+def _catalog(*backups: BackupManifest, **verdicts: tuple[str, ...]) -> Catalog:
+    """Comparisons of the first and the second incremental, an hour after each other."""
+    labels = {"first": FIRST.label, "second": SECOND.label}
+    marks = {
+        labels[name]: Marks(
+            proofs=tuple(
+                ProofName("equivalence", AT + number * timedelta(hours=1), said) for number, said in enumerate(those)
+            )
+        )
+        for name, those in verdicts.items()
+    }
+    return Catalog(backups, marks=marks)
+
+
+def test_a_chain_whose_incremental_is_wrong_is_not_continued_and_replaced() -> None:
+    bad = _catalog(FULL, FIRST, SECOND, second=("fail",))
+    assert [backup.label for backup in bad.usable] == [FULL.label, FIRST.label]
+    for parent in (FULL, FIRST):
+        assert SECOND.label in (reason_of_proof(parent, bad) or "")
+    assert (chain_to_replace(bad) or ("",))[0] == FULL.label
+    replaced = _catalog(FULL, FIRST, SECOND, NEXT_FULL, second=("fail",))
+    assert reason_of_proof(NEXT_FULL, replaced) is None
+    assert chain_to_replace(replaced) is None
+
+
+def test_what_builds_on_a_wrong_incremental_is_as_wrong_as_it() -> None:
+    bad = _catalog(FULL, FIRST, SECOND, first=("fail",))
+    assert [backup.label for backup in bad.usable] == [FULL.label]
+    assert (bad.trouble(SECOND) or "").startswith(f"{FIRST.label}, which it builds on, was found on")
+
+
+@pytest.mark.parametrize(("said", "good"), [(("pass",), True), (("fail", "pass"), True), (("pass", "fail"), False)])
+def test_the_newest_comparison_counts(said: tuple[str, ...], good: bool) -> None:
+    catalog = _catalog(FULL, FIRST, first=said)
+    assert (catalog.trouble(FIRST) is None) == good
+    assert (reason_of_proof(FULL, catalog) is None) == good
+
+
+def test_a_comparison_on_one_tier_is_true_on_the_others() -> None:
+    here, there = _catalog(FULL, FIRST, SECOND), _catalog(FULL, FIRST, first=("fail",))
+    known = known_equivalence([here, there])
+    assert "which it builds on" in (unequal_in_chain(SECOND, here, known) or "")
+    assert unequal_in_chain(FULL, here, known) is None
