@@ -67,6 +67,16 @@ def wal_is_there(repository: Repository, server: str, backups: Sequence[BackupMa
     return replace(found, name=BACKUP_IS_THERE, summary=said)
 
 
+def look_for_uncovered(server: str) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines import operations
+
+        return operations.find_uncovered(site, server)
+
+    return look
+
+
 def look_for_wal_gap(server: str) -> Look:
     def look(site: "Site") -> CheckResult:
         # Imported here: see resources.py.
@@ -93,6 +103,12 @@ def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
         wanted = [(FULL_BACKUP, BackupKind.FULL, asked.schedule.full)]
         if asked.schedule.incremental is not None:
             wanted.append((INCREMENTAL_BACKUP, BackupKind.INCREMENTAL, asked.schedule.incremental))
+        yield asset_check(
+            asset_key(server, FULL_BACKUP),
+            "everything_is_covered",
+            "Nothing is on the server that the newest backup or the data classes do not know.",
+            look_for_uncovered(server),
+        )
         for thing, kind, schedule in wanted:
             key = asset_key(server, thing)
             yield asset_check(

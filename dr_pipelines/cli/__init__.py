@@ -14,6 +14,7 @@ import typer
 
 from dr_pipelines.cli import (
     aging,
+    coverage,
     equivalence,
     incident,
     last_good,
@@ -62,6 +63,7 @@ app.command("verify")(work.verify)
 app.command("validate")(validate.validate)
 app.command("prove-incrementals")(equivalence.prove_incrementals)
 app.command("status")(status.status)
+app.command("coverage")(coverage.coverage)
 app.command("objectives")(objectives.objectives)
 app.command("replicate")(replicate.replicate)
 app.command("scrub")(scrub.scrub)

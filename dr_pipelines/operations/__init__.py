@@ -9,6 +9,7 @@ from dr_pipelines.operations.backups import (
     verify_backup,
     wal_has_no_gap,
 )
+from dr_pipelines.operations.coverage import find_uncovered
 from dr_pipelines.operations.equivalence import EquivalenceReport, prove_incrementals
 from dr_pipelines.operations.expectations import judge_catalog
 from dr_pipelines.operations.immutability import (
@@ -101,6 +102,7 @@ __all__ = [
     "look_at_replica",
     "unseen_replica",
     "find_backup",
+    "find_uncovered",
     "LastGoodQuestion",
     "find_last_good",
     "judge_catalog",

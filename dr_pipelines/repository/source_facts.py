@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from dr_pipelines.errors import RepositoryError
 from dr_pipelines.lsn import Lsn
-from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.fetch import fetch_verified
-from dr_pipelines.repository.manifest import BackupManifest, LsnField
-from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.repository.manifest import LsnField
 
 
 class _Record(BaseModel):
@@ -125,14 +121,3 @@ def encode_facts(facts: SourceFacts) -> bytes:
 def decode_facts(data: bytes) -> SourceFacts:
     """Raises `pydantic.ValidationError`."""
     return SourceFacts.model_validate_json(data)
-
-
-def read_facts(store: ObjectStore, codec: Codec, backup: BackupManifest) -> SourceFacts | None:
-    """Those of a backup; None when it has none. Raises `KeyUnusable`, `IntegrityError`, `RepositoryError` when they
-    cannot be understood, or what the store raises."""
-    if backup.facts is None:
-        return None
-    try:
-        return decode_facts(codec.decode(fetch_verified(store, backup.facts)))
-    except ValidationError as error:
-        raise RepositoryError(f"{backup.facts.key} on {store.name} holds no readable facts") from error

@@ -34,18 +34,22 @@ def facts_of(copy: RestoredCopy) -> SourceFacts | str:
         return f"{copy.backup.label} has no facts of its source"
     if facts.lsn is None:
         return f"no database of the source could be looked at: {_trouble_in_words(facts.trouble)}"
-    if at is None or not copy.server().in_recovery():
-        return f"the copy does not stand in recovery at {facts.lsn}, where its source told its facts"
+    if at is None:
+        return f"the copy was not replayed to {facts.lsn}, where its source told its facts"
     stopped = _STOPPED_BEFORE.search(at.stopped or "")
-    if stopped is None or not at.reached <= facts.lsn <= Lsn.parse(stopped[1]):
+    ends_there = stopped is None and at.reached == facts.lsn  # of all WAL: nothing came after
+    if not ends_there and (stopped is None or not at.reached <= facts.lsn <= Lsn.parse(stopped[1])):
         return f"the copy stands at {at.reached}, and its source told its facts at {facts.lsn}"
     return facts
 
 
 def doubt_about(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> Overlap:
     """Transactions that ended at the source while it was looked at. Of a standby they cannot be known; there a position
-    that is not exact is trouble."""
-    return Overlap() if facts.in_recovery else overlap(session, Sight.parse(told.snapshot))
+    that is not exact is trouble. Nor in a copy that was promoted: what ran has ended."""
+    if facts.in_recovery:
+        return Overlap()
+    ((in_recovery,),) = session.ask("SELECT pg_is_in_recovery()")
+    return overlap(session, Sight.parse(told.snapshot)) if in_recovery else Overlap(unknown=True)
 
 
 def judged(

@@ -22,10 +22,11 @@ from dr_pipelines.postgres.session import read_session
 from dr_pipelines.postgres.source_facts import WantedFacts, take_facts
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.source_facts import SourceFacts, read_facts
+from dr_pipelines.repository.source_facts import SourceFacts
 from dr_pipelines.validation.consistency import source_is_matched
 from dr_pipelines.validation.fidelity import catalogue_is_matched
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.validation.validate import read_facts
 from tests.conftest import MakePostgres
 from tests.support.live import Live
 from tests.support.streams import standby_of, streaming, until_replayed
@@ -73,7 +74,7 @@ def facts_of(server: Server, wanted: WantedFacts = SUMMED, *, clock: SystemClock
 
 
 def told(live: Live, label: str) -> SourceFacts:
-    found = read_facts(live.repository.store, live.repository.codec, live.repository.backup("shop", label))
+    found = read_facts(live.repository, live.repository.backup("shop", label))
     assert found is not None
     return found
 

@@ -22,12 +22,13 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts, encode_facts, read_facts
+from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts, encode_facts
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.validation.consistency import source_is_matched
 from dr_pipelines.validation.fidelity import catalogue_is_matched
 from dr_pipelines.validation.subject import RestoredCopy
 from dr_pipelines.validation.suite import AT_FACTS
+from dr_pipelines.validation.validate import read_facts
 from tests.support.live import CLOCK, Live
 from tests.support.rich import CHANGED, CHANGES, SECRET, make_rich
 
@@ -62,7 +63,7 @@ def stand(copy: ScratchServer, facts: SourceFacts) -> None:
 
 
 def told(backup: BackupManifest, live: Live) -> SourceFacts:
-    found = read_facts(live.repository.store, live.repository.codec, backup)
+    found = read_facts(live.repository, backup)
     assert found is not None
     return found
 
