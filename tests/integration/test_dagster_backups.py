@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import dagster as dg
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from dagster._core.execution.plan.objects import UserFailureData
 
+from assets.integrity import OF_BACKUPS
 from assets.partitions import daily, partition_of
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
@@ -69,12 +71,13 @@ class Place:
         assert told.error.cause is None
         return told.user_failure_data
 
-    def check(self, key: dg.AssetKey, name: str) -> dg.ExecuteInProcessResult:
-        """One check alone, as the button in the UI runs it."""
-        selection = dg.AssetSelection.checks(dg.AssetCheckKey(key, name))
+    def check(self, key: dg.AssetKey, *names: str, **launched: Any) -> dg.ExecuteInProcessResult:
+        """Checks alone, as the button in the UI runs them; `tags` and `run_config` as its launchpad gives them."""
+        selection = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, name) for name in names))
         only = dg.define_asset_job("only", selection)
         definitions = dg.Definitions.merge(self.definitions, dg.Definitions(jobs=[only]))
-        return definitions.resolve_job_def("only").execute_in_process(instance=self.instance, raise_on_error=False)
+        job = definitions.resolve_job_def("only")
+        return job.execute_in_process(instance=self.instance, raise_on_error=False, **launched)
 
     def tick(self, sensor: str, cursor: str | None = None) -> dg.SensorResult:
         """One tick of a sensor: its answer, as the function gives it."""
@@ -117,11 +120,10 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     assert said["label"].value in said["summary"].value
     assert " MB" in said["summary"].value
     checks = checks_of(result)
-    assert {name: check.passed for name, check in checks.items()} == {
-        "manifest_is_complete": True,
-        "backup_is_there": True,
-        "lock_is_in_force": True,
-    }
+    assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(
+        ["backup_is_there", *OF_BACKUPS], True
+    )
+    assert checks["manifest_is_complete"].metadata["label"].value == said["label"].value
 
     seen = place.tick("shop_wal_archive")
     assert the_evaluation(seen).passed
@@ -145,6 +147,32 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     assert "1 of 6 objects missing" in (incomplete.description or "")
     assert incomplete.metadata["missing"].value == str(lost.relative_to(place.store))
     assert "wrong_size" not in incomplete.metadata
+    assert not checked.success  # it blocks
+
+
+def test_a_check_looks_at_the_partition_that_it_is_launched_for(place: Place, postgres18: EmbeddedPostgres) -> None:
+    place.repository.initialise()
+    live = Live(postgres18, place.repository, place.state)
+    with live.streaming():
+        result = place.backup()
+        today = result.asset_materializations_for_node("shop__full_backup")[0].metadata["label"].value
+    lost = next(place.store.rglob(f"{today}/packs/*"))
+    lost.unlink()
+    key, names = partition_of(DAILY, datetime.now(UTC)), ("manifest_is_complete", "objects_match_sha256")
+    config = {"ops": {"shop_full_backup_integrity": {"config": {"partition": key}}}}
+    for launched in ({"tags": {"dagster/partition": key}}, {"run_config": config}, {}):
+        found = checks_of(place.check(FULL, *names, **launched))
+        assert {name: check.passed for name, check in found.items()} == dict.fromkeys(names, False)
+        assert found["manifest_is_complete"].metadata["label"].value == today
+    config["ops"]["shop_full_backup_integrity"]["config"]["partition"] = "2026-01-05"
+    elsewhere = checks_of(place.check(FULL, *names, run_config=config))
+    assert {"2026-01-05" in (check.description or "") for check in elsewhere.values()} == {True}
+    with live.streaming():  # a damaged one does not keep the next from being taken
+        again = place.backup()
+    assert len(place.repository.backups("shop")) == 2
+    taken = again.asset_materializations_for_node("shop__full_backup")[0].metadata["label"].value
+    complete = checks_of(again)["manifest_is_complete"]
+    assert (complete.passed, complete.metadata["label"].value) == (True, taken)
 
 
 def test_a_server_that_is_down_is_said_first_and_tried_again(place: Place, postgres18: EmbeddedPostgres) -> None:
