@@ -6,6 +6,7 @@ has the most: a backup host that is lost with its server is a common disaster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -154,8 +155,8 @@ def judge_time(
 
 
 def _not_current(times: RecoveryTimes) -> str | None:
-    if times.failed is not None:
-        return f"the newest restore of {times.server} failed ({times.failed})"
+    if times.spoilt is not None:
+        return f"the newest restore of {times.server} measured nothing ({times.spoilt})"
     if times.stale is not None:
         return f"since {times.stale:%Y-%m-%d %H:%M} UTC there should be a newer measurement of {times.server}"
     return None
@@ -201,7 +202,7 @@ def _forecast(
     for way in found:
         per_day = way.growth(times)
         if per_day is None:
-            return None, "not proven: growth shows in five restores over three days, and there are fewer"
+            return None, "growth cannot be told yet: that takes five restores from a tier over three days"
         margin = promise.promised.total_seconds() - way.seconds(times)
         if margin >= 0 and (at := used_up_at(margin, per_day, now)) is not None:
             breaks.append(at)
@@ -226,7 +227,8 @@ def _never(promise: Promise, why: str, hint: str) -> Objective:
 
 def read(line: Objective) -> tuple[str, str, str]:
     """Promised, measured and margin, as a person reads them."""
-    margin = "-" if line.margin is None else f"{'-' if line.margin < 0 else ''}{_number(abs(line.margin))}"
+    left = None if line.margin is None else math.floor(line.margin)
+    margin = "-" if left is None else f"{'-' if left < 0 else ''}{_number(abs(left))}"
     if line.measured is not None:
         seen = _number(line.measured)
     else:
@@ -240,11 +242,12 @@ def _number(seconds: float) -> str:
 
 def told(seconds: float) -> str:
     """As a person says it, with no more digits than a measurement has."""
-    if seconds < 10:
-        return f"{seconds:.1f} s" if seconds else "nothing"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return format_duration(timedelta(minutes=round(seconds / 60)))
+    if 0 < seconds < 0.05:
+        return "under 0.1 s"
+    if seconds < 60:
+        return f"{seconds:.{int(seconds < 10)}f} s" if seconds else "nothing"
+    step = 1 if seconds < 7200 else 60
+    return format_duration(timedelta(seconds=step * round(seconds / step)))
 
 
 __all__ = ["Objective", "judge_loss", "judge_time", "read", "told"]

@@ -32,8 +32,8 @@ class Measurement:
 class RecoveryTimes:
     """Of one server: the `newest` measurement on each tier, and the `worst` of the last few on the tiers that the plan
     validates from. `growth` of the time, in seconds, is that of the tier on which it grows fastest; None where too
-    little is known. `stale` since when there should be a newer one; `failed` is the newest restore that failed, when
-    none came after it. `unread`: tiers whose evidence could not be read, with why."""
+    little is known. `stale` since when there should be a newer one; `spoilt` is the newest restore where it
+    measured nothing. `unread`: tiers whose evidence could not be read, with why."""
 
     server: str
     newest: Mapping[str, Measurement]
@@ -41,7 +41,7 @@ class RecoveryTimes:
     growth: Trend | None = None
     growth_bytes: Trend | None = None
     stale: datetime | None = None
-    failed: str | None = None
+    spoilt: str | None = None
     unread: Mapping[str, str] = field(default_factory=dict)
 
 

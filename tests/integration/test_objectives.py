@@ -15,12 +15,11 @@ import yaml
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.definitions import build_definitions
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir
-from dr_pipelines.lsn import Lsn
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
 from dr_pipelines.objectives.judgement import Objective
-from dr_pipelines.operations import Objectives, objectives
+from dr_pipelines.operations import Objectives, objectives, validate_backup
 from dr_pipelines.plan import load_plan
-from dr_pipelines.repository.validations import Validation, put_validation
+from dr_pipelines.progress import Silent
 from dr_pipelines.resources import SiteResource
 from dr_pipelines.site import Site
 from tests.support.streams import Running, insert, streaming, take_full
@@ -45,7 +44,7 @@ class Place:
             "databases": {"shop": {
                 "connection": {"host": "127.0.0.1", "port": server.port},
                 "schedule": {"full": "daily", "incremental": "hourly"},
-                "storage": tiers, "bin_dir": str(bin_dir(18)),
+                "storage": tiers, "bin_dir": str(bin_dir(18)), "os_user": os_user(),
                 "wal": {"ship_open_every": "1 second"},
             }},
             "data_classes": {"payments": {"rpo": "0 minutes", "server": "shop"},
@@ -64,15 +63,11 @@ class Place:
         self.server.psql("SELECT pg_reload_conf()")
         running.until(lambda status: (status.sync_state == "sync") is bool(names))
 
-    def was_restored(self) -> None:
-        """As a validation leaves it."""
-        phases = {"plan": 0.5, "fetch": 8.0, "write": 0.5, "replay": 3.0, "validate": 90.0}
-        seen = Validation(
-            server="shop", label="20260102T020000Z-full", chain=("20260102T020000Z-full",), tier="primary",
-            at=datetime.now(UTC), run="test", verdict=Verdict.PASS, summary="as it was", phases=phases, bytes=10**9,
-            wal_bytes=0, reached=Lsn(1),
-        )  # fmt: skip
-        put_validation(self.site().repository("shop", "primary").store, seen)
+    def validate(self) -> float:
+        """Returns how long the restore took, in seconds."""
+        report = validate_backup(self.site(), "shop", "latest", "primary", Silent())
+        assert report.validation.verdict is not Verdict.FAIL, report.check.summary
+        return report.validation.recovery_seconds
 
 
 def lines(found: Objectives) -> dict[str, Objective]:
@@ -141,14 +136,15 @@ def _in_dagster(place: Place) -> None:
         assert made.metadata["rpo_exposure_seconds_payments"].value == 0.0
         assert "never measured" in str(made.metadata["objectives"].value)
 
-        sensor, cursor, news = definitions.get_sensor_def("shop_objectives"), None, []
+        sensor, cursor, news, took = definitions.get_sensor_def("shop_objectives"), None, [], 0.0
         for measured in (False, True, True):
             if measured and len(news) == 1:
-                place.was_restored()
+                took = place.validate()
             context = dg.build_sensor_context(instance, cursor=cursor, repository_def=definitions.get_repository_def())
             answer = sensor(context, site=SiteResource(plan_path=str(place.path)))
             assert isinstance(answer, dg.SensorResult)
             cursor = answer.cursor
             news.append({event.check_name: event.passed for event in answer.asset_events})
         assert news == [passed, {"rto_of_database_is_met": True}, {}]
+        assert lines(objectives(place.site()))["database"].measured == pytest.approx(took)
         assert json.loads(cursor or "")["rto_of_auth_is_met"] == "fail"

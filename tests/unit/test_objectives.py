@@ -186,7 +186,7 @@ def test_the_stream_alone_keeps_a_promise_to_lose_nothing() -> None:
     behind = tier("primary", 4000.0)
     kept = judge_loss(NONE, [CLAIMED, behind])
     assert (kept.verdict, kept.measured, kept.margin) == (Verdict.PASS, 0.0, 0.0)
-    assert "1 hour 7 minutes would be lost on primary" in kept.summary
+    assert "1 hour 6 minutes 40 seconds would be lost on primary" in kept.summary
     # A host that is lost with its server helps no other promise.
     assert judge_loss(FIVE, [CLAIMED, behind]).verdict is Verdict.FAIL
     broken = judge_loss(NONE, [UNCLAIMED, tier("primary", 0.5)])
@@ -198,14 +198,14 @@ def test_the_stream_alone_keeps_a_promise_to_lose_nothing() -> None:
 def test_the_tier_with_the_least_loss_counts() -> None:
     found = judge_loss(FIVE, [UNCLAIMED, unseen("primary", "away"), tier("archive", 9e5), tier("secondary", 200.0)])
     assert (found.verdict, found.measured, found.margin) == (Verdict.PASS, 200.0, 100.0)
-    assert read(found) == ("5 minutes", "3 minutes", "100 s")
+    assert read(found) == ("5 minutes", "3 minutes 20 seconds", "1 minute 40 seconds")
     assert found.check.details["rpo_exposure_seconds_archive"] == 9e5
     blind = judge_loss(FIVE, [UNCLAIMED, unseen("primary", "away"), unseen("secondary", "away")])
     assert (blind.verdict, read(blind)[1]) == (Verdict.NOT_PROVEN, "not seen")
     vague = judge_loss(FIVE, [UNCLAIMED, tier("primary", 400.0, at_least=100.0)])
     assert vague.verdict is Verdict.NOT_PROVEN
     late = judge_loss(FIVE, [UNCLAIMED, tier("primary", 400.0)])
-    assert (late.verdict, read(late)[2]) == (Verdict.FAIL, "-100 s")
+    assert (late.verdict, read(late)[2]) == (Verdict.FAIL, "-1 minute 40 seconds")
     assert late.hint is not None and "dr status" in late.hint
 
 
@@ -301,7 +301,7 @@ def test_a_promise_that_growth_will_break_is_foretold() -> None:
     assert found.breaks_at == NOW + 10 * DAY  # 20 s are left, and 2 s a day are used up
     assert found.forecast == "at this growth it breaks on 2026-03-20"
     few = judged(DATABASE, "database", shop=times(*growing[:4]))
-    assert few.breaks_at is None and "not proven" in str(few.forecast)
+    assert few.breaks_at is None and "growth cannot be told yet" in str(few.forecast)
     noise = [validation(day, 30 + (7, -5, 3, -6, 4, 0)[day]) for day in range(6)]
     assert judged(DATABASE, "database", shop=times(*noise)).forecast == "no growth that would break it within ten years"
 
