@@ -2,7 +2,6 @@
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -14,17 +13,14 @@ from dr_pipelines.plan import Plan
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.resources import SiteResource
 
-if TYPE_CHECKING:
-    from dr_pipelines.site import Site
 
-
-def judged(site: "Site", server: str, kind: BackupKind) -> dict[str, CheckResult]:
+def judged(resource: SiteResource, server: str, kind: BackupKind) -> dict[str, CheckResult]:
     """By name; an error on the way means that nothing is proven."""
     # Imported here: see resources.py.
     from dr_pipelines import operations
 
     try:
-        return operations.judge_catalog(site, server, TIER, kind)
+        return operations.judge_catalog(resource.site(), server, TIER, kind)
     except DrError as error:
         why = f"could not be checked: {error.message}"
         return {name: not_proven(name, why, error=type(error).__name__, hint=error.hint) for name in EXPECTATIONS}
@@ -41,7 +37,7 @@ def backup_expectations(server: str, thing: str) -> dg.AssetChecksDefinition:
     )
     def _checks(context: dg.AssetCheckExecutionContext, site: SiteResource) -> Iterator[dg.AssetCheckResult]:
         wanted = {selected.name for selected in context.selected_asset_check_keys}
-        for name, found in judged(site.site(), server, kind).items():
+        for name, found in judged(site, server, kind).items():
             if name in wanted:
                 yield check_result(found)
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
@@ -32,8 +32,9 @@ from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import VALIDATE, Marks, put_proof
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts
-from dr_pipelines.repository.validations import SeenCheck, Validation, put_validation
+from dr_pipelines.repository.validations import SeenCheck, Validation, put_document, put_validation
 from dr_pipelines.site import Site
+from dr_pipelines.validation import suite
 from dr_pipelines.validation.due import RESTORES_AND_VALIDATES
 from dr_pipelines.validation.subject import Checks
 from dr_pipelines.validation.validate import Validating, read_facts
@@ -150,7 +151,9 @@ class _Validation:
             **({} if why is None else {"why": why}),
             before_start=before_start,
             at_facts=at_facts,
-            at_end=at_end,
+            at_end=suite.at_end(self._plan, self._backup.server) if at_end is None else at_end,
+            promises=self._promises(),
+            keep_page=self._keep_page,
         )
         failure: DrError | None = None
         try:
@@ -175,6 +178,18 @@ class _Validation:
             checks=tuple(SeenCheck.of(result) for result in checks),
         )
         return ValidationReport(seen, checks, check, self._keep(seen, check))
+
+    def _promises(self) -> Mapping[str, timedelta]:
+        """How much of each table may be lost; of one that several data classes name, the least."""
+        found: dict[str, timedelta] = {}
+        for data in self._site.plan.data_classes.values():
+            if data.server == self._backup.server:
+                found |= {table: min(data.rpo, found.get(table, data.rpo)) for table in data.tables}
+        return found
+
+    def _keep_page(self, what: str, page: bytes) -> str:
+        store = self._site.bare_repository(self._backup.server, self._repository.tier).store
+        return put_document(store, f"{what}-{self._backup.server}", self._site.clock.now(), page)
 
     def _request(self) -> RestoreRequest:
         server, label = self._backup.server, self._backup.label

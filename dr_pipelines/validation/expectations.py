@@ -14,6 +14,7 @@ import json
 import re
 import runpy
 import threading
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,15 +36,10 @@ from dr_pipelines.errors import DrError
 from dr_pipelines.postgres.server import ServerConnection
 from dr_pipelines.validation.suites import Expectation, Outcome, Severity, Suite, SuiteResult, rows_of, unproven
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()
 _MOST_NAMED = 5
 _PLACE = "dr"
 """In the meta of each expectation: its place in the suite, for results come in another order."""
-_READS_THE_HEAP = "-c default_transaction_read_only=on " + " ".join(
-    # An index may hide a row that its table has, or show one that it has not.
-    f"-c enable_{way}=off"
-    for way in ("indexscan", "indexonlyscan", "bitmapscan")
-)
 
 
 class SuiteUnreadable(DrError):
@@ -75,37 +71,38 @@ class Database:
     def __init__(self, source: Any) -> None:
         self._source = source
 
-    def over_table(self, suite: Suite | OwnSuite, schema: str, table: str, *, values: bool, count: bool) -> SuiteResult:
-        """`values`: what is found may be shown; otherwise only counts and sums are, for it is people's data. `count`:
-        all rows are counted, as evidence that there was something to look at."""
+    def over_table(self, suite: Suite | OwnSuite, schema: str, table: str, *, values: bool) -> SuiteResult:
+        """`values`: what is found may be shown; otherwise only numbers and times are, for it is people's data."""
         return self._over(
-            suite, lambda: self._source.add_table_asset("rows", table_name=table, schema_name=schema), values, count
+            suite, lambda: self._source.add_table_asset("rows", table_name=table, schema_name=schema), values
         )
 
-    def over_query(self, suite: Suite | OwnSuite, query: str, *, values: bool) -> SuiteResult:
-        """Over the rows of a SELECT."""
-        return self._over(suite, lambda: self._source.add_query_asset("rows", query=query), values, True)
+    def over_query(
+        self, suite: Suite | OwnSuite, query: str, *, values: bool, named_by: str | None = None
+    ) -> SuiteResult:
+        """Over the rows of a SELECT. `named_by`: the column that says which row is meant."""
+        return self._over(suite, lambda: self._source.add_query_asset("rows", query=query), values, named_by)
 
-    def _over(self, suite: Suite | OwnSuite, asset: Any, values: bool, count: bool) -> SuiteResult:
+    def _over(self, suite: Suite | OwnSuite, asset: Any, values: bool, named_by: str | None = None) -> SuiteResult:
         try:
             for old in [*self._source.assets]:
                 self._source.delete_asset(old.name)
             batch = asset().add_batch_definition_whole_table("all").get_batch()
-            return _run(batch, suite, values=values, count=count)
+            return _run(batch, suite, values=values, named_by=named_by)
         except Exception as error:  # noqa: BLE001  whatever the library raises: nothing is proven
             return unproven(suite.name, _first_line(error), declared=len(suite.expectations))
 
 
 @contextmanager
-def database(connection: ServerConnection) -> Iterator[Database]:
-    """Read-only, reading tables and not their indexes; no connection is left."""
+def database(connection: ServerConnection, *, settings: Mapping[str, str]) -> Iterator[Database]:
+    """Read-only, with PostgreSQL's settings for each session; no connection is left."""
     given = connection.parameters()
     url = sa.URL.create(
         "postgresql+psycopg",
         given.pop("user"),
         given.pop("password", None),
         database=given.pop("dbname"),
-        query={**given, "options": _READS_THE_HEAP},
+        query={**given, "options": _options({"default_transaction_read_only": "on", **settings})},
     )
     with _library() as context:
         source = context.data_sources.add_or_update_sql(
@@ -114,12 +111,17 @@ def database(connection: ServerConnection) -> Iterator[Database]:
         try:
             yield Database(source)
         finally:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # it has two: one to try the connection, one to ask
                 source.get_engine().dispose()
+                source.get_execution_engine().close()
             context.data_sources.delete("database")
 
 
-def load_suite(path: Path) -> OwnSuite:
+def _options(settings: Mapping[str, str]) -> str:
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+
+def load_suite(path: Path, name: str) -> OwnSuite:
     """From Great Expectations' JSON, or from a Python program that defines `suite`, which is run. Raises
     `SuiteUnreadable`."""
     try:
@@ -138,7 +140,7 @@ def load_suite(path: Path) -> OwnSuite:
         ) from error
     if not found:
         raise SuiteUnreadable(f"{path.name} declares no expectations", hint="write some, or remove it.")
-    return OwnSuite(path.stem, found)
+    return OwnSuite(name, found)
 
 
 def _of_json(given: Any) -> list[Any]:
@@ -160,8 +162,9 @@ def _of_json(given: Any) -> list[Any]:
 
 @contextmanager
 def _library() -> Iterator[Any]:
-    """Its context; what it prints is not for our output."""
-    with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()):
+    """Its context; what it prints, and what it warns of, is not for our output."""
+    with _ONE_AT_A_TIME, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield _context()
 
 
@@ -172,9 +175,7 @@ def _context() -> Any:
     return context
 
 
-def _run(
-    batch: Any, suite: Suite | OwnSuite, *, values: bool, count: bool = True, named_by: str | None = None
-) -> SuiteResult:
+def _run(batch: Any, suite: Suite | OwnSuite, *, values: bool, named_by: str | None = None) -> SuiteResult:
     asked, words = _asked(suite)
     for place, one in asked.items():
         one.meta = {**(one.meta or {}), _PLACE: place}
@@ -186,12 +187,11 @@ def _run(
     if named_by is not None:
         shape["unexpected_index_column_names"] = [named_by]
     raw = batch.validate(
-        gx.ExpectationSuite(name=suite.name, expectations=[*asked.values(), *([counted] if count else [])]),
+        gx.ExpectationSuite(name=suite.name, expectations=[*asked.values(), counted]),
         result_format=shape,
     )
     by_place = {result.expectation_config.meta[_PLACE]: result for result in raw.results}
-    own_count = by_place.pop(-1, None)
-    rows = own_count.result.get("observed_value") if own_count is not None else None
+    rows = by_place.pop(-1).result.get("observed_value")
     raw.results = [by_place[place] for place in sorted(by_place)]
     if not values:
         for result in raw.results:
@@ -342,7 +342,7 @@ def _observed(found: Mapping[str, Any], named_by: str | None) -> str:
             for index in (found.get("partial_unexpected_index_list") or ())
             if isinstance(index, Mapping) and named_by in index
         ]
-        return f"{wrong} of {seen}" + (f": {', '.join(named[:_MOST_NAMED])}" if named else "")
+        return f"{wrong} of {seen}" + (f": {', '.join(sorted(named)[:_MOST_NAMED])}" if named else "")
     if unexpected := (found.get("details") or {}).get("unexpected_rows"):
         return ", ".join(f"{name}: {value}" for name, value in unexpected[0].items())
     return _text(found.get("observed_value"))

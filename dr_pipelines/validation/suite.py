@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dr_pipelines.plan.validation import ValidationPlan
+from dr_pipelines.validation.baseline import baseline_is_met
 from dr_pipelines.validation.consistency import source_is_matched
 from dr_pipelines.validation.corruption import (
     indexes_are_sound,
@@ -10,7 +12,8 @@ from dr_pipelines.validation.corruption import (
     relations_are_whole,
 )
 from dr_pipelines.validation.fidelity import catalogue_is_matched
-from dr_pipelines.validation.subject import Check
+from dr_pipelines.validation.own_expectations import own_expectations_are_met, strays, suite_files
+from dr_pipelines.validation.subject import Check, Checks
 from dr_pipelines.validation.verifybackup import pg_verifybackup_agrees
 
 BEFORE_START: tuple[Check, ...] = (pg_verifybackup_agrees,)
@@ -21,5 +24,17 @@ AT_FACTS: tuple[Check, ...] = (source_is_matched, catalogue_is_matched)
 for all databases, replayed to `RecoveryTarget("lsn", facts.lsn, inclusive=False)`. Without facts, or anywhere else,
 these are not proven."""
 
-AT_END: tuple[Check, ...] = (relations_are_whole, indexes_are_valid, indexes_are_sound, page_checksums_match)
+AT_END: tuple[Check, ...] = (
+    relations_are_whole,
+    indexes_are_valid,
+    indexes_are_sound,
+    page_checksums_match,
+    baseline_is_met,
+)
 """When all WAL was replayed and the copy was promoted: it can be written, and reaches nothing."""
+
+
+def at_end(plan: ValidationPlan, server: str) -> Checks:
+    """With the operator's own suites, where there are any."""
+    own = bool(suite_files(plan, server) or strays(plan, server))
+    return (*AT_END, *([own_expectations_are_met] if own else []))

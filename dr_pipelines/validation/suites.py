@@ -104,6 +104,11 @@ def unmet(name: str, says: str, observed: str) -> SuiteResult:
     return SuiteResult(name, 1, (Outcome(says, None, observed, "", Verdict.FAIL),))
 
 
+def unasked(name: str, says: str, why: str) -> SuiteResult:
+    """A suite of which nothing is evaluated, for a reason."""
+    return SuiteResult(name, 1, (Outcome(says, None, why, "", Verdict.NOT_PROVEN, skipped=True),))
+
+
 def judged(name: str, results: Sequence[SuiteResult], **details: Any) -> CheckResult:
     """One promise for several suites. Passes only when every expectation that was declared is accounted for, and at
     least one was evaluated and met."""

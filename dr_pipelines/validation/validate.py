@@ -6,8 +6,9 @@ of the verdict, does not belong here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts, decode_facts
 from dr_pipelines.validation import suite
 from dr_pipelines.validation.presence import DATA_WAS_SEEN, Sight, data_was_seen, look
-from dr_pipelines.validation.subject import Check, Checks, RestoredCopy
+from dr_pipelines.validation.subject import Check, Checks, KeepPage, RestoredCopy
 
 _NO_FACTS = "the backup holds no facts of its source to compare with"
 
@@ -60,7 +61,8 @@ def positions(facts: SourceFacts) -> Iterator[Told]:
 
 class Validating:
     """Every declared check gives one result, whatever happens: what did not run is not proven. `facts` None: there are
-    none, for the reason `why`. `seconds` is what the checks alone took. Not to be used twice."""
+    none, for the reason `why`. `promises` and `keep_page` are as `RestoredCopy` has them; `seconds` is what the checks
+    alone took. Not to be used twice."""
 
     def __init__(
         self,
@@ -73,11 +75,14 @@ class Validating:
         before_start: Checks | None = None,
         at_facts: Checks | None = None,
         at_end: Checks | None = None,
+        promises: Mapping[str, timedelta] | None = None,
+        keep_page: KeepPage | None = None,
     ) -> None:
         self._facts, self._plan, self._clock, self._progress = facts, plan, clock, progress
         self._before_start = suite.BEFORE_START if before_start is None else before_start
         self._at_facts = suite.AT_FACTS if at_facts is None else at_facts
         self._at_end = suite.AT_END if at_end is None else at_end
+        self._promises, self._keep_page = promises or {}, keep_page
         self._left = [] if facts is None else [*positions(facts)]
         self._found: dict[int, list[CheckResult]] = {}
         self._sight: CheckResult | None = None
@@ -104,7 +109,9 @@ class Validating:
             sight += self._at(scratch, self._left[0])
             del self._left[0]
         self._look(scratch, sight)
-        copy = RestoredCopy(scratch, self._facts, self._plan, self._clock.now())
+        copy = RestoredCopy(
+            scratch, self._facts, self._plan, self._clock.now(), promises=self._promises, keep_page=self._keep_page
+        )
         self._check(len(self._before_start) + len(self._at_facts), self._at_end, copy)
 
     def results(self, why: str | None = None) -> tuple[CheckResult, ...]:
