@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, IntegrityError, RepositoryError
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
@@ -71,7 +72,7 @@ def chain_is_complete(repository: Repository, manifest: BackupManifest) -> Check
 
 
 def _misfit(chain: Sequence[BackupManifest]) -> str | None:
-    if chain[0].parent is not None:
+    if chain[0].kind is not BackupKind.FULL:
         return f"{chain[0].label} is no full backup"
     for before, link in pairwise(chain):
         if link.system_id != before.system_id:

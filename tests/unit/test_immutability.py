@@ -86,6 +86,21 @@ def test_one_loose_object_of_the_newest_backup_is_found() -> None:
     assert check.details["loose"] == [loose]
 
 
+def test_of_one_backup_every_object_is_asked_about_as_long_as_its_lock_is_promised() -> None:
+    at = clock()
+    store = MemoryStore("bucket", at)
+    first, second = BACKUPS[0], BACKUPS[-1]
+    for key, data in content(tier("primary")).items():
+        store.put(key, Body.of(data), retain_until=None if key == first.index.key else at.now() + 8 * DAY)
+    loose = operations.lock_is_in_force(site(store, at), "shop", "primary", first.label)
+    assert loose.verdict is Verdict.FAIL and loose.details["loose"] == [first.index.key]
+    held = operations.lock_is_in_force(site(store, at), "shop", "primary", second.label)
+    assert held.passed and held.details["objects"] == len(second.objects) + 1
+    at.advance(9 * DAY)
+    over = operations.lock_is_in_force(site(store, at), "shop", "primary", first.label)
+    assert over.passed and over.details["applies"] is False and "are over" in over.summary
+
+
 def test_the_sample_of_older_objects_is_another_one_every_day() -> None:
     at = clock()
     store = filled(at, 8 * DAY)
