@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 from dr_pipelines.errors import NotProven, ServerError, UsageError
 from dr_pipelines.postgres.scratch import ScratchServer
+from dr_pipelines.postgres.server import Server
 
-LOCK_WAIT = 1.0
+LOCK_WAIT = 0.2
 """Seconds. In a copy that stands still only replay holds locks, and it never lets go of them."""
 _TIMED_OUT = "57014"
 _LOCKED = "55P03"
 _OUR_TROUBLE = ("08", "53", "57", "58")
 """Classes of SQLSTATE that tell of the copy's machine, not of its data."""
+
+_CORRUPTED = "XX"
+"""The class of SQLSTATE for pages and indexes that are not whole: the question was well asked."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,11 @@ def sql_question(check: str, dbname: str, timeout: float) -> Question:
     """
 
     def ask(copy: ScratchServer) -> Answer:
+        server = copy.server(dbname)
         try:
-            rows = copy.server(dbname).ask(check, timeout=timeout, lock_timeout=LOCK_WAIT)
+            rows = server.ask(check, timeout=timeout, lock_timeout=LOCK_WAIT)
         except ServerError as error:
-            return _of_error(error, timeout)
+            return _of_error(error, server, timeout)
         return _one_boolean(rows)
 
     return ask
@@ -72,7 +77,7 @@ def amcheck_question(dbname: str, timeout: float) -> Question:
                 if troubles and not is_index:
                     return Answer(False, f"{name}: {troubles[0][0]}")
         except ServerError as error:
-            return _of_error(error, timeout)
+            return _of_error(error, server, timeout)
         if not schema:
             raise NotProven(
                 f"the extension amcheck is not in database {dbname}, and a copy in recovery cannot be given it",
@@ -115,14 +120,14 @@ def _one_boolean(rows: list[tuple[object, ...]]) -> Answer:
     return Answer(value, "true" if value else "false")
 
 
-def _of_error(error: ServerError, timeout: float) -> Answer:
-    state = error.sqlstate
+def _of_error(error: ServerError, server: Server, timeout: float) -> Answer:
+    state, said = error.sqlstate, error.message.removeprefix(f"{server.connection}: ")
     if state == _LOCKED:
-        raise Locked(f"what the check looks at is locked where the copy stands: {error.message}") from error
+        raise Locked(f"what the check looks at is locked where the copy stands: {said}") from error
     if state == _TIMED_OUT:
         raise NotProven(
             f"the check did not answer within {timeout:g} s", hint="give it more with --timeout, or ask for less."
         ) from error
     if state is None or state.startswith(_OUR_TROUBLE):
         raise error
-    return Answer(False, error.message, is_error=True)
+    return Answer(False, said, is_error=not state.startswith(_CORRUPTED))

@@ -35,13 +35,19 @@ from tests.support.live import CLOCK, Live, running
 DR = Path(sys.executable).with_name("dr")
 COMMITS = 48
 ORDERS_ARE_THERE = "SELECT count(*) = 10 FROM orders WHERE note = 'old'"
-NOTHING_IS_SPOILT = "SELECT count(*) = 0 FROM orders WHERE note = 'spoilt'"
+NOTHING_IS_GONE = "SELECT count(*) = 3 FROM labels"
+
+
+_CORRUPTED = """
+CREATE FUNCTION corrupted() RETURNS boolean LANGUAGE plpgsql
+AS $$BEGIN RAISE 'invalid page' USING ERRCODE = 'data_corrupted'; END$$
+"""
 
 
 @dataclass
 class Accidents:
     """A server's history. Orders are deleted by transaction `deleted`, items truncated by `truncated` while others
-    commit, orders spoilt by `spoilt`, after a second full. `before` and `after` are positions around an accident,
+    commit, orders spoilt and labels dropped by `spoilt`, after a second full. `before` and `after` are positions around an accident,
     `moments` times between two commits."""
 
     live: Live
@@ -95,6 +101,8 @@ def accidents() -> Iterator[Accidents]:
         ):
             session.execute("CREATE TABLE orders (id int PRIMARY KEY, note text)")
             session.execute("CREATE TABLE items (id int)")
+            session.execute("CREATE TABLE labels AS SELECT generate_series(1, 3)")
+            session.execute(_CORRUPTED)
             session.execute("INSERT INTO orders SELECT -i, 'old' FROM generate_series(1, 10) i")
             found.live.take(BackupKind.FULL)
             session.execute("INSERT INTO items SELECT generate_series(1, 30)")
@@ -117,7 +125,9 @@ def accidents() -> Iterator[Accidents]:
             for number in range(COMMITS, COMMITS + 8):
                 session.execute("INSERT INTO orders VALUES (%s, 'new')", (number,))
                 if number == COMMITS + 4:
-                    found.spoilt = _accident(found, session, "UPDATE orders SET note = 'spoilt' WHERE id > 40")
+                    found.spoilt = _accident(
+                        found, session, "UPDATE orders SET note = 'spoilt' WHERE id > 40; DROP TABLE labels"
+                    )
         server.stop()
         yield found
     finally:
@@ -196,14 +206,17 @@ def test_a_table_that_is_locked_where_the_copy_stands(accidents: Accidents) -> N
 
 
 def test_a_newer_backup_is_taken_where_it_is_quicker_than_replay(accidents: Accidents) -> None:
-    found = accidents.find(NOTHING_IS_SPOILT, since=accidents.moments[COMMITS - 2])
+    found = accidents.find(NOTHING_IS_GONE, since=accidents.moments[COMMITS - 2])
     assert found.bad is not None and found.bad.xid == accidents.spoilt
     assert found.effort.restores == 2
     (first,) = [probe for probe in found.probes if not probe.point.inclusive][1:]
     assert first.good, "where the second full is consistent"
     assert found.touched is not None
-    (table,) = found.touched.tables
-    assert (table.name, table.updated) == ("public.orders", COMMITS + 4 - 40)
+    orders, labels = found.touched.tables
+    assert (orders.name, orders.updated) == ("public.orders", COMMITS + 4 - 40)
+    assert (labels.name, labels.removed) == ("public.labels", True)
+    assert found.touched.catalog_changes > 0
+    assert "does not exist" in next(probe.said for probe in found.probes if probe.point == found.bad)
     assert found.touched.subtransactions == 1
 
 
@@ -270,6 +283,7 @@ def test_what_a_question_says(accidents: Accidents) -> None:
             ask("DELETE FROM orders RETURNING true"),
         ):
             assert not refused.good and refused.is_error
+        assert ask("SELECT corrupted()") == Answer(False, said=ask("SELECT corrupted()").said), "well asked, and bad"
         for no_answer in ("SELECT 1", "SELECT true FROM orders", "SELECT true, true", "SELECT true WHERE false"):
             with pytest.raises(UsageError, match="boolean"):
                 ask(no_answer)
