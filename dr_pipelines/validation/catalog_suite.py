@@ -273,7 +273,7 @@ def size_suite(backup: BackupManifest, usual: Usual | None) -> Suite:
         (
             *(
                 Expectation(
-                    "expect_column_values_to_be_between",
+                    "expect_column_max_to_be_between",
                     f"the {name} size is not a third of the usual, nor thrice (a loss, or data that was encrypted)",
                     {
                         "column": column,
@@ -288,13 +288,13 @@ def size_suite(backup: BackupManifest, usual: Usual | None) -> Suite:
                 for name, column, median in (("raw", "raw", found.raw), ("stored", "stored", found.stored))
             ),
             Expectation(
-                "expect_column_values_to_be_between",
+                "expect_column_max_to_be_between",
                 "it compresses as usual (an attacker's encryption does not compress)",
                 {"column": "ratio", "min_value": half_incompressible(found.ratio)},
                 skipped=too_few or (None if found.ratio >= COMPRESSES_WELL else hardly),
             ),
             Expectation(
-                "expect_column_values_to_be_between",
+                "expect_column_max_to_be_between",
                 "it did not take thrice as long as usual",
                 {
                     "column": "seconds",

@@ -352,7 +352,8 @@ def _expected(arguments: Mapping[str, Any]) -> str:
     low, high = arguments.get("min_value"), arguments.get("max_value")
     if low is not None and low == high:
         return _text(low)
-    parts = [f"{sign} {_text(bound)}" for sign, bound in (("≥", low), ("≤", high)) if bound is not None]
+    least, most = (">" if arguments.get("strict_min") else "≥"), ("<" if arguments.get("strict_max") else "≤")
+    parts = [f"{sign} {_text(bound)}" for sign, bound in ((least, low), (most, high)) if bound is not None]
     parts += [f"matches {arguments['regex']}"] if "regex" in arguments else []
     parts += [f"{_text(arguments['value'])}"] if "value" in arguments else []
     parts += [f"among {_text(arguments['value_set'])}"] if "value_set" in arguments else []
