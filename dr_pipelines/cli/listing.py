@@ -13,7 +13,7 @@ from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import minute, out, plain, print_json, print_table, size
 from dr_pipelines.errors import DrError
 from dr_pipelines.operations import RestoreProof
-from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.catalog import Catalog, unequal, vouched_for
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import VALIDATE, Marks
 
@@ -76,7 +76,12 @@ def _show_catalog(server: str, tier: str, listed: _Listed) -> None:
     for backup in catalog.backups:
         if backup.kind_reason:
             out.print(f"{backup.label} is full, because {backup.kind_reason}", soft_wrap=True)
-    provisional = Counter(backup.provisional for backup in catalog.backups if backup.provisional)
+        seen = catalog.marks.get(backup.label, Marks()).equivalence()
+        if seen is not None and seen.verdict == "fail":
+            out.print(f"{backup.label} {unequal(seen)}", style="red", soft_wrap=True)
+    vouched = vouched_for(catalog)
+    doubtful = [backup for backup in catalog.backups if backup.label not in vouched]
+    provisional = Counter(backup.provisional for backup in doubtful if backup.provisional)
     for reason, count in provisional.items():
         out.print(f"{count} provisional: {reason}", soft_wrap=True)
     for label in catalog.unfinished:

@@ -117,6 +117,16 @@ def known_equivalence(catalogs: Iterable[Catalog]) -> dict[str, ProofName]:
     return {label: seen for label, seen in found.items() if seen is not None}
 
 
+def vouched_for(catalog: Catalog) -> frozenset[str]:
+    """Labels of what a comparison that passed built on, with the incremental itself."""
+    found: set[str] = set()
+    for backup in catalog.backups:
+        seen = catalog.marks.get(backup.label, _UNMARKED).equivalence()
+        if seen is not None and seen.verdict == "pass" and catalog.trouble(backup) is None:
+            found |= {link.label for link in chain_of(backup, catalog.backups)}
+    return frozenset(found)
+
+
 def unequal_in_chain(backup: BackupManifest, catalog: Catalog, known: Mapping[str, ProofName]) -> str | None:
     """What a comparison said against a backup or what it builds on, on whichever tier that was put down."""
     with suppress(RepositoryError):

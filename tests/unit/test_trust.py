@@ -17,7 +17,7 @@ from dr_pipelines.postgres.trust import (
     reason_for_full,
     reason_of_proof,
 )
-from dr_pipelines.repository.catalog import Catalog, known_equivalence, unequal_in_chain
+from dr_pipelines.repository.catalog import Catalog, known_equivalence, unequal_in_chain, vouched_for
 from dr_pipelines.repository.layout import BackupKind, ProofName
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import Marks
@@ -121,6 +121,12 @@ def test_the_newest_comparison_counts(said: tuple[str, ...], good: bool) -> None
     catalog = _catalog(FULL, FIRST, first=said)
     assert (catalog.trouble(FIRST) is None) == good
     assert (reason_of_proof(FULL, catalog) is None) == good
+
+
+def test_a_comparison_vouches_for_what_its_incremental_builds_on() -> None:
+    assert vouched_for(_catalog(FULL, FIRST, SECOND, second=("pass",))) == {FULL.label, FIRST.label, SECOND.label}
+    assert vouched_for(_catalog(FULL, FIRST, SECOND, first=("pass",))) == {FULL.label, FIRST.label}
+    assert not vouched_for(_catalog(FULL, FIRST, SECOND, first=("pass", "fail"), second=("pass",)))
 
 
 def test_a_comparison_on_one_tier_is_true_on_the_others() -> None:
