@@ -181,6 +181,10 @@ Scheduled jobs (pg_cron), subscriptions and foreign servers of the restored serv
 the network until you have looked (`listen_addresses = ''`).
 """
 
+_NO_MAPS = (
+    "# Merged visibility maps may promise too much: index-only scans would show deleted rows. VACUUM makes them anew.\n"
+)
+
 
 def bundle(chain: Sequence[BackupManifest]) -> dict[str, bytes]:
     """Name → content, for the last backup of `chain` (full first)."""
@@ -209,7 +213,9 @@ def script(chain: Sequence[BackupManifest]) -> str:
         "segment_size": str(last.segment_size),
         "decode": decode,
         "tools": ", pg_combinebackup" if incremental else "",
-        "combine": f"pg_combinebackup -o {result} {inputs}" if incremental else f"mv {inputs} {result}",
+        "combine": f"pg_combinebackup -o {result} {inputs}\n{_NO_MAPS}find {result} -type f -name '*_vm' -delete"
+        if incremental
+        else f"mv {inputs} {result}",
     }
     text = _SCRIPT
     for name, value in values.items():
@@ -244,7 +250,9 @@ def readme(chain: Sequence[BackupManifest]) -> str:
         identity="an identity of " + " or ".join(last.encoding.recipients) if encrypted else "not used: not encrypted",
         checks="\n".join(f'(cd "$BACKUPS/{n}" && sha256sum -c break-glass/SHA256SUMS)' for n in labels),
         unpacks="\n".join(_unpack(n, key, last.encoding.suffix) for n in labels),
-        combine=f'pg_combinebackup -o "$TARGET" {staged}' if len(chain) > 1 else f'mv {staged} "$TARGET"',
+        combine=f'pg_combinebackup -o "$TARGET" {staged}\n{_NO_MAPS}find "$TARGET" -type f -name "*_vm" -delete'
+        if len(chain) > 1
+        else f'mv {staged} "$TARGET"',
         tablespaces=_tablespaces(last),
         suffix=last.encoding.suffix,
         decode_wal=key.replace('"$p"', "FILE").replace('"$IDENTITY"', "IDENTITY"),

@@ -19,17 +19,17 @@ from dr_pipelines.validation.verifybackup import pg_verifybackup_agrees
 BEFORE_START: tuple[Check, ...] = (pg_verifybackup_agrees,)
 """While the copy is the files of its backup and nothing else: no server has run on them."""
 
-AT_FACTS: tuple[Check, ...] = (source_is_matched, catalogue_is_matched)
+AT_FACTS: tuple[Check, ...] = (source_is_matched, catalogue_is_matched, baseline_is_met)
 """While the copy stands, read-only, exactly where its source was when it told its facts: at `facts.lsn`, which is one
 for all databases, replayed to `RecoveryTarget("lsn", facts.lsn, inclusive=False)`. Without facts, or anywhere else,
-these are not proven."""
+these are not proven. What the source changed afterwards, by right, is no fault of the copy: so whatever is compared
+with facts is compared here."""
 
 AT_END: tuple[Check, ...] = (
     relations_are_whole,
     indexes_are_valid,
     indexes_are_sound,
     page_checksums_match,
-    baseline_is_met,
 )
 """When all WAL was replayed and the copy was promoted: it can be written, and reaches nothing."""
 

@@ -92,7 +92,7 @@ class Validating:
 
     def run(self, scratch: ScratchServer) -> None:
         """Raises what the replay raises; what was found until then stays."""
-        self._check(0, self._before_start, RestoredCopy(scratch, self._facts, self._plan, self._clock.now()))
+        self._check(0, self._before_start, self._copy(scratch, self._facts))
         sight = Sight()
         while self._left:
             self._progress.phase("replay")
@@ -109,10 +109,7 @@ class Validating:
             sight += self._at(scratch, self._left[0])
             del self._left[0]
         self._look(scratch, sight)
-        copy = RestoredCopy(
-            scratch, self._facts, self._plan, self._clock.now(), promises=self._promises, keep_page=self._keep_page
-        )
-        self._check(len(self._before_start) + len(self._at_facts), self._at_end, copy)
+        self._check(len(self._before_start) + len(self._at_facts), self._at_end, self._copy(scratch, self._facts))
 
     def results(self, why: str | None = None) -> tuple[CheckResult, ...]:
         """One for each declared check, and whether anything was seen. `why` the rest did not run."""
@@ -128,8 +125,13 @@ class Validating:
             found.append(_one(results))
         return tuple(found)
 
+    def _copy(self, scratch: ScratchServer, facts: SourceFacts | None) -> RestoredCopy:
+        return RestoredCopy(
+            scratch, facts, self._plan, self._clock.now(), promises=self._promises, keep_page=self._keep_page
+        )
+
     def _at(self, scratch: ScratchServer, told: Told) -> Sight:
-        copy = RestoredCopy(scratch, told.facts, self._plan, self._clock.now())
+        copy = self._copy(scratch, told.facts)
         self._check(len(self._before_start), self._at_facts, copy)
         return self._seen(copy, [database.name for database in told.facts.databases])
 
@@ -138,7 +140,7 @@ class Validating:
         if self._facts is not None and self._facts.databases and not self._left:
             self._sight = data_was_seen(sight, self._facts.databases)
             return
-        copy = RestoredCopy(scratch, None, self._plan, self._clock.now())
+        copy = self._copy(scratch, None)
         try:
             self._sight = data_was_seen(look(copy, copy.databases()))
         except DrError as error:

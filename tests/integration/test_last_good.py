@@ -47,8 +47,8 @@ AS $$BEGIN RAISE 'invalid page' USING ERRCODE = 'data_corrupted'; END$$
 @dataclass
 class Accidents:
     """A server's history. Orders are deleted by transaction `deleted`, items truncated by `truncated` while others
-    commit, orders spoilt and labels dropped by `spoilt`, after a second full. `before` and `after` are positions around an accident,
-    `moments` times between two commits."""
+    commit, orders spoilt and labels dropped by `spoilt`, after a second full. `before` and `after` are positions
+    around an accident, `moments` times between two commits."""
 
     live: Live
     base: Path
