@@ -34,9 +34,8 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts
 from dr_pipelines.repository.validations import SeenCheck, Validation, put_document, put_validation
 from dr_pipelines.site import Site
-from dr_pipelines.validation import suite
 from dr_pipelines.validation.due import RESTORES_AND_VALIDATES
-from dr_pipelines.validation.subject import Checks
+from dr_pipelines.validation.suite import Suite, whole
 from dr_pipelines.validation.validate import Validating, read_facts
 
 _OF_THE_BACKUP = (IntegrityError, ObjectNotFound, RepositoryError, RestoreError, ServerError)
@@ -74,12 +73,10 @@ def validate_backup(
     progress: Progress,
     *,
     run: str | None = None,
-    before_start: Checks | None = None,
-    at_facts: Checks | None = None,
-    at_end: Checks | None = None,
+    suite: Suite | None = None,
 ) -> ValidationReport:
     """Restore a backup (`latest`: the newest) from one tier alone and judge it. Nothing of it stays but evidence and a
-    proof on that tier. `before_start`, `at_facts` and `at_end` are the checks; those of the suite without them.
+    proof on that tier. Without a `suite` it goes through all checks that there are.
 
     A restore that fails is a failed validation; what kept us from looking is none, and not proven. Raises what shows
     before there is anything to judge: `BackupNotFound`, `UsageError`, `RestoreError` for a folder that cannot be used,
@@ -88,9 +85,7 @@ def validate_backup(
     repository = site.read_only_repository(server, tier)
     repository.check_format()
     backup = labelled(repository, server, label)
-    return _Validation(site, repository, backup, progress, run or here("dr validate")).report(
-        before_start, at_facts, at_end
-    )
+    return _Validation(site, repository, backup, progress, run or here("dr validate")).report(suite)
 
 
 @dataclass(frozen=True)
@@ -140,7 +135,7 @@ class _Validation:
             self._chain = tuple(repository.chain(backup))
         self._wal_bytes = 0
 
-    def report(self, before_start: Checks | None, at_facts: Checks | None, at_end: Checks | None) -> ValidationReport:
+    def report(self, suite: Suite | None) -> ValidationReport:
         request = self._request()
         facts, why = self._facts()
         judged = Validating(
@@ -149,9 +144,7 @@ class _Validation:
             clock=self._site.clock,
             progress=self._progress,
             **({} if why is None else {"why": why}),
-            before_start=before_start,
-            at_facts=at_facts,
-            at_end=suite.at_end(self._plan, self._backup.server) if at_end is None else at_end,
+            suite=suite or whole(self._plan, self._backup.server),
             promises=self._promises(),
             keep_page=self._keep_page,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dr_pipelines.plan.validation import ValidationPlan
 from dr_pipelines.validation.baseline import baseline_is_met
 from dr_pipelines.validation.consistency import source_is_matched
@@ -34,7 +36,16 @@ AT_END: tuple[Check, ...] = (
 """When all WAL was replayed and the copy was promoted: it can be written, and reaches nothing."""
 
 
-def at_end(plan: ValidationPlan, server: str) -> Checks:
-    """With the operator's own suites, where there are any."""
+@dataclass(frozen=True)
+class Suite:
+    """Checks for each of the three."""
+
+    before_start: Checks = ()
+    at_facts: Checks = ()
+    at_end: Checks = ()
+
+
+def whole(plan: ValidationPlan, server: str) -> Suite:
+    """All of them, with the operator's own suites where there are any."""
     own = bool(suite_files(plan, server) or strays(plan, server))
-    return (*AT_END, *([own_expectations_are_met] if own else []))
+    return Suite(BEFORE_START, AT_FACTS, (*AT_END, *([own_expectations_are_met] if own else [])))

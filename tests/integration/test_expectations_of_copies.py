@@ -334,11 +334,11 @@ def test_a_suite_that_saw_nothing_has_not_passed(shared: EmbeddedPostgres, own: 
 
 
 def test_where_there_are_no_suites_there_is_no_check(own: Standing) -> None:
-    assert own_expectations_are_met not in suite.at_end(own.plan, "shop")
+    assert own_expectations_are_met not in suite.whole(own.plan, "shop").at_end
     assert own_expectations_are_met(own).verdict is Verdict.NOT_PROVEN
     write(own, "app/public.orders.json", "{}")
-    assert own_expectations_are_met in suite.at_end(own.plan, "shop")
-    assert own_expectations_are_met not in suite.at_end(own.plan, "other")
+    assert own_expectations_are_met in suite.whole(own.plan, "shop").at_end
+    assert own_expectations_are_met not in suite.whole(own.plan, "other").at_end
 
 
 # --- in a validation ----------------------------------------------------------------------------------------
@@ -353,7 +353,8 @@ def test_a_validation_looks_at_both_and_keeps_their_pages(lived: Lived, tmp_path
     plan["data_classes"] = {"orders": {"rpo": "0 minutes", "server": "shop", "tables": ["public.orders"]}}
     stores = {tier: lived.repository(tier).store for tier in ("primary", "secondary")}
     site = Site(Plan.model_validate(plan), stores=stores, identity=lived.keys[0])
-    report = validate_backup(site, "shop", lived.full, "primary", Silent(), before_start=())
+    asked = replace(suite.whole(site.plan_of("shop").validation, "shop"), before_start=())
+    report = validate_backup(site, "shop", lived.full, "primary", Silent(), suite=asked)
     found = {check.name: check for check in report.checks}
     for name in ("baseline_is_met", "own_expectations_are_met"):
         assert found[name].verdict is Verdict.PASS, found[name].summary

@@ -54,7 +54,7 @@ class Lived:
             "storage": {tier: tier for tier in TIERS},
             "wal": {"synchronous": False},
             "bin_dir": str(bin_dir(18)),
-            "validation": validation or {},
+            "validation": {"amcheck": False, **(validation or {})},  # the embedded server has none
             **({"os_user": user} if (user := os_user()) else {}),
         }
         return {
@@ -89,17 +89,19 @@ class Lived:
             older = encode(backup.model_copy(update=times))
             repository.store.put(backup.layout.manifest, Body.of(older), if_absent=False)
 
-    def tell(self, label: str, *databases: DatabaseFacts, tier: str = "primary") -> BackupManifest:
-        """Facts become part of a backup, as if its source had told them."""
+    def tell(self, label: str, *databases: DatabaseFacts | None, tier: str = "primary") -> BackupManifest:
+        """Facts become those of a backup, as if its source had told them; None: it told none."""
         repository = self.repository(tier)
         backup = repository.backup("shop", label)
-        data = repository.codec.encode(encode_facts(SourceFacts(system_id=backup.system_id, databases=databases)))
-        body = Body.of(data)
-        key = backup.layout.facts(repository.codec.suffix)
-        repository.store.put(key, body, if_absent=False)
-        told = backup.model_copy(update={"facts": StoredObject(key=key, size=body.size, sha256=body.sha256)})
-        repository.store.put(backup.layout.manifest, Body.of(encode(told)), if_absent=False)
-        return told
+        told: StoredObject | None = None
+        if given := tuple(found for found in databases if found is not None):
+            data = encode_facts(SourceFacts(system_id=backup.system_id, databases=given))
+            body, key = Body.of(repository.codec.encode(data)), backup.layout.facts(repository.codec.suffix)
+            repository.store.put(key, body, if_absent=False)
+            told = StoredObject(key=key, size=body.size, sha256=body.sha256)
+        changed = backup.model_copy(update={"facts": told})
+        repository.store.put(backup.layout.manifest, Body.of(encode(changed)), if_absent=False)
+        return changed
 
     def facts(
         self, name: str = "postgres", *, lsn: Lsn | None = None, tables: Sequence[str] = ("orders",)
