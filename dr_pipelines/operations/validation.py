@@ -153,7 +153,7 @@ class _Validation:
             self._restore(request, judged)
         except DrError as error:
             failure = error
-        checks = judged.results(None if failure is None else f"the backup could not be restored: {failure.message}")
+        checks = judged.results(None if failure is None else "the backup could not be restored to its end")
         check = self._verdict(checks, failure)
         seen = Validation(
             server=self._backup.server,
