@@ -121,7 +121,7 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     assert " MB" in said["summary"].value
     checks = checks_of(result)
     assert {name: check.passed for name, check in checks.items()} == dict.fromkeys(
-        ["backup_is_there", *OF_BACKUPS], True
+        ["backup_is_there", "everything_is_covered", *OF_BACKUPS], True
     )
     assert checks["manifest_is_complete"].metadata["label"].value == said["label"].value
 
@@ -144,7 +144,7 @@ def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
     (incomplete,) = checked.get_asset_check_evaluations()
     assert not incomplete.passed
     assert incomplete.severity is dg.AssetCheckSeverity.ERROR
-    assert "1 of 6 objects missing" in (incomplete.description or "")
+    assert "1 of 7 objects missing" in (incomplete.description or "")
     assert incomplete.metadata["missing"].value == str(lost.relative_to(place.store))
     assert "wrong_size" not in incomplete.metadata
     assert not checked.success  # it blocks

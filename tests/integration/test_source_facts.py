@@ -13,6 +13,8 @@ import pytest
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.operations import find_uncovered
+from dr_pipelines.plan import Plan
 from dr_pipelines.plan.validation import ValidationPlan
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.scratch import ScratchServer
@@ -23,6 +25,7 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts, encode_facts
+from dr_pipelines.site import Site
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.validation.consistency import source_is_matched
 from dr_pipelines.validation.fidelity import catalogue_is_matched
@@ -227,6 +230,32 @@ def test_another_collation_library_is_named_with_what_to_do(place: Place, copy: 
     result = catalogue_is_matched(subject(copy, place.facts.model_copy(update={"cluster": cluster})))
     assert result.verdict is Verdict.FAIL
     assert "153.14" in result.summary and "ALTER DATABASE second REFRESH COLLATION VERSION" in result.summary
+
+
+def test_what_a_plan_does_not_cover(place: Place, folder: Path) -> None:
+    live = place.live
+    site = Site(
+        Plan.model_validate(
+            {
+                "version": 1, "name": "test", "state_dir": str(live.state), "encryption": "none",
+                "storage": {"disk": {"type": "local", "path": str(folder)}},
+                "databases": {
+                    "shop": {
+                        "connection": {"host": "127.0.0.1", "port": live.server.port},
+                        "schedule": {"full": "daily"},
+                        "storage": {"primary": "disk"},
+                    }
+                },
+                "data_classes": {"orders": {"rpo": "0 minutes", "server": "shop", "tables": ["shop.*", "public.lost"]}},
+            }
+        ),
+        stores={"disk": live.repository.store},
+    )  # fmt: skip
+    found = find_uncovered(site, "shop")
+    assert found.verdict is Verdict.FAIL
+    assert found.details["new"] == ["schema new of postgres"]
+    assert found.details["tables_of_no_data_class"] == ["public.only_here of second"]
+    assert found.details["named_and_nowhere"] == ["public.lost"]
 
 
 def test_a_truncated_table_is_found(place: Place, folder: Path) -> None:
