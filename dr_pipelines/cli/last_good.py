@@ -30,6 +30,10 @@ def find_last_good(
     amcheck: Annotated[
         bool, typer.Option("--amcheck", help="Good is also that every table and B-tree is whole.")
     ] = False,
+    expectations: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, metavar="FILE", help="Good is also that this suite is met."),
+    ] = None,
     dbname: Annotated[str | None, typer.Option(help="Where to ask; default the plan's connection.dbname.")] = None,
     since: Annotated[
         str | None, typer.Option("--from", metavar="TIME|LSN", help="Where the data were good; default the oldest.")
@@ -56,6 +60,7 @@ def find_last_good(
     asked = LastGoodQuestion(
         check,
         amcheck,
+        expectations,
         dbname,
         _duration("--timeout", timeout),
         _bound("--from", since),

@@ -16,18 +16,20 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.site import Site
 from dr_pipelines.validation import last_good
 from dr_pipelines.validation.last_good import LastGood, SearchRequest
-from dr_pipelines.validation.questions import Question, amcheck_question, sql_question
+from dr_pipelines.validation.questions import Question, amcheck_question, expectations_question, sql_question
 from dr_pipelines.validation.search_window import Bound
 
 
 @dataclass(frozen=True)
 class LastGoodQuestion:
-    """What a person asks. Data are good where `check`, an SQL condition, is true and, with `amcheck`, every table and
-    B-tree of the database is whole. `dbname` is that of the plan's connection by default; `timeout` is that of one
-    statement. Copies are made in `scratch_dir`, by default where the plan's `validation` says."""
+    """What a person asks. Data are good where `check`, an SQL condition, is true, the suite in the file `expectations`
+    is met and, with `amcheck`, every table and B-tree is whole, all in `dbname` (by default that of the plan's
+    connection). `timeout` is that of one statement. Copies are made in `scratch_dir`, by default where the plan's
+    `validation` says."""
 
     check: str | None = None
     amcheck: bool = False
+    expectations: Path | None = None
     dbname: str | None = None
     timeout: timedelta = timedelta(minutes=5)
     since: Bound = None
@@ -65,10 +67,13 @@ def _questions(question: LastGoodQuestion, dbname: str) -> dict[str, Question]:
     found: dict[str, Question] = {}
     if question.check is not None:
         found[question.check] = sql_question(question.check, dbname, seconds)
+    if question.expectations is not None:
+        found[question.expectations.name] = expectations_question(question.expectations, dbname, seconds)
     if question.amcheck:
         found["amcheck"] = amcheck_question(dbname, seconds)
     if not found:
         raise UsageError(
-            "nothing says what good data are", hint='name it with --check "SELECT <condition>" or --amcheck.'
+            "nothing says what good data are",
+            hint='name it with --check "SELECT <condition>", --expectations or --amcheck.',
         )
     return found

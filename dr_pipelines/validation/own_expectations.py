@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dr_pipelines.checks import CheckResult, not_proven
 from dr_pipelines.plan.validation import ValidationPlan
+from dr_pipelines.postgres.server import Server
 from dr_pipelines.validation.pages import keep_page
 from dr_pipelines.validation.subject import Subject
 from dr_pipelines.validation.suites import SuiteResult, judged, unmet, unproven
@@ -39,10 +40,15 @@ def suite_files(plan: ValidationPlan, server: str) -> list[SuiteFile]:
     """Of one server, in order; none where there is no such folder."""
     folder = plan.expectations / server
     return [
-        SuiteFile(path, path.parent.name, query if (query := path.with_suffix(QUERY)).is_file() else None)
+        suite_file(path, path.parent.name)
         for path in sorted(folder.glob("*/*"))
         if path.suffix in SUITES and path.is_file()
     ]
+
+
+def suite_file(path: Path, database: str) -> SuiteFile:
+    """With the query beside it, when there is one."""
+    return SuiteFile(path, database, query if (query := path.with_suffix(QUERY)).is_file() else None)
 
 
 def strays(plan: ValidationPlan, server: str) -> list[str]:
@@ -75,23 +81,28 @@ def own_expectations_are_met(copy: Subject) -> CheckResult:
     return judged("own_expectations_are_met", results, document=page, folder=str(copy.plan.expectations / copy.source))
 
 
-def _database(copy: Subject, name: str, files: list[SuiteFile], there: list[str]) -> Iterator[SuiteResult]:
+def results_of(server: Server, files: Sequence[SuiteFile], settings: Mapping[str, str]) -> Iterator[SuiteResult]:
+    """Of suites over the server's database, asked with PostgreSQL's `settings`. Raises `ServerError` and its kinds."""
     # Imported here: it takes seconds.
     from dr_pipelines.validation.expectations import database
 
-    if name not in there:
-        yield from (unmet(file.name, f"there is a database {name}", "there is none of this name") for file in files)
-        return
     relations = {
         str(found)
-        for (found,) in copy.server(name).ask(
+        for (found,) in server.ask(
             "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
             "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')"
         )
     }
-    with database(copy.server(name).connection, settings={}) as opened:
+    with database(server.connection, settings=settings) as opened:
         for file in files:
             yield _run(opened, file, relations)
+
+
+def _database(copy: Subject, name: str, files: list[SuiteFile], there: list[str]) -> Iterator[SuiteResult]:
+    if name not in there:
+        yield from (unmet(file.name, f"there is a database {name}", "there is none of this name") for file in files)
+    else:
+        yield from results_of(copy.server(name), files, {})
 
 
 def _run(opened: Database, file: SuiteFile, relations: set[str]) -> SuiteResult:

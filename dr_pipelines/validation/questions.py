@@ -1,4 +1,5 @@
-"""What is asked of a restored copy to tell whether its data are good: an SQL condition, or what amcheck finds.
+"""What is asked of a restored copy to tell whether its data are good: an SQL condition, a suite of Great
+Expectations, or what amcheck finds.
 
 A question is a function of the copy as it stands, read-only, in recovery.
 """
@@ -7,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import NotProven, ServerError, UsageError
 from dr_pipelines.postgres.scratch import ScratchServer
 from dr_pipelines.postgres.server import Server
+from dr_pipelines.validation.own_expectations import results_of, suite_file
+from dr_pipelines.validation.suites import judged
 
 LOCK_WAIT = 0.2
 """Seconds. In a copy that stands still only replay holds locks, and it never lets go of them."""
@@ -86,6 +91,29 @@ def amcheck_question(dbname: str, timeout: float) -> Question:
         if not found:
             raise NotProven(f"there is no table or index in database {dbname} for amcheck to look at")
         return Answer(True, f"{len(found)} tables and indexes are whole")
+
+    return ask
+
+
+def expectations_question(path: Path, dbname: str, timeout: float) -> Question:
+    """Whether a database meets a suite of Great Expectations, which is named and written as `own_expectations` says.
+    `timeout` in seconds, for each statement.
+
+    The question raises `NotProven` where not everything could be evaluated, and `Locked`.
+    """
+    file = suite_file(path, dbname)
+    settings = {"statement_timeout": f"{timeout * 1000:.0f}", "lock_timeout": f"{LOCK_WAIT * 1000:.0f}"}
+
+    def ask(copy: ScratchServer) -> Answer:
+        server = copy.server(dbname)
+        try:
+            found = judged("expectations", [*results_of(server, [file], settings)])
+        except ServerError as error:
+            return _of_error(error, server, timeout)
+        if found.verdict is Verdict.NOT_PROVEN:
+            # The library tells no SQLSTATE; the copy speaks English.
+            raise (Locked if "lock timeout" in found.summary else NotProven)(found.summary)
+        return Answer(found.passed, found.summary)
 
     return ask
 

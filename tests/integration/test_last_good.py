@@ -28,7 +28,14 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.validation.last_good import LastGood, SearchRequest, find_last_good
-from dr_pipelines.validation.questions import Answer, Question, amcheck_question, sql_question
+from dr_pipelines.validation.questions import (
+    Answer,
+    Locked,
+    Question,
+    amcheck_question,
+    expectations_question,
+    sql_question,
+)
 from dr_pipelines.validation.touched import TouchedTable
 from tests.support.live import CLOCK, Live, running
 
@@ -55,6 +62,7 @@ class Accidents:
     deleted: int = 0
     truncated: int = 0
     spoilt: int = 0
+    locked: Lsn = field(default_factory=lambda: Lsn(0))
     before: dict[int, Lsn] = field(default_factory=dict)
     after: dict[int, Lsn] = field(default_factory=dict)
     moments: list[datetime] = field(default_factory=list)
@@ -115,6 +123,7 @@ def accidents() -> Iterator[Accidents]:
                     found.truncated = _accident(found, other, "TRUNCATE items", end=False)
                 session.execute("INSERT INTO orders VALUES (%s, 'new')", (number,))
                 found.moments.append(_one(session, "SELECT clock_timestamp()"))
+            found.locked = Lsn.parse(_one(session, "SELECT pg_current_wal_insert_lsn()::text"))
             other.commit()
             # More WAL than it takes to restore a full instead.
             session.execute(
@@ -293,3 +302,32 @@ def test_what_a_question_says(accidents: Accidents) -> None:
             ask("SELECT pg_sleep(60) IS NULL", 0.2)
         with pytest.raises(NotProven, match="extension amcheck is not in"):
             amcheck_question("postgres", 5)(copy)
+
+
+def _suite(folder: Path, table: str, *, at_least: int) -> Path:
+    """In a file that is named as the operator's own are."""
+    kwargs = {"min_value": at_least}
+    expectation = {"type": "expect_table_row_count_to_be_between", "kwargs": kwargs}
+    path = folder / f"{table}.json"
+    path.write_text(json.dumps({"expectations": [expectation]}))
+    return path
+
+
+def test_a_suite_of_expectations_is_a_question_too(accidents: Accidents) -> None:
+    full, base = accidents.live.repository.usable_backups("shop")[0], accidents.base
+    with accidents.live.scratch(base / "expected", full.label) as copy:
+        copy.replay_to(RecoveryTarget("lsn", accidents.before[accidents.deleted]))
+
+        def ask(path: Path) -> Answer:
+            return expectations_question(path, "postgres", 20)(copy)
+
+        assert ask(_suite(base, "public.orders", at_least=10)).good
+        too_few = ask(_suite(base, "public.orders", at_least=1000))
+        assert not too_few.good and "1 of 1 expectations" in too_few.said
+        assert not ask(_suite(base, "public.nowhere", at_least=1)).good
+        (base / "public.items.json").write_text("{}")
+        with pytest.raises(NotProven, match=r"public\.items"):
+            ask(base / "public.items.json")
+        copy.replay_to(RecoveryTarget("lsn", accidents.locked, inclusive=False))  # where TRUNCATE was open
+        with pytest.raises(Locked, match="lock timeout"):
+            ask(_suite(base, "public.items", at_least=1))
