@@ -12,6 +12,7 @@ from dr_pipelines.operations.backups import verify_backup
 from dr_pipelines.operations.immutability import lock_is_in_force
 from dr_pipelines.operations.replication import replica_equals, replicas_equal
 from dr_pipelines.operations.windows import promised_window
+from dr_pipelines.plan.references import is_reference
 from dr_pipelines.postgres.verify import CONTENTS_MATCH, OBJECTS_MATCH
 from dr_pipelines.postgres.wal_checks import WAL_IS_CONTINUOUS, wal_is_continuous
 from dr_pipelines.progress import Progress
@@ -132,7 +133,15 @@ def _is_in_window(site: Site, repository: Repository, backup: BackupManifest) ->
 
 
 def _recipients(site: Site, repository: Repository, backup: BackupManifest) -> CheckResult:
+    """Where the plan's recipients are not set, as on a host that recovers, its identity is one of them. Raises
+    `SecretMissing` when that does not tell all of them."""
     encryption = site.plan.encryption
-    planned = encryption.public_keys() if encryption else ()
+    listed = encryption.recipients if encryption else ()
+    planned = {recipient for recipient in listed if not is_reference(recipient)}
+    if len(planned) < len(listed):
+        ours = {str(identity.recipient) for identity in repository.codec.identities}
+        planned |= ours & {*backup.encoding.recipients}
+    if encryption and len(planned) != len({*listed}):
+        planned = {*encryption.public_keys()}
     part = part_of_today(1, backup.label, site.clock.now())
     return recipients_are_as_planned(repository, backup, planned, part)

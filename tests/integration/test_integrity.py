@@ -16,9 +16,12 @@ import yaml
 
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.operations import check_backup, check_replica
+from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.encryption import decrypt, encrypt, generate_identity
 from dr_pipelines.repository.manifest import encode
+from dr_pipelines.site import Site
+from dr_pipelines.storage.local import LocalStore
 from tests.support.lived import Lived
 from tests.support.lived import lived as live_once
 
@@ -164,6 +167,24 @@ def test_another_recipient_in_the_plan_is_seen_without_a_key(lived: Lived) -> No
     said = checks(lived, lived.full)["recipients_are_as_planned"]
     assert said.verdict is FAIL
     assert "whom the plan does not name" in said.summary and "cannot be read by" in said.summary
+
+
+def test_where_the_recipients_are_not_set_the_identity_tells_them_or_nothing_is_proven(lived: Lived) -> None:
+    plan = lived.plan(key=False)
+    stores = {tier: LocalStore(lived.base / tier, tier) for tier in ("primary", "secondary")}
+
+    def said(identity: str | None, *recipients: str) -> Verdict:
+        plan["encryption"]["recipients"] = list(recipients)
+        site = Site(Plan.model_validate(plan), stores=stores, identity=identity)
+        [found] = check_backup(site, "shop", lived.full, "primary", Silent(), only={"recipients_are_as_planned"})
+        return found.verdict
+
+    absent, other = "${ENV:DR_TEST_ABSENT}", str(generate_identity().recipient)
+    assert said(lived.keys[0], absent) is PASS
+    assert said(None, absent) is NOT_PROVEN
+    assert said(generate_identity().reveal(), absent) is NOT_PROVEN
+    assert said(lived.keys[0], absent, "${ENV:DR_TEST_ABSENT_TOO}") is NOT_PROVEN
+    assert said(lived.keys[0], absent, other) is FAIL
 
 
 def test_a_copy_that_is_not_there_is_late_only_when_the_plan_says_so(lived: Lived) -> None:
