@@ -142,7 +142,7 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
         # `reports` is of no server, and must be seen all the same: with the first one of the plan's file.
         objectives = {"shop": ["rpo_of_users_is_met", "rto_of_database_is_met"], "crm-eu": ["rpo_of_reports_is_met"]}
         promised_by = {
-            "full_backup": [*of_a_backup, "lock_is_in_force"],
+            "full_backup": [*of_a_backup, "lock_is_in_force", "everything_is_covered"],
             "incremental_backup": [*of_a_backup, "lock_is_in_force"],
             "primary_scrub": [
                 "objects_match_their_digests",
