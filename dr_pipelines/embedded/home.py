@@ -193,6 +193,7 @@ class Home:
             "DR_SHOP_HOST": "127.0.0.1",
             "DR_SHOP_PORT": str(free_port()),
             "DR_SHOP_BIN_DIR": str(bin_dir()),
+            "DR_SHOP_AMCHECK": "false",  # the embedded PostgreSQL has no contrib
             "DAGSTER_HOME": str(self.path / "dagster"),
             "DAGSTER_DISABLE_TELEMETRY": "1",
         }
