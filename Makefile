@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= 1
 # The demo and the tests start many programs: what one has compiled, the next starts with in half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo picture test lint ui bench lock setup clean help
+.PHONY: demo picture test mutation lint ui bench lock setup clean help
 
 help: ## the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -37,15 +37,19 @@ ui: $(READY) ## Dagster's UI on what the demo left
 test: $(READY) ## the whole test suite
 	$(BIN)/python -m pytest
 
+mutation: $(READY) ## damage repositories and restored copies in hundreds of ways: is every one noticed?
+	$(BIN)/python -m tests.mutation $(MUTATION)
+
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone; a tier with a million objects
+bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone; a million objects; what proving costs
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.replication
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.validation
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
