@@ -1,0 +1,181 @@
+"""`make bench`: what proving a backup costs beside taking it, and how long Dagster's code location takes to load.
+
+A backup's own time is that of taking it without its facts. To it belong the facts of its source, the integrity checks
+of the backup and of its copy at the share that the plan samples when nothing else is said, and the expectations of its
+manifest and catalog, in a process of their own as in a run. A validation restores the backup: it is another thing, and
+its phases are shown apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+
+from benchmarks.database import build
+from dr_pipelines import operations
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
+from dr_pipelines.plan import load_plan
+from dr_pipelines.postgres.source_facts import WantedFacts, take_facts
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.encryption import generate_identity
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.site import Site
+from tests.support.live import CLOCK, Live
+
+SERVER = "shop"
+FACTS = WantedFacts(checksums=("public.accounts",))
+"""One of the two tables is summed, as a data class would name it."""
+CHECKS = ("facts of the source", "integrity of the backup", "integrity of its copy", "expectations")
+LOAD = """
+import sys, time
+began = time.perf_counter()
+import dr_pipelines.definitions as location
+location.defs()
+took = time.perf_counter() - began
+print(took, *(name for name in ("great_expectations", "pandas") if name in sys.modules))
+"""
+EXPECT = """
+from pathlib import Path
+from dr_pipelines.operations import judge_catalog
+from dr_pipelines.plan import load_plan
+from dr_pipelines.site import Site
+import sys
+judge_catalog(Site(load_plan(Path(sys.argv[1]))), "shop")
+"""
+T = TypeVar("T")
+
+
+class Bench:
+    """One server, its two tiers, and the seconds of each step, one a round."""
+
+    def __init__(self, base: Path, server: EmbeddedPostgres) -> None:
+        self.base, self.server = base, server
+        self.plan_file = base / "plan.yaml"
+        self.plan_file.write_text(yaml.dump(_plan(base, server)))
+        self.site = Site(load_plan(self.plan_file))
+        for tier in self.site.tiers(SERVER):
+            self.site.repository(SERVER, tier).initialise()
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def time(self, what: str, call: Callable[[], T]) -> T:
+        began = time.monotonic()
+        result = call()
+        self.seconds[what].append(time.monotonic() - began)
+        return result
+
+    def median(self, what: str) -> float:
+        return statistics.median(self.seconds[what])
+
+    def round(self) -> BackupManifest:
+        began = time.monotonic()
+        taken = operations.take_backup(self.site, SERVER, BackupKind.FULL, Silent())
+        assert isinstance(taken, BackupManifest)
+        with_facts = time.monotonic() - began
+        self.time(CHECKS[0], lambda: self._facts(taken))
+        # Taking tells its facts too, and says nothing of how long that took.
+        self.seconds["the backup"].append(with_facts - self.seconds[CHECKS[0]][-1])
+        operations.replicate(self.site, SERVER, "secondary", Silent())
+        sample = self.site.plan_of(SERVER).validation.sample
+        for what, check, tier in (
+            (CHECKS[1], operations.check_backup, "primary"),
+            (CHECKS[2], operations.check_replica, "secondary"),
+        ):
+            for result in self.time(what, lambda: check(self.site, SERVER, taken.label, tier, Silent(), sample=sample)):
+                assert result.passed, result
+        self.time(CHECKS[3], lambda: _python(EXPECT, self.plan_file, str(self.plan_file)))
+        return taken
+
+    def _facts(self, taken: BackupManifest) -> None:
+        """As much time as taking gives them."""
+        server = self.site.server(SERVER)
+        after, system = server.flush_lsn(), taken.system_id
+        take_facts(server, FACTS, after=after, label="bench", system_id=system, seconds=60, clock=CLOCK)
+
+
+def _plan(base: Path, server: EmbeddedPostgres) -> dict[str, object]:
+    identity = generate_identity()
+    (base / "identity.txt").write_text(identity.reveal())
+    tiers = ("primary", "secondary")
+    return {
+        "version": 1, "name": "bench", "state_dir": str(base / "state"),
+        "encryption": {"recipients": [str(identity.recipient)], "identity": f"${{FILE:{base}/identity.txt}}"},
+        "storage": {tier: {"type": "local", "path": str(base / tier)} for tier in tiers},
+        "databases": {SERVER: {
+            "connection": {"host": "127.0.0.1", "port": server.port, "user": "postgres"},
+            "schedule": {"full": "daily"},
+            "storage": {tier: tier for tier in tiers},
+            "bin_dir": str(bin_dir(server.version)),
+            "validation": {"checksums": [*FACTS.checksums]},
+            **({"os_user": user} if (user := os_user()) else {}),
+        }},
+    }  # fmt: skip
+
+
+def _python(code: str, plan: Path, *arguments: str) -> str:
+    """In a process of its own, as a run and a code location are."""
+    env = {**os.environ, "DR_PLAN": str(plan)}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def shown(bench: Bench, size: str, rounds: int) -> Table:
+    table = Table("what", "seconds", "of the backup", title=f"{size}, encrypted, medians of {rounds}")
+    own = bench.median("the backup")
+    for what in ("the backup", *CHECKS):
+        table.add_row(what, f"{bench.median(what):.1f}", f"{bench.median(what) / own:.2f}")
+    whole = sum(bench.median(what) for what in CHECKS)
+    table.add_section()
+    table.add_row("all that proves it, without a restore", f"{whole:.1f}", f"{whole / own:.2f}")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=int, default=1500, help="size of the database, about")
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    base = open_folder("dr-bench-")
+    console = Console(width=150)
+    server = EmbeddedPostgres(base / "data", settings={"summarize_wal": "on", "max_wal_size": "8GB"})
+    try:
+        server.start()
+        build(server, asked.megabytes)
+        size = decimal(int(server.psql("SELECT sum(pg_database_size(oid)) FROM pg_database")))
+        bench = Bench(base, server)
+        with Live(server, bench.site.repository(SERVER, "primary"), base / "stream").streaming():
+            for _ in range(asked.rounds):
+                taken = bench.round()
+        console.print(shown(bench, size, asked.rounds))
+        report = operations.validate_backup(bench.site, SERVER, taken.label, "primary", Silent())
+        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.validation.phases.items())
+        console.print(f"a validation, which restores it: {phases}; {report.check.verdict.value}")
+        for _ in range(asked.rounds):
+            took, *libraries = _python(LOAD, bench.plan_file).split()
+            bench.seconds["load"].append(float(took))
+        console.print(
+            f"the code location loads in {bench.median('load'):.1f} s, with {', '.join(libraries) or 'neither'} "
+            "of Great Expectations and pandas"
+        )
+    finally:
+        server.destroy()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
