@@ -1,12 +1,13 @@
 """What should be on a tier and is not, as far as another tier shows it: a manifest whose objects are all here, and WAL
 between what is here that the backups, or the recovery window, need.
 
-What was never sent to a tier, or was let go, is not missing.
+What was never sent to a tier, or was let go, is not missing; nor is the newest WAL, while it may be on its way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dr_pipelines.errors import DrError, ObjectNotFound
@@ -19,6 +20,9 @@ from dr_pipelines.repository.layout import BackupKind, BackupLayout, WalLayout
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
+
+_ON_ITS_WAY = timedelta(hours=6)
+"""WAL reaches tiers one after the other, and a tier that was down catches up. Longer than a plan lets copies lag."""
 
 
 def missing_manifests(inventory: Inventory, store: ObjectStore, others: Sequence[Repository]) -> Iterator[Fault]:
@@ -61,13 +65,15 @@ def missing_wal(
         if size is None:  # no backup needs any
             continue
         here = inventory.segments(system_id, size)
+        keys = WalLayout(inventory.server, system_id)
         needed = {*_of_backups(inventory, system_id, size), *_of_window(inventory, system_id, size, here, window, now)}
-        for segment in sorted(needed):
-            if segment.number in here.get(segment.timeline, {}):
-                continue
-            stored = elsewhere.find(WalLayout(inventory.server, system_id), segment)
-            if stored is not None:
-                yield Fault(stored.key, "missing", None, stored)
+        absent = [one for one in sorted(needed) if one.number not in here.get(one.timeline, {})]
+        found = [*(elsewhere.find(keys, segment) for segment in absent)]
+        if window is not None and any(_is_full_of(backup, system_id) for backup in inventory.backups.values()):
+            found += _of_the_end(keys, size, here, elsewhere, now - window, now - _ON_ITS_WAY)
+        for one in found:
+            if one is not None:
+                yield Fault(one.stored.key, "missing", None, one.stored)
 
 
 def _of_backups(inventory: Inventory, system_id: str, size: int) -> Iterator[WalSegment]:
@@ -99,6 +105,24 @@ def _of_window(
         yield from (WalSegment(timeline, number, size) for number in range(first, max(numbers)))
 
 
+def _of_the_end(
+    keys: WalLayout,
+    size: int,
+    here: dict[Timeline, dict[int, list[ObjectInfo]]],
+    elsewhere: _Elsewhere,
+    since: datetime,
+    until: datetime,
+) -> Iterator[_Found]:
+    """Behind the newest that is here, what came to another tier in that time: long enough ago to have come here too,
+    and not so long that it may have been let go."""
+    if here:
+        newest = max(here)
+        segment = WalSegment(newest, max(here[newest]), size)
+        while (found := elsewhere.find(keys, segment := segment.next())) and found.modified <= until:
+            if found.modified >= since:
+                yield found
+
+
 def _is_full_of(backup: BackupManifest, system_id: str) -> bool:
     return backup.kind is BackupKind.FULL and backup.system_id == system_id
 
@@ -107,23 +131,31 @@ def _age(backup: BackupManifest) -> datetime:
     return backup.finished_at
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A whole segment of another tier; `modified` is when it came there."""
+
+    stored: StoredObject
+    modified: datetime
+
+
 class _Elsewhere:
     """WAL of the other tiers, listed a log at a time. A tier that cannot be asked is noted once and passed over."""
 
     def __init__(self, others: Sequence[Repository], notes: list[str]) -> None:
         self._others, self._notes = list(others), notes
-        self._listed: dict[str, dict[str, StoredObject]] = {}
+        self._listed: dict[str, dict[str, _Found]] = {}
 
-    def find(self, keys: WalLayout, segment: WalSegment) -> StoredObject | None:
+    def find(self, keys: WalLayout, segment: WalSegment) -> _Found | None:
         prefix = keys.log_prefix(segment)
         if prefix not in self._listed:
             self._listed[prefix] = {}
             for other in [*self._others]:
-                for file, stored in self._on(other, prefix):
-                    self._listed[prefix].setdefault(file, stored)
+                for file, found in self._on(other, prefix):
+                    self._listed[prefix].setdefault(file, found)
         return self._listed[prefix].get(segment.name)
 
-    def _on(self, other: Repository, prefix: str) -> list[tuple[str, StoredObject]]:
+    def _on(self, other: Repository, prefix: str) -> list[tuple[str, _Found]]:
         try:
             infos = {info.key: info for info in other.store.list(prefix)}
         except DrError as error:
@@ -134,7 +166,7 @@ class _Elsewhere:
             (info, layout.parse_wal_key(key)) for key, info in infos.items() if layout.wal_damage(key) not in infos
         )
         return [
-            (key.file, StoredObject(key=info.key, size=info.size, sha256=key.sha256))
+            (key.file, _Found(StoredObject(key=info.key, size=info.size, sha256=key.sha256), info.modified))
             for info, key in whole
             if key is not None and key.partial_end is None
         ]

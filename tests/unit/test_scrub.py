@@ -62,6 +62,24 @@ def test_a_whole_tier_is_proven_and_not_changed() -> None:
     assert all((proof := marks[made.label].proven()) and proof.kind == "scrub" for made in BACKUPS)
 
 
+def test_the_newest_wal_is_missing_when_another_tier_has_had_it_for_long() -> None:
+    primary, secondary = tier("primary"), tier("secondary")
+    gone = [wal_key(primary, number) for number in (6, 7)]
+    for key in gone:
+        primary.store.delete(key)
+    assert not scrub(primary, secondary, window=timedelta(days=7)).outcomes  # it may be on its way
+    later = FixedClock(CLOCK.now() + timedelta(days=1))
+
+    def scrubbed(window: timedelta | None) -> ServerScrub:
+        order = ScrubOrder("shop", primary, [secondary], "scrub-2", window=window)
+        return scrub_server(order, clock=later, progress=Silent())
+
+    assert not scrubbed(timedelta(hours=1)).outcomes  # it may have been let go
+    assert not scrubbed(None).outcomes  # no backup needs it
+    assert states(scrubbed(timedelta(days=7))) == dict.fromkeys(gone, State.REPAIRED)
+    assert not scrubbed(timedelta(days=7)).outcomes
+
+
 def may_never_have_been_here(key: str) -> bool:
     """WAL before and after all else, and a history, of which nothing here tells."""
     return any(end in key for end in ("000000000001.", "000000000007.", ".history."))
