@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BLOCK = 8192
+UNSEEN = {"foreign server elsewhere": "what options say may be a secret, and facts hold none"}
+"""What no check can see, and why."""
 _QUIETLY = "SET session_replication_role = replica; "
 """No trigger runs, and no foreign key is looked at."""
 _TABLES = ("shop.customers", "shop.orders", 'shop."odd ""name%"', "shop.lines")

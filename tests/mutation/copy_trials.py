@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +29,8 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.source_facts import SourceFacts
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.validation.subject import Check, RestoredCopy
-from dr_pipelines.validation.suite import AT_END, AT_FACTS
-from tests.mutation.copy_damage import CATALOGUE, CLUSTER, FILES, ROWS
+from dr_pipelines.validation.suite import AT_END, AT_FACTS, BEFORE_START
+from tests.mutation.copy_damage import CATALOGUE, CLUSTER, FILES, ROWS, UNSEEN
 from tests.mutation.home import SETTINGS, SUMMED
 from tests.mutation.ledger import Ledger, Trial
 from tests.support.live import CLOCK, Live
@@ -128,38 +128,46 @@ class CopyTrials:
         paths: Mapping[str, str],
     ) -> None:
         assert now.lsn is not None
-        copy.replay_to(RecoveryTarget("lsn", now.lsn, inclusive=False))
-        good = self._ask(copy, AT_FACTS, _told_of(GOOD, told, now))
-        self.ledger.alarms += [f"{name} says {verdict} of a good copy" for name, verdict in good.items()]
-        seen = {case.database: [*self._ask(copy, AT_FACTS, _told(case, told, now))] for case in batch}
-        copy.replay_to_end()
-        with _only(copy, GOOD):
-            good = self._ask(copy, AT_END, _told_of(GOOD, told, now), without=_WHOLE_CLUSTER)
-            self.ledger.alarms += [f"{name} says {verdict} of a good copy" for name, verdict in good.items()]
-        self.ledger.good += 1
+        seen: dict[str, list[str]] = {case.database: [] for case in batch}
         rotten = [case for case in batch if case.file is not None]
+
+        def of_files(checks: Iterable[Check]) -> None:
+            """They look at every file, whatever database it is of: each counts where it names the damaged one."""
+            for result in self._results(copy, checks, told):
+                for case in rotten:
+                    if not result.passed and paths[case.database] in str(result.details):
+                        seen[case.database].append(result.name)
+                if not rotten and not result.passed:
+                    self.ledger.alarms.append(f"{result.name} says {result.verdict} of a good copy")
+
+        of_files(BEFORE_START)
+        copy.replay_to(RecoveryTarget("lsn", now.lsn, inclusive=False))
+        self._good(copy, AT_FACTS, told, now)
+        for case in batch:
+            seen[case.database] += self._ask(copy, AT_FACTS, _told(case, told, now))
+        copy.replay_to_end()
+        of_one = [check for check in AT_END if _name(check) not in _WHOLE_CLUSTER]
+        with _only(copy, GOOD):
+            self._good(copy, of_one, told, now)
         for case in (case for case in batch if case.file is not None or "index" in case.kind):
             with _only(copy, case.database):
-                found = self._ask(copy, AT_END, _told_of(case.database, told, now), without=_WHOLE_CLUSTER)
-                seen[case.database] += [*found]
-        if rotten:
-            for result in self._results(copy, [check for check in AT_END if _name(check) in _WHOLE_CLUSTER], told):
-                for case in rotten:
-                    if paths[case.database] in str(result.details):
-                        seen[case.database].append(result.name)
+                seen[case.database] += self._ask(copy, of_one, _told_of(case.database, told, now))
+        of_files(check for check in AT_END if _name(check) in _WHOLE_CLUSTER and self._checksums)
         for case in batch:
             self.ledger.add(
                 Trial(case.kind, case.database, tuple(dict.fromkeys(seen[case.database])), None, self._why_not(case))
             )
 
-    def _ask(
-        self, copy: ScratchServer, checks: Sequence[Check], facts: SourceFacts, without: frozenset[str] = frozenset()
-    ) -> dict[str, Verdict]:
-        """Those that do not pass."""
-        results = self._results(copy, [check for check in checks if _name(check) not in without], facts)
-        return {result.name: result.verdict for result in results if not result.passed}
+    def _good(self, copy: ScratchServer, checks: Iterable[Check], told: SourceFacts, now: SourceFacts) -> None:
+        found = self._ask(copy, checks, _told_of(GOOD, told, now))
+        self.ledger.alarms += [f"{name} does not pass on a good copy" for name in found]
+        self.ledger.good += 1
 
-    def _results(self, copy: ScratchServer, checks: Sequence[Check], facts: SourceFacts) -> Iterator[CheckResult]:
+    def _ask(self, copy: ScratchServer, checks: Iterable[Check], facts: SourceFacts) -> list[str]:
+        """Those that do not pass."""
+        return [result.name for result in self._results(copy, checks, facts) if not result.passed]
+
+    def _results(self, copy: ScratchServer, checks: Iterable[Check], facts: SourceFacts) -> Iterator[CheckResult]:
         subject = RestoredCopy(copy, facts, self._plan, CLOCK.now())
         for check in checks:
             try:
@@ -170,7 +178,7 @@ class CopyTrials:
     def _why_not(self, case: Case) -> str | None:
         if case.file is not None and FILES[case.file].needs_checksums and not self._checksums:
             return "a bit of an index or a catalogue may mean nothing, and without page checksums none can be told"
-        return None
+        return UNSEEN.get(case.kind)
 
 
 def _name(check: Check) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.layout import BackupKind
 from tests.support.live import Live
-from tests.support.lived import Lived
+from tests.support.lived import TIERS, Lived
 from tests.support.rich import make_rich
 
 SUMMED = WantedFacts(checksums=("shop.*", "public.*"))
@@ -39,10 +42,18 @@ def good_home() -> Iterator[Lived]:
             _work(server, 601, 900)
         server.destroy()
         shutil.copytree(base / "primary", base / "secondary")
+        _let_a_day_pass(base)
         yield home
     finally:
         server.kill()
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _let_a_day_pass(base: Path) -> None:
+    """For the stores: what has just come to one tier may be on its way to the other."""
+    yesterday = time.time() - 24 * 3600
+    for path in (path for tier in TIERS for path in (base / tier).rglob("*")):
+        os.utime(path, (yesterday, yesterday))
 
 
 def _work(server: EmbeddedPostgres, first: int, last: int) -> None:
