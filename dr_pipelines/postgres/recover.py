@@ -127,6 +127,8 @@ def configure(
     )
     if version_num >= 17_00_00:
         settings["summarize_wal"] = "off"  # a summarizer that misses WAL sleeps 10 s, and so does the shutdown
+        settings["transaction_timeout"] = "0"
+        settings["event_triggers"] = "off"  # those on login run whatever they were made for
     notes += neutralise.write_settings(data_dir, quiet, settings, _minimal_files(data_dir, host))
     own(data_dir, host.os_user)
     return quiet, notes

@@ -33,6 +33,9 @@ _PRINTED = {
 }
 """Two servers that hold the same print the same."""
 
+_PATIENT = {"statement_timeout": "0", "lock_timeout": "0"}
+"""On a copy, which has the source's settings and no other work."""
+
 _GENTLE = {"max_parallel_workers_per_gather": "0", "lock_timeout": "1s", "statement_timeout": "30s"}
 """On a server that has other work: nobody waits for us for long."""
 
@@ -85,9 +88,9 @@ class ReadSession:
 @contextmanager
 def read_session(server: Server, dbname: str | None = None, *, gentle: bool = False) -> Iterator[ReadSession]:
     """A session in a database, by default the connection's own. A `gentle` one waits a second for a lock and runs a
-    statement for half a minute, without parallel workers. Raises what `Server` raises."""
+    statement for half a minute, without parallel workers; another one waits, whatever the server's settings. Raises what `Server` raises."""
     given = server.connection if dbname is None else replace(server.connection, dbname=dbname)
-    settings = _PRINTED | (_GENTLE if gentle else {})
+    settings = _PRINTED | (_GENTLE if gentle else _PATIENT)
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     try:
         conninfo = make_conninfo(**given.parameters(), options=options, client_encoding="utf8")

@@ -116,12 +116,19 @@ def pg_verifybackup(data_dir: Path, manifest: Path, *, bin_dir: Path | None = No
 
 def pg_amcheck(connection: ServerConnection, *, jobs: int, unique: bool, bin_dir: Path | None = None) -> Command:
     """Check tables and B-trees of every database, and that each row is in each index; the extension is installed where
-    it is missing, without firing event triggers. With -v each relation is named on standard error; what is damaged is
+    it is missing, without firing event triggers. Whatever ends a question looks like damage, so no timeout of the
+    source does. With -v each relation is named on standard error; what is damaged is
     said on standard output. Exits 2 then."""
     argv = [program("pg_amcheck", bin_dir), "--all", "--heapallindexed", "--parent-check", "--install-missing"]
     argv += [f"--jobs={jobs}", "--verbose", "--no-password", *(["--checkunique"] if unique else [])]
     argv += ["--host", connection.host, "--port", str(connection.port), "--username", connection.user]
-    return Command(argv, env={"PGOPTIONS": "-c session_replication_role=replica -c default_transaction_read_only=off"})
+    settings = (
+        "session_replication_role=replica",
+        "default_transaction_read_only=off",
+        "statement_timeout=0",
+        "lock_timeout=0",
+    )
+    return Command(argv, env={"PGOPTIONS": " ".join(f"-c {setting}" for setting in settings)})
 
 
 def as_typed(command: Command) -> str:

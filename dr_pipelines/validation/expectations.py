@@ -38,6 +38,8 @@ from dr_pipelines.validation.suites import Expectation, Outcome, Severity, Suite
 
 _ONE_AT_A_TIME = threading.RLock()
 _MOST_NAMED = 5
+_READS = {"default_transaction_read_only": "on", "statement_timeout": "0", "lock_timeout": "0"}
+"""Whatever the source of the copy lets its applications do."""
 _PLACE = "dr"
 """In the meta of each expectation: its place in the suite, for results come in another order."""
 
@@ -102,7 +104,7 @@ def database(connection: ServerConnection, *, settings: Mapping[str, str]) -> It
         given.pop("user"),
         given.pop("password", None),
         database=given.pop("dbname"),
-        query={**given, "options": _options({"default_transaction_read_only": "on", **settings})},
+        query={**given, "options": _options({**_READS, **settings})},
     )
     with _library() as context:
         source = context.data_sources.add_or_update_sql(
