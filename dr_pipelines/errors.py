@@ -115,6 +115,19 @@ class ServerError(DrError):
     exit_code = 20
     sqlstate: str | None = None
 
+    @property
+    def tells_of_the_host(self) -> bool:
+        """Not of data: its machine lacks something (room, memory, an extension's library), or somebody ended the
+        question. Source: PostgreSQL manual, "Error Codes"."""
+        if self.sqlstate is None or self.sqlstate.startswith(_OF_THE_HOST):
+            return True
+        # Of one class with a table's file that is gone; the copies that we run speak English.
+        return self.sqlstate.startswith("58") and any(words in self.message for words in _NO_LIBRARY)
+
+
+_OF_THE_HOST = ("08", "53", "57", "55P03")
+_NO_LIBRARY = ('could not access file "', "could not load library")
+
 
 class ServerUnavailable(ServerError):
     """The server does not answer. Trying again can help."""

@@ -88,7 +88,8 @@ class ReadSession:
 @contextmanager
 def read_session(server: Server, dbname: str | None = None, *, gentle: bool = False) -> Iterator[ReadSession]:
     """A session in a database, by default the connection's own. A `gentle` one waits a second for a lock and runs a
-    statement for half a minute, without parallel workers; another one waits, whatever the server's settings. Raises what `Server` raises."""
+    statement for half a minute, without parallel workers; another one waits, whatever the server's settings. Raises
+    what `Server` raises."""
     given = server.connection if dbname is None else replace(server.connection, dbname=dbname)
     settings = _PRINTED | (_GENTLE if gentle else _PATIENT)
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, not_proven
+from dr_pipelines.errors import DrError, ServerError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.session import ReadSession
 from dr_pipelines.postgres.sight import Overlap, Sight, overlap
@@ -25,6 +26,12 @@ class Difference:
 
     what: str
     doubt: str | None = None
+
+
+def unreadable(what: str, error: DrError) -> Difference:
+    """Of a copy. What its host lacks proves nothing."""
+    is_of_the_copy = isinstance(error, ServerError) and not error.tells_of_the_host
+    return Difference(f"{what} cannot be read: {error.message}", None if is_of_the_copy else "that is of this machine")
 
 
 def facts_of(copy: RestoredCopy) -> SourceFacts | str:

@@ -11,7 +11,7 @@ from dr_pipelines.errors import DrError
 from dr_pipelines.postgres.session import ReadSession, read_session
 from dr_pipelines.postgres.table_facts import Checksum, ListedTable, count_rows, list_sequences, list_tables
 from dr_pipelines.repository.source_facts import DatabaseFacts, SequenceFacts, SourceFacts, TableFacts
-from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged
+from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
 
 SOURCE_IS_MATCHED = "source_is_matched"
@@ -74,13 +74,14 @@ def _compared(copy: RestoredCopy, told: DatabaseFacts, facts: SourceFacts, seen:
             doubt = f"{overlap} of the source ended while it was looked at" if overlap else None
             if overlap:
                 seen.overlaps[told.name] = str(overlap)
-            for what in (*_tables(session, told, facts, seen), *_sequences(session, told, seen)):
-                yield Difference(f"{told.name}: {what}", doubt)
+            for found in (*_tables(session, told, facts, seen), *_sequences(session, told, seen)):
+                yield found if isinstance(found, Difference) else Difference(f"{told.name}: {found}", doubt)
     except DrError as error:
-        yield Difference(f"{told.name} cannot be read: {error.message}")
+        yield unreadable(told.name, error)
 
 
-def _tables(session: ReadSession, told: DatabaseFacts, facts: SourceFacts, seen: _Seen) -> Iterator[str]:
+def _tables(session: ReadSession, told: DatabaseFacts, facts: SourceFacts, seen: _Seen) -> Iterator[str | Difference]:
+    """A `Difference` where the transactions at the source have nothing to do with it."""
     here = {table.facts.full_name: table for table in list_tables(session)}
     for table in told.tables:
         name = table.full_name
@@ -96,12 +97,14 @@ def _tables(session: ReadSession, told: DatabaseFacts, facts: SourceFacts, seen:
         yield from (f"table {name} was not at the source" for name in here)
 
 
-def _table(session: ReadSession, told: TableFacts, here: ListedTable, name: str, seen: _Seen) -> Iterator[str]:
+def _table(
+    session: ReadSession, told: TableFacts, here: ListedTable, name: str, seen: _Seen
+) -> Iterator[str | Difference]:
     share = None if told.checksum is None else Checksum.parse(told.checksum).share
     try:
         found = count_rows(session, here, share=share)
     except DrError as error:
-        yield f"table {told.full_name} cannot be read: {error.message}"
+        yield unreadable(f"table {name}", error)
         return
     seen.tables += 1
     seen.rows += found.rows or 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
@@ -23,6 +23,11 @@ _FIRST_WITH_CHECKUNIQUE = 17_00_00
 _BAD_PAGE = re.compile(r'verification failed in file "([^"]+)", block (\d+)')
 _COUNTED = re.compile(r"^(Files scanned|Blocks scanned|Bad checksums): +(\d+)$", re.MULTILINE)
 _LOOKED_AT = re.compile(r'checking (btree index|heap table) "([^"]+)"')
+_OF_THE_HOST = re.compile(
+    r"No space left on device|out of memory|could not (?:access file|load library) |canceling statement|"
+    r"terminating connection|server closed the connection"
+)
+"""In place of what is damaged: what this machine lacks, or who ended the question."""
 _CORRUPT = re.compile(r'^(?:btree index|heap table) "([^"]+)".*:\n((?:[ \t]+.*\n?)+)', re.MULTILINE)
 
 
@@ -71,10 +76,15 @@ def indexes_are_sound(copy: RestoredCopy) -> CheckResult:
     tables = len({relation for kind, relation in seen if kind == "heap table"})
     details = {"indexes": indexes, "tables": tables, "databases": copy.databases(), "unique": unique}
     corrupt = {relation: " ".join(said.split()) for relation, said in _CORRUPT.findall(done.stdout)}
+    unread = {relation: said for relation, said in corrupt.items() if _OF_THE_HOST.search(said)}
+    corrupt = {relation: said for relation, said in corrupt.items() if relation not in unread}
     if corrupt:
         first, said = next(iter(corrupt.items()))
         named = [f"{relation}: {what}" for relation, what in corrupt.items()]
         return failed(name, f"{len(corrupt)} relations are damaged: {first}: {said}", damaged=named[:_NAMED], **details)
+    if unread:
+        first, said = next(iter(unread.items()))
+        return not_proven(name, f"{len(unread)} relations could not be looked at here: {first}: {said}", **details)
     if done.returncode != 0:
         return not_proven(name, f"pg_amcheck did not end well: {_last(done)}", **details)
     if not indexes or not tables:
@@ -118,12 +128,14 @@ WHERE c.relpersistence <> 't' ORDER BY 1
 
 @dataclass
 class _Seen:
-    """Of all databases: relations with files and their bytes; rows that were read, and the bytes that they lie in."""
+    """Of all databases: relations with files and their bytes; rows that were read, and the bytes that they lie in; what
+    this machine could not read."""
 
     relations: int = 0
     bytes: int = 0
     rows: int = 0
     read: int = 0
+    unread: list[str] = field(default_factory=list)
 
 
 def relations_are_whole(copy: RestoredCopy) -> CheckResult:
@@ -146,6 +158,9 @@ def relations_are_whole(copy: RestoredCopy) -> CheckResult:
     details |= {"unlogged": unlogged[:_NAMED], "wrong": wrong[:_NAMED]}
     if wrong:
         return failed(name, f"{len(wrong)} of {seen.relations} relations are not whole: {wrong[0]}", **details)
+    if seen.unread:
+        more = f", and {len(seen.unread) - 1} more" if len(seen.unread) > 1 else ""
+        return not_proven(name, f"this machine could not read all tables: {seen.unread[0]}{more}", **details)
     if not seen.relations or not seen.rows:
         return not_proven(name, f"no row was read in {seen.relations} relations", **details)
     empty = f"; unlogged ones are empty, for no backup has what was in them: {len(unlogged)}" if unlogged else ""
@@ -195,7 +210,11 @@ def _unreadable(copy: RestoredCopy, database: str, share: float, seen: _Seen) ->
         except ServerUnavailable:
             raise
         except ServerError as error:
-            yield f"{database}: {table} cannot be read: {error.message}"
+            said = f"{database}: {table} cannot be read: {error.message}"
+            if error.tells_of_the_host:
+                seen.unread.append(said)
+            else:
+                yield said
         else:
             seen.rows += int(rows)
             seen.read += int(size * share)

@@ -11,7 +11,7 @@ from dr_pipelines.errors import DrError
 from dr_pipelines.postgres.catalogue import Catalogue, Objects, read_cluster, read_database
 from dr_pipelines.postgres.session import ReadSession, read_session
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
-from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged
+from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
 
 CATALOGUE_IS_MATCHED = "catalogue_is_matched"
@@ -69,7 +69,7 @@ def _compared(copy: RestoredCopy, told: DatabaseFacts, facts: SourceFacts) -> It
             found = [*_differences(facts.cluster, read_cluster(session), "")] if told is facts.databases[0] else []
             found += _differences(told.objects, read_database(session), f"{told.name}: ")
     except DrError as error:
-        yield Difference(f"{told.name} cannot be read: {error.message}")
+        yield unreadable(told.name, error)
     else:
         yield from (Difference(what, doubt) for what in found)
 
