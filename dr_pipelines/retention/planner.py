@@ -2,7 +2,8 @@
 
 Kept are: the newest restorable full of each of the last days, weeks and months; the recovery window; what a person
 keeps; what is locked or paid for; what is being copied; what is not yet on the tiers that it is due on; what any of
-these builds on; and, whatever else holds, the last full that can be restored. Whether anything may be removed at all is
+these builds on; and, whatever else holds, the last full that can be restored, and the last that a restore proved: a
+newer one may yet turn out to be bad. Whether anything may be removed at all is
 not decided here (`guards.py`).
 """
 
@@ -117,6 +118,7 @@ def plan_tier(
     if here.tier == "primary":
         _what_is_due(here, others, now, reasons, needs)
     _spare_the_last_full(here, reasons)
+    _spare_the_last_proven(here, others, reasons)
     _spare_parents(backups, reasons)
     for backup in backups:
         if reasons.get(backup.label):
@@ -242,6 +244,23 @@ def _spare_the_last_full(here: TierView, reasons: Reasons) -> None:
     if not any(reasons.get(full.label) for full in good or fulls):
         for label in _newest_full(here):
             reasons[label].append(Reason("last restorable full" if good else "last full", None))
+
+
+def _spare_the_last_proven(here: TierView, others: Sequence[OtherTier], reasons: Reasons) -> None:
+    """Of the fulls that a restore proved, from whichever tier, and none from here found bad since."""
+    views = [here, *(other.view for other in others if other.view is not None)]
+    seen = [(label, marks.validated()) for view in views for label, marks in view.catalog.marks.items()]
+    proven = {label for label, proof in seen if proof is not None and proof.verdict == "pass"}
+    good = [
+        backup
+        for backup in here.catalog.backups
+        if is_full(backup)
+        and backup.label in proven & here.restorable
+        and here.catalog.failed_validation(backup) is None
+    ]
+    if good and not any(reasons.get(full.label) for full in good):
+        newest = max(good, key=lambda full: full.finished_at)
+        reasons[newest.label].append(Reason("last full that a restore proved", None))
 
 
 def _newest_full(here: TierView) -> frozenset[str]:

@@ -673,3 +673,16 @@ def test_the_last_restorable_full_stays_whatever_the_rules() -> None:
     first = estate.manifests()[0]
     assert estate.judge().restores(first)
     assert first.label not in report.expired
+
+
+def test_the_last_full_that_a_restore_proved_stays_until_another_is_proven() -> None:
+    few = plan({**RULES, "daily": 1, "weekly": 0, "monthly": 0, "window": "1 hour", "proven_within": "9 days"})
+    estate = lived(4)
+    good, bad = [one for one in estate.manifests() if one.kind is BackupKind.FULL][-2:]
+    estate.prove(good, "validate")
+    assert good.label not in apply(estate.clone(), plan=few).expired, "nobody has restored the newest yet"
+    estate.prove(bad, "validate", good=False)
+    assert good.label not in apply(estate.clone(), plan=few).expired
+    estate.clock.advance(HOUR)
+    estate.prove(bad, "validate")
+    assert good.label in apply(estate, plan=few).expired
