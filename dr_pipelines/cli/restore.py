@@ -35,7 +35,7 @@ def restore(
     ] = None,
     label: Annotated[str | None, typer.Option(help="Start from this backup.")] = None,
     even_failed: Annotated[
-        bool, typer.Option("--even-failed", help="Take also a backup whose validation failed.")
+        bool, typer.Option("--even-failed", help="Take also a backup whose validation, or comparison with WAL, failed.")
     ] = False,
     tier: TierOption = None,
     use_incrementals: Annotated[UseIncrementals, typer.Option(help="Merge them, or replay WAL instead.")] = "auto",

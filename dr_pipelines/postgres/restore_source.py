@@ -49,7 +49,10 @@ from dr_pipelines.repository.wal_listing import ColdSegment
 from dr_pipelines.storage.base import ObjectStore
 
 _NEAR = 4  # segments; a time is searched for by halves until it is known so closely
-_BY_WAL = "without --label its full is restored with more WAL, which leads to the same point."
+_BY_WAL = (
+    "without --label its full is restored with more WAL, which leads to the same point; --even-failed takes it all the "
+    "same."
+)
 _UNUSABLE = (StoreError, RepositoryError, RestoreError, IntegrityError)
 
 
@@ -223,20 +226,23 @@ class _Finding:
     def _usable(
         self, repository: Repository, catalog: Catalog
     ) -> tuple[tuple[BackupManifest, ...], list[BackupManifest]]:
-        """Those of the system whose chain is whole, and those of them that are left out because a validation failed.
+        """Those of the system whose chain is whole, and those of them that are left out because a validation or a
+        comparison failed.
         Raises `IntegrityError` when the one that is named is not whole."""
         usable: list[BackupManifest] = []
         failed: list[BackupManifest] = []
         for backup in catalog.backups:
             if backup.system_id != self._system_id:
                 continue
-            unequal = unequal_in_chain(backup, catalog, self._equivalence)
-            if (trouble := unequal or catalog.trouble(backup)) is not None:
+            unequal = self._unequal(backup, catalog)
+            broken = catalog.trouble(backup, even_unequal=True)
+            if (trouble := broken or (None if self._request.even_failed else unequal)) is not None:
                 said = f"{backup.label} on {repository.tier} cannot be used: {trouble}"
                 if backup.label == self._request.label:
                     hint = f"`dr scrub {repository.tier}` repairs what another tier holds whole."
-                    raise IntegrityError(said, hint=_BY_WAL if unequal else hint)
+                    raise IntegrityError(said, hint=hint if broken else _BY_WAL)
                 self._notes.append(said)
+                failed += [] if broken else [backup]
             elif (why := catalog.failed_validation(backup)) is None or self._takes_failed:
                 usable.append(backup)
             else:
@@ -252,10 +258,13 @@ class _Finding:
     def _proof(self, plan: RestorePlan, catalog: Catalog, tier: str) -> Iterator[str]:
         """Says so when no restore has proven the backup that would be taken, and nobody named it."""
         newest = plan.candidates[0].chain[-1]
-        if (why := catalog.failed_validation(newest)) is not None:
+        if (why := self._unequal(newest, catalog) or catalog.failed_validation(newest)) is not None:
             yield f"{newest.label} on {tier} is not good, as far as is known: {why}"
         elif self._request.label is None and catalog.marks[newest.label].validated() is None:
             yield f"{newest.label} on {tier} was not proven by a restore yet (`dr validate` does that)"
+
+    def _unequal(self, backup: BackupManifest, catalog: Catalog) -> str | None:
+        return unequal_in_chain(backup, catalog, self._equivalence)
 
     @cached_property
     def _equivalence(self) -> Mapping[str, ProofName]:
@@ -368,7 +377,9 @@ def _elsewhere(plan: RestorePlan, system: SystemWal, tier: str) -> Iterator[str]
 def _left_out(failed: Sequence[BackupManifest]) -> str:
     labels = ", ".join(backup.label for backup in failed[-3:])
     more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-    return f"Left out because a validation failed: {labels}{more}; --even-failed takes them all the same."
+    return (
+        f"Left out because a validation or a comparison failed: {labels}{more}; --even-failed takes them all the same."
+    )
 
 
 def _histories(wal: WalTiers) -> dict[Timeline, Switch]:

@@ -48,14 +48,18 @@ class Catalog:
     def _by_label(self) -> Mapping[str, BackupManifest]:
         return {backup.label: backup for backup in self.backups}
 
-    def trouble(self, backup: BackupManifest) -> str | None:
-        """Why no restore can use a backup, as far as the catalog shows it; None when it can."""
+    def trouble(self, backup: BackupManifest, *, even_unequal: bool = False) -> str | None:
+        """Why no restore can use a backup, as far as the catalog shows it; None when it can. With `even_unequal`,
+        what a comparison said against an incremental is none: its bytes are there."""
         try:
             chain = chain_of(backup, self._by_label)
         except RepositoryError as error:
             return error.message
         for link in chain:
-            if (own := self._own_troubles.get(link.label)) is not None:
+            own = self._own_troubles.get(link.label)
+            if own is not None and even_unequal:
+                own = _own_trouble(link, self.marks.get(link.label, _UNMARKED), even_unequal=True)
+            if own is not None:
                 return own if link is backup else f"{link.label}, which it builds on, {own}"
         return None
 
@@ -91,10 +95,10 @@ class Catalog:
 _UNMARKED = Marks()
 
 
-def _own_trouble(backup: BackupManifest, marks: Marks) -> str | None:
+def _own_trouble(backup: BackupManifest, marks: Marks, *, even_unequal: bool = False) -> str | None:
     if marks.damage:
         return "is damaged, and no tier had it whole"
-    if (seen := marks.equivalence()) is not None and seen.verdict == "fail":
+    if (seen := marks.equivalence()) is not None and seen.verdict == "fail" and not even_unequal:
         return unequal(seen)
     missing = {*marks.missing}
     lacking = [named.key for named in backup.restored_from if named.key in missing] if missing else []

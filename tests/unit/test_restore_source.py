@@ -11,7 +11,7 @@ import pytest
 
 from dr_pipelines.checks import failed, passed
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import BackupNotFound, TargetUnreachable, WalGap
+from dr_pipelines.errors import BackupNotFound, IntegrityError, RestoreError, TargetUnreachable, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_request import RestoreRequest
@@ -19,6 +19,7 @@ from dr_pipelines.postgres.restore_source import Source, find_sources
 from dr_pipelines.postgres.wal_spool import Spool
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
@@ -174,3 +175,34 @@ def test_what_is_not_proven_is_used_and_said() -> None:
     assert any("was not proven by a restore yet" in note for note in first(REQUEST, primary)[2])
     judge(primary, NEW, "pass")
     assert not any("proven by a restore" in note for note in first(REQUEST, primary)[2])
+
+
+# --- what a comparison of incrementals found ---
+
+INCREMENTAL = manifest(
+    "20260103T030405Z-incr",
+    kind=BackupKind.INCREMENTAL,
+    parent=OLD.label,
+    system_id=SYSTEM,
+    segment_size=SIZE,
+    start_lsn=Lsn(4 * SIZE + 40),
+    stop_lsn=Lsn(4 * SIZE + 400),
+)
+
+
+def test_where_wal_is_missing_a_person_may_take_an_incremental_that_a_comparison_speaks_against() -> None:
+    primary = tier("primary", OLD, INCREMENTAL)
+    put_wal(primary, 1, 2, 4, 5)
+    unequal = failed("incrementals_are_equivalent", "")
+    put_proof(primary.store, INCREMENTAL.layout, "equivalence", unequal, at=OLD.finished_at, tier="primary", run="t")
+    at_the_end = replace(REQUEST, target=RecoveryTarget("lsn", Lsn(5 * SIZE)))
+    with pytest.raises(RestoreError) as refused:
+        first(at_the_end, primary)
+    assert INCREMENTAL.label in str(refused.value.hint) and "--even-failed" in str(refused.value.hint)
+    with pytest.raises(IntegrityError, match="not to give what its full gives") as named:
+        first(replace(at_the_end, label=INCREMENTAL.label), primary)
+    assert "--even-failed" in str(named.value.hint)
+    for label in (None, INCREMENTAL.label):
+        taken, _, said = first(replace(at_the_end, label=label, even_failed=True), primary)
+        assert taken == INCREMENTAL.label
+        assert any("is not good, as far as is known: was found" in note for note in said)
