@@ -20,7 +20,8 @@ class ValidationPlan(Model):
     are summed at the source and in the copy (by default those that data classes name); tables up to
     `count_up_to_rows` by the server's statistics are counted, of others the count is estimated, and a difference of up
     to `tolerance` is tolerated there. `expectations` is a folder of suites of Great Expectations, beside the plan.
-    `equivalence` is when full and incrementals, merged, are compared with full and WAL, block by block.
+    `amcheck` and `page_checksums` are checks that cannot be made everywhere: without the extension, or in a cluster that
+    has no data checksums, nothing is proven until they are left out here. `equivalence` is when full and incrementals, merged, are compared with full and WAL, block by block.
     """
 
     incrementals: Share = Field(default="5 %", validate_default=True)
@@ -30,6 +31,7 @@ class ValidationPlan(Model):
     count_up_to_rows: int = Field(default=10_000_000, ge=0)
     tolerance: Share = Field(default="10 %", validate_default=True)
     amcheck: bool = True
+    page_checksums: bool = True
     expectations: PlanPath = Field(default="expectations", validate_default=True)
     equivalence: ScheduleField = Field(default="weekly", validate_default=True)
     within: Duration = Field(default="1 day", validate_default=True)

@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from dr_pipelines.checks import CheckResult, not_proven
+from dr_pipelines.checks import CheckResult, Verdict, not_proven
 from dr_pipelines.postgres.server import Server
-from dr_pipelines.repository.source_facts import DatabaseFacts
+from dr_pipelines.postgres.session import read_session
+from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
+from dr_pipelines.validation.at_facts import doubt_about
 from dr_pipelines.validation.measures import ROWS, Measured, Terms, measures_of, shape_of
 from dr_pipelines.validation.pages import keep_page
 from dr_pipelines.validation.subject import Subject
@@ -39,7 +41,22 @@ def baseline_is_met(copy: Subject) -> CheckResult:
         )
     ]
     seen = {"tables": sum(len(told.tables) for told in copy.facts.databases), "rows": _rows_seen(results)}
-    return judged("baseline_is_met", results, **seen, document=keep_page(copy, "baseline", results))
+    found = judged("baseline_is_met", results, **seen, document=keep_page(copy, "baseline", results))
+    doubt = _doubt(copy, copy.facts) if found.verdict is Verdict.FAIL else None
+    return found if doubt is None else not_proven(found.name, f"{found.summary}, but {doubt}", **found.details)
+
+
+def _doubt(copy: Subject, facts: SourceFacts) -> str | None:
+    """Why what is not as it was told may have been so all the same, in a copy that stands there."""
+    if (reason := facts.trouble.get("position")) is not None:
+        return f"where the source told it is not exact: {reason}"
+    there = copy.databases()
+    for told in facts.databases if copy.server().in_recovery() else ():
+        if told.name in there:
+            with read_session(copy.server(told.name)) as session:
+                if overlap := doubt_about(session, told, facts):
+                    return f"{overlap} of the source ended while {told.name} was looked at"
+    return None
 
 
 def _database(server: Server, told: DatabaseFacts, terms: Terms) -> Iterator[SuiteResult]:

@@ -37,9 +37,14 @@ _CORRUPT = re.compile(r'^(?:btree index|heap table) "([^"]+)".*:\n((?:[ \t]+.*\n
 def page_checksums_match(copy: RestoredCopy) -> CheckResult:
     """Every page of the copy at rest against its checksum: `pg_checksums --check`."""
     name = "page_checksums_match"
+    if not copy.plan.page_checksums:
+        return passed(name, "the plan does not ask for page checksums", applies=False)
     ((on,),) = copy.server().ask("SELECT current_setting('data_checksums')")
     if on != "on":
-        hint = "`pg_checksums --enable` on the source, while it is stopped, lets damaged pages be seen."
+        hint = (
+            "`pg_checksums --enable` on the source, while it is stopped, lets damaged pages be seen; "
+            "`validation.page_checksums: false` in the plan says that there are none."
+        )
         return not_proven(name, "the cluster has no data checksums: a damaged page cannot be told", hint=hint)
     host = copy.scratch.host
     with copy.scratch.at_rest() as data_dir:
@@ -201,12 +206,13 @@ WHERE c.relkind IN ('r', 'm') AND c.relpersistence = 'p' AND c.relispopulated
 
 
 def _unreadable(copy: RestoredCopy, database: str, share: float, seen: _Seen) -> Iterator[str]:
-    """Reads rows as text, which brings back what is stored apart and shows whether it can be understood."""
+    """Reads rows as text, which brings back what is stored apart and shows whether it can be understood. ONLY: tables
+    that inherit from it are read by themselves, and foreign ones lie on another server."""
     server = copy.server(database)
     sample = "" if share >= 1 else f" TABLESAMPLE SYSTEM ({share * 100:.6f})"
     for table, size in server.ask(_TABLES):
         try:
-            ((rows, _),) = server.ask(f"SELECT count(*), sum(length(r::text)) FROM {table} AS r{sample}")
+            ((rows, _),) = server.ask(f"SELECT count(*), sum(length(r::text)) FROM ONLY {table} AS r{sample}")
         except ServerUnavailable:
             raise
         except ServerError as error:

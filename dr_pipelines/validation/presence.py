@@ -63,5 +63,5 @@ def data_was_seen(seen: Sight, told: Sequence[DatabaseFacts] = ()) -> CheckResul
 
 
 def _has_row(server: Server, table: str) -> bool:
-    ((found,),) = server.ask(f"SELECT EXISTS (SELECT FROM {table})")
+    ((found,),) = server.ask(f"SELECT EXISTS (SELECT FROM ONLY {table})")
     return bool(found)

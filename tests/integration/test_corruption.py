@@ -160,6 +160,8 @@ def test_a_sound_copy_passes_on_what_was_seen(source: Source, folder: Path) -> N
         assert damaged.verdict is FAIL
         assert any("postgres.public.keys_pkey" in said for said in damaged.details["damaged"]), damaged
         assert page_checksums_match(copy).verdict is NOT_PROVEN  # there are none any more
+        plan = ValidationPlan(page_checksums=False)
+        assert page_checksums_match(replace(copy, plan=plan)).details["applies"] is False
 
 
 def test_damage_is_named_by_the_check_that_is_there_for_it(source: Source) -> None:

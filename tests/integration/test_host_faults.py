@@ -63,3 +63,20 @@ def test_timeouts_of_the_source_do_not_end_what_looks_at_its_copy(copy: tuple[Sc
     for check in (source_is_matched, catalogue_is_matched, baseline_is_met):
         result = check(subject)
         assert result.verdict is Verdict.PASS, result
+
+
+def test_what_the_source_told_in_doubt_fails_no_baseline(copy: tuple[ScratchServer, SourceFacts]) -> None:
+    """Transactions that ended while the source was looked at, and a standby that went on replaying."""
+    server, facts = copy
+    fuller = tuple(
+        told.model_copy(update={"tables": tuple(t.model_copy(update={"rows": 10**6}) for t in told.tables)})
+        for told in facts.databases
+    )
+    overlapped = tuple(told.model_copy(update={"snapshot": "3:3:"}) for told in fuller)
+    wrong = facts.model_copy(update={"databases": fuller})
+    doubted = facts.model_copy(update={"databases": overlapped})
+    moving = wrong.model_copy(update={"in_recovery": True, "trouble": {"position": "0/1: it went on"}})
+    for told, verdict in ((wrong, Verdict.FAIL), (doubted, Verdict.NOT_PROVEN), (moving, Verdict.NOT_PROVEN)):
+        result = baseline_is_met(RestoredCopy(server, told, ValidationPlan(), datetime.now(UTC)))
+        assert result.verdict is verdict, result
+        assert "1000000 rows" in result.summary
