@@ -20,8 +20,9 @@ class ValidationPlan(Model):
     are summed at the source and in the copy (by default those that data classes name); tables up to
     `count_up_to_rows` by the server's statistics are counted, of others the count is estimated, and a difference of up
     to `tolerance` is tolerated there. `expectations` is a folder of suites of Great Expectations, beside the plan.
-    `amcheck` and `page_checksums` are checks that cannot be made everywhere: without the extension, or in a cluster that
-    has no data checksums, nothing is proven until they are left out here. `equivalence` is when full and incrementals, merged, are compared with full and WAL, block by block.
+    `amcheck` and `page_checksums` are checks that cannot be made everywhere: without the extension, or in a cluster
+    that has no data checksums, nothing is proven until they are left out here. `equivalence` is when full and
+    incrementals, merged, are compared with full and WAL, block by block.
     """
 
     incrementals: Share = Field(default="5 %", validate_default=True)

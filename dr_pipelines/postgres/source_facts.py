@@ -6,7 +6,7 @@ takes no longer than a share of the backup itself. How a copy is compared does n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +26,7 @@ from dr_pipelines.postgres.table_facts import (
     list_sequences,
     list_tables,
     newest_times,
+    sequence_states,
     table_versions,
 )
 from dr_pipelines.repository.source_facts import DatabaseFacts, SequenceFacts, SourceFacts, TableFacts
@@ -66,6 +67,7 @@ class _Database:
     name: str
     session: ReadSession
     sequences: list[SequenceFacts]
+    sequence_states: Mapping[tuple[str, str], tuple[str, int | None]]
     sight: Sight = NOTHING
     listed: list[ListedTable] = field(default_factory=list)
     facts: dict[int, TableFacts] = field(default_factory=dict)
@@ -145,7 +147,8 @@ class _Facts:
         for name in names[:MOST_DATABASES]:
             with self._noting(name):
                 session = stack.enter_context(read_session(self._server, name, gentle=True))
-                opened.append(_Database(name, session, list_sequences(session)))
+                states = sequence_states(session)
+                opened.append(_Database(name, session, list_sequences(session), states))
         return opened
 
     def _stand_still(self, watcher: ReadSession, databases: Sequence[_Database], after: Lsn) -> Moment:
@@ -191,6 +194,7 @@ class _Facts:
         with self._noting(f"{database.name} data"):
             database.listed = list_tables(database.session)
             database.facts = {table.oid: table.facts for table in database.listed}
+            _forget_sequences([database], _begun_anew(database))
         with self._noting(f"{database.name} catalogue"):
             database.signature = signature(database.session)
         read = read_database(database.session)
@@ -203,7 +207,7 @@ class _Facts:
         known = {table.facts.full_name for table, _ in all_of_them}
         unknown = [name for name in self._wanted.checksums if not any(fnmatchcase(full, name) for full in known)]
         self._note("checksums", {name: "there is no such table" for name in unknown})
-        summed = [found for found in all_of_them if self._wanted.sums(found[0].facts) and not found[0].facts.unlogged]
+        summed = [found for database in databases for found in self._summed(database)]
         for place, (table, database) in enumerate(sorted(summed, key=_size)):
             self._sum(table, database, still_to_come=len(summed) - place)
         for table, database in sorted(all_of_them, key=_size):
@@ -213,6 +217,15 @@ class _Facts:
         for table, database in all_of_them:
             if table.facts.partitioned:
                 database.facts[table.oid] = _with_leaves(database.facts[table.oid], table, database.facts)
+
+    def _summed(self, database: _Database) -> Iterator[tuple[ListedTable, _Database]]:
+        """Of a partitioned table of which a part lies on another server, its own parts: no copy asks elsewhere."""
+        chosen = {table.oid: table for table in database.listed if self._wanted.sums(table.facts)}
+        for table in [*chosen.values()]:
+            if table.facts.partitioned and not all(oid in database.facts for oid in table.leaves):
+                del chosen[table.oid]
+                chosen |= {leaf.oid: leaf for leaf in database.listed if leaf.oid in table.leaves}
+        yield from ((table, database) for table in chosen.values() if not table.facts.unlogged)
 
     def _sum(self, table: ListedTable, database: _Database, still_to_come: int) -> None:
         left = self._seconds * _SHARE_OF_SUMS - self._elapsed()
@@ -282,9 +295,25 @@ def _still(before: Moment, now: Moment, databases: Sequence[_Database]) -> bool:
     return all(before.sight.sees_what(sight) for sight in sights)
 
 
-def _forget_sequences(databases: Sequence[_Database]) -> None:
+def _forget_sequences(databases: Sequence[_Database], which: Collection[tuple[str, str]] | None = None) -> None:
+    """Of all of them, or of some, by schema and name."""
     for database in databases:
-        database.sequences = [found.model_copy(update={"last_value": None}) for found in database.sequences]
+        database.sequences = [
+            found.model_copy(update={"last_value": None})
+            if which is None or (found.schema_name, found.name) in which
+            else found
+            for found in database.sequences
+        ]
+
+
+def _begun_anew(database: _Database) -> set[tuple[str, str]]:
+    """Sequences whose value was read before they were set back: a copy at the position may rightly be behind."""
+    now = sequence_states(database.session)
+    return {
+        name
+        for name, (version, far) in database.sequence_states.items()
+        if name not in now or now[name][0] != version or (far is not None and (now[name][1] or 0) < far)
+    }
 
 
 def _size(found: tuple[ListedTable, _Database]) -> int:

@@ -204,6 +204,19 @@ def _with_newest(table: ListedTable, newest: Mapping[str, datetime | None]) -> T
     return table.facts.model_copy(update={"columns": columns})
 
 
+def sequence_states(session: ReadSession) -> dict[tuple[str, str], tuple[str, int | None]]:
+    """By schema and name: what changes when one is altered or begins anew, and how far it counted, upwards."""
+    rows = session.ask(
+        f"""
+        SELECT n.nspname, c.relname, {_VERSION}, CASE WHEN has_sequence_privilege(c.oid, 'SELECT')
+               THEN pg_sequence_last_value(c.oid)::numeric * sign(s.seqincrement::numeric) END
+        FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relpersistence = 'p' AND {USER_SCHEMA}
+        """
+    )
+    return {(schema, name): (version, None if far is None else int(far)) for schema, name, version, far in rows}
+
+
 def list_sequences(session: ReadSession) -> list[SequenceFacts]:
     """`last_value` is no part of a snapshot: it is as it is when it is read. None: not used yet, not to be read by this
     role, or unlogged, which no copy has."""

@@ -219,3 +219,44 @@ def test_a_table_that_is_emptied_while_it_is_read_is_not_told(postgres18: Embedd
     assert not database.stable
     summed = facts_of(postgres18.server, SUMMED, clock=Emptying(postgres18, "TRUNCATE emptied"))
     assert "public.emptied: it was changed while it was read" in summed.trouble["postgres data"]
+
+
+class Resetting(SystemClock):
+    """Something happens between the reading of the sequences and the snapshot: there it is waited."""
+
+    def __init__(self, server: EmbeddedPostgres, text: str) -> None:
+        super().__init__()
+        self._server, self._text = server, text
+
+    def wait(self, seconds: float) -> None:
+        if self._text:
+            text, self._text = self._text, ""
+            self._server.psql(text)
+        super().wait(seconds)
+
+
+def test_sequences_that_begin_anew_while_they_are_looked_at_are_not_told(postgres18: EmbeddedPostgres) -> None:
+    for name in ("staged", "set", "falling", "goes_on"):
+        postgres18.psql(f"CREATE SEQUENCE {name} {'INCREMENT -1' if name == 'falling' else ''}")
+        postgres18.psql(f"SELECT nextval('{name}') FROM generate_series(1, 100)")
+    change = (
+        "ALTER SEQUENCE staged RESTART; SELECT nextval('staged') FROM generate_series(1, 200);"
+        "SELECT nextval('goes_on'); SELECT setval('set', 7), setval('falling', -7)"
+    )
+    facts = facts_of(postgres18.server, clock=Resetting(postgres18, change))
+    told = {sequence.name: sequence.last_value for sequence in facts.databases[0].sequences}
+    assert told == {"staged": None, "set": None, "falling": None, "goes_on": 100}
+
+
+def test_partitions_on_other_servers_are_not_asked_for(postgres18: EmbeddedPostgres) -> None:
+    postgres18.psql(
+        "CREATE FOREIGN DATA WRAPPER wrapper; CREATE SERVER far FOREIGN DATA WRAPPER wrapper;"
+        "CREATE TABLE sales (year int) PARTITION BY LIST (year);"
+        "CREATE TABLE near PARTITION OF sales FOR VALUES IN (2026); INSERT INTO near VALUES (2026), (2026);"
+        "CREATE FOREIGN TABLE elsewhere PARTITION OF sales FOR VALUES IN (2025) SERVER far"
+    )
+    facts = facts_of(postgres18.server, WantedFacts(checksums=("public.sales",)))
+    assert not facts.trouble
+    tables = {table.name: table for table in facts.databases[0].tables}
+    assert (tables["near"].rows, tables["near"].checksum is None) == (2, False)
+    assert (tables["sales"].rows, tables["sales"].checksum) == (None, None)
