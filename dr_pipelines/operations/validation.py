@@ -144,7 +144,7 @@ class _Validation:
             clock=self._site.clock,
             progress=self._progress,
             **({} if why is None else {"why": why}),
-            suite=suite or whole(self._plan, self._backup.server),
+            suite=suite or whole(self._plan, self._backup.server, self._site.plan.databases),
             promises=self._promises(),
             keep_page=self._keep_page,
         )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +61,19 @@ def strays(plan: ValidationPlan, server: str) -> list[str]:
         str(path.relative_to(folder))
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path not in used and path.suffix in (*SUITES, QUERY) and "__pycache__" not in path.parts
+    ]
+
+
+def overlooked(plan: ValidationPlan, servers: Collection[str]) -> list[str]:
+    """What belongs to no server of the plan, as in a folder whose name is mistyped, in sentences."""
+    folder = plan.expectations
+    if not folder.is_dir():
+        return [f"there is no folder {folder}, which the plan names"] if "expectations" in plan.model_fields_set else []
+    lying = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*")) if path.suffix in SUITES)
+    return [
+        f"{path} belongs to no server of the plan"
+        for path, parts in lying
+        if "__pycache__" not in parts and (len(parts) == 1 or parts[0] not in servers)
     ]
 
 
