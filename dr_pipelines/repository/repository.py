@@ -24,10 +24,16 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject, encode
 from dr_pipelines.repository.placement import ORDINARY, Placement
+from dr_pipelines.repository.sealed import seal
 from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
 _CLAIM_ATTEMPTS = 30
+
+
+def new_description() -> bytes:
+    """What lies in `repository.json`: with its own digest, for an id that is another id looks as right as before."""
+    return seal({"format": FORMAT_VERSION, "id": secrets.token_hex(16)})
 
 
 class Repository:
@@ -42,9 +48,8 @@ class Repository:
 
     def initialise(self) -> None:
         """Makes the store a repository; one that is already a repository stays as it is."""
-        described = {"format": FORMAT_VERSION, "id": secrets.token_hex(16)}
         with contextlib.suppress(ObjectExists):
-            self.store.put(layout.REPOSITORY, Body.of(json.dumps(described).encode() + b"\n"))
+            self.store.put(layout.REPOSITORY, Body.of(new_description()))
         self.check_format()
 
     def check_format(self) -> str:

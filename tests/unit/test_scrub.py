@@ -18,12 +18,13 @@ from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Runner
-from dr_pipelines.errors import AccessDenied, IntegrityError, StoreUnavailable, WalGap
+from dr_pipelines.errors import AccessDenied, IntegrityError, RepositoryError, StoreUnavailable, WalGap
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan import Plan
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import find_sources
 from dr_pipelines.progress import Silent
+from dr_pipelines.replication.description import scrub_description
 from dr_pipelines.replication.reading import Sample
 from dr_pipelines.replication.repair import State
 from dr_pipelines.replication.scrub import ScrubOrder, ServerScrub, scrub_server
@@ -466,6 +467,21 @@ def test_the_report_says_what_was_done_and_is_kept_on_the_tier() -> None:
     evidence = json.loads(read_all(primary.store, report.evidence or ""))
     assert evidence["servers"][0]["faults"][0]["by"] == "secondary"
     assert evidence["run"] == report.run
+
+
+def test_any_changed_byte_of_the_description_is_found_and_a_newer_format_is_left_alone() -> None:
+    primary = tier("primary")
+    whole = read_all(primary.store, layout.REPOSITORY)
+    for at in range(len(whole)):
+        flip(primary, layout.REPOSITORY, at)
+        with contextlib.suppress(RepositoryError):  # what looks like a newer format is refused
+            assert scrub_description(primary, repair=False) is not None, at
+        primary.store.put(layout.REPOSITORY, Body.of(whole), if_absent=False)
+    newer = b'{"format": 2}'
+    primary.store.put(layout.REPOSITORY, Body.of(newer), if_absent=False)
+    with pytest.raises(RepositoryError):
+        scrub_description(primary, repair=True)
+    assert read_all(primary.store, layout.REPOSITORY) == newer
 
 
 def test_a_tier_that_was_lost_whole_is_nothing_to_call_good() -> None:
