@@ -158,9 +158,12 @@ def main() -> None:
         build(server, asked.megabytes)
         size = decimal(int(server.psql("SELECT sum(pg_database_size(oid)) FROM pg_database")))
         bench = Bench(base, server)
-        with Live(server, bench.site.repository(SERVER, "primary"), base / "stream").streaming():
+        live = Live(server, bench.site.repository(SERVER, "primary"), base / "stream")
+        with live.streaming():
             for _ in range(asked.rounds):
                 taken = bench.round()
+        if live.stream_trouble is not None:
+            raise live.stream_trouble
         console.print(shown(bench, size, asked.rounds))
         report = operations.validate_backup(bench.site, SERVER, taken.label, "primary", Silent())
         phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.validation.phases.items())
