@@ -280,7 +280,7 @@ CLUSTER: dict[str, Question] = {
         SELECT quote_ident(d.datname), concat_ws(' ', 'owner', pg_get_userbyid(d.datdba), 'tablespace', t.spcname,
             pg_encoding_to_char(d.encoding), 'grants', {_acl("d.datacl")},
             (to_jsonb(d) - '{{oid,datname,datdba,datacl,dattablespace}}'::text[]
-                         - '{{datfrozenxid,datminmxid,datlastsysoid}}'::text[])::text)
+                         - '{{datfrozenxid,datminmxid,datlastsysoid,dathasloginevt}}'::text[])::text)
         FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
         """
     ),

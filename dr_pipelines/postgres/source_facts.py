@@ -124,6 +124,10 @@ class _Facts:
             self._read_rows(databases)
             for database in databases:
                 self._confirm(database)
+            if databases and _lasting(read_cluster(databases[0].session)) != _lasting(cluster):
+                self._note("cluster", {"roles and databases": "they were changed while they were read"})
+                for database in databases:  # definitions name roles
+                    database.stable = False
             return SourceFacts(
                 system_id=system_id,
                 in_recovery=moment.written is None,
@@ -251,18 +255,23 @@ class _Facts:
                 self._note(f"{database.name} data", {table.facts.full_name: error.message})
 
     def _confirm(self, database: _Database) -> None:
-        """Definitions are as of now and not as of the snapshot, and a table that was emptied or rewritten looks empty
-        to every snapshot: what changed in between is not told, or told as not stable."""
+        """Definitions are as of now and not as of the snapshot, a table that was emptied or rewritten looks empty to
+        every snapshot, and a sequence may have been set back: what changed in between is not told, or told as not
+        stable."""
         with self._noting(database.name):
             database.session.end()
             versions = table_versions(database.session)
             database.stable = signature(database.session) == database.signature
+            changed = {table.oid for table in database.listed if versions.get(table.oid) != table.version}
             for table in database.listed:
-                if versions.get(table.oid) != table.version:
-                    facts = database.facts[table.oid]
-                    if facts.checksum is not None:
-                        self._note(f"{database.name} data", {facts.full_name: "it was changed while it was read"})
-                    database.facts[table.oid] = facts.model_copy(update={"rows": None, "checksum": None})
+                if changed & {table.oid, *table.leaves}:
+                    self._forget_rows(database, table.oid)
+
+    def _forget_rows(self, database: _Database, oid: int) -> None:
+        facts = database.facts[oid]
+        if facts.checksum is not None:
+            self._note(f"{database.name} data", {facts.full_name: "it was changed while it was read"})
+        database.facts[oid] = facts.model_copy(update={"rows": None, "checksum": None})
 
     # --- how ---
 
@@ -314,6 +323,10 @@ def _begun_anew(database: _Database) -> set[tuple[str, str]]:
         for name, (version, far) in database.sequence_states.items()
         if name not in now or now[name][0] != version or (far is not None and (now[name][1] or 0) < far)
     }
+
+
+def _lasting(cluster: Catalogue) -> Mapping[str, Mapping[str, str]]:
+    return {kind: objects for kind, objects in cluster.objects.items() if kind != "replication slot"}
 
 
 def _size(found: tuple[ListedTable, _Database]) -> int:

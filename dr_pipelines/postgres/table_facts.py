@@ -80,7 +80,7 @@ def _tables(size: str) -> str:
                has_table_privilege(c.oid, 'SELECT'), {_VERSION}
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND ({USER_SCHEMA}
-              OR c.oid = 'pg_largeobject'::regclass AND pg_relation_size(c.oid) > 0)
+              OR c.oid = 'pg_largeobject'::regclass AND EXISTS (SELECT FROM pg_largeobject_metadata))
         ORDER BY n.nspname, c.relname
         """
 
@@ -89,6 +89,19 @@ def table_versions(session: ReadSession) -> dict[int, str]:
     """By oid, as they are now."""
     rows = session.ask(f"SELECT c.oid::bigint, {_VERSION} FROM pg_class c WHERE c.relkind IN ('r', 'p')")
     return {oid: version for oid, version in rows}
+
+
+def falling_sequences(session: ReadSession) -> set[tuple[str, str]]:
+    """Schema and name of those that count down."""
+    rows = session.ask("SELECT schemaname::text, sequencename::text FROM pg_sequences WHERE increment_by < 0")
+    return {(schema, name) for schema, name in rows}
+
+
+def is_behind(value: int | None, than: int | None, *, falls: bool) -> bool:
+    """Of two values of a sequence; None is before its first."""
+    if than is None or value is None:
+        return than is not None
+    return value > than if falls else value < than
 
 
 def _listed(row: Sequence[Any], columns: Sequence[tuple[Any, ...]], keys: Sequence[tuple[Any, ...]]) -> ListedTable:

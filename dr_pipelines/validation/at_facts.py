@@ -50,9 +50,16 @@ def facts_of(copy: RestoredCopy) -> SourceFacts | str:
     return facts
 
 
-def doubt_about(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> Overlap:
-    """Transactions that ended at the source while it was looked at. Of a standby they cannot be known; there a position
-    that is not exact is trouble. Nor in a copy that was promoted: what ran has ended."""
+def doubt_about(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> str | None:
+    """Why a difference of this database proves nothing; None where it does."""
+    if ended := _ended_meanwhile(session, told, facts):
+        return f"{ended} of the source ended while it was looked at"
+    return None if told.stable else "the source's catalogue was changed while it was looked at"
+
+
+def _ended_meanwhile(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> Overlap:
+    """Transactions of a standby cannot be known; there a position that is not exact is trouble. Nor can they in a copy
+    that was promoted: what ran has ended."""
     if facts.in_recovery:
         return Overlap()
     ((in_recovery,),) = session.ask("SELECT pg_is_in_recovery()")

@@ -9,8 +9,16 @@ from typing import Any
 from dr_pipelines.checks import CheckResult, not_proven, passed
 from dr_pipelines.errors import DrError
 from dr_pipelines.postgres.session import ReadSession, read_session
-from dr_pipelines.postgres.table_facts import Checksum, ListedTable, count_rows, list_sequences, list_tables
-from dr_pipelines.repository.source_facts import DatabaseFacts, SequenceFacts, SourceFacts, TableFacts
+from dr_pipelines.postgres.table_facts import (
+    Checksum,
+    ListedTable,
+    count_rows,
+    falling_sequences,
+    is_behind,
+    list_sequences,
+    list_tables,
+)
+from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts
 from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
 
@@ -28,7 +36,7 @@ class _Seen:
     sampled: list[str] = field(default_factory=list)
     not_counted: list[str] = field(default_factory=list)
     unlogged: list[str] = field(default_factory=list)
-    overlaps: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
 
     def details(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if value or isinstance(value, int)}
@@ -70,12 +78,14 @@ def _compared(copy: RestoredCopy, told: DatabaseFacts, facts: SourceFacts, seen:
     try:
         with read_session(copy.server(told.name)) as session:
             session.begin()
-            overlap = doubt_about(session, told, facts)
-            doubt = f"{overlap} of the source ended while it was looked at" if overlap else None
-            if overlap:
-                seen.overlaps[told.name] = str(overlap)
-            for found in (*_tables(session, told, facts, seen), *_sequences(session, told, seen)):
-                yield found if isinstance(found, Difference) else Difference(f"{told.name}: {found}", doubt)
+            doubt = doubt_about(session, told, facts)
+            if doubt is not None:
+                seen.doubts[told.name] = doubt
+            for what in (*_tables(session, told, facts, seen), *_sequences(session, told, seen)):
+                if isinstance(what, Difference):
+                    yield what
+                else:
+                    yield Difference(f"{told.name}: {what}", doubt)
     except DrError as error:
         yield unreadable(told.name, error)
 
@@ -130,22 +140,11 @@ def _newest(told: TableFacts, found: TableFacts) -> Iterator[str]:
 def _sequences(session: ReadSession, told: DatabaseFacts, seen: _Seen) -> Iterator[str]:
     """A copy's sequence may be ahead, for values are written to the WAL before they are used; it may not be behind."""
     here = {(found.schema_name, found.name): found.last_value for found in list_sequences(session)}
-    falling = _falling(session)
+    falling = falling_sequences(session)
     for sequence in told.sequences:
         key = (sequence.schema_name, sequence.name)
         if key in here and sequence.last_value is not None:
             seen.sequences += 1
-            if _behind(here[key], sequence, falls=key in falling):
+            if is_behind(here[key], sequence.last_value, falls=key in falling):
                 name = f"{sequence.schema_name}.{sequence.name}"
                 yield f"sequence {name} stands at {here[key]}, at the source it had given out {sequence.last_value}"
-
-
-def _behind(here: int | None, told: SequenceFacts, *, falls: bool) -> bool:
-    if here is None or told.last_value is None:
-        return told.last_value is not None
-    return here > told.last_value if falls else here < told.last_value
-
-
-def _falling(session: ReadSession) -> set[tuple[str, str]]:
-    rows = session.ask("SELECT schemaname::text, sequencename::text FROM pg_sequences WHERE increment_by < 0")
-    return {(schema, name) for schema, name in rows}

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dr_pipelines.checks import CheckResult, not_proven, passed
 from dr_pipelines.errors import DrError
 from dr_pipelines.postgres.catalogue import Catalogue, Objects, read_cluster, read_database
-from dr_pipelines.postgres.session import ReadSession, read_session
+from dr_pipelines.postgres.session import read_session
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
 from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
@@ -19,6 +19,7 @@ NOT_RESTORED = frozenset({"replication slot"})
 """No backup holds them: they are told so that a person can make them anew."""
 COLLATION = "collation version"
 """Of the operating system: what is compared is the host of the source with that of the copy."""
+_HOST = "that is this host's and not the backup's"
 
 
 def catalogue_is_matched(copy: RestoredCopy) -> CheckResult:
@@ -65,31 +66,25 @@ def _compared(copy: RestoredCopy, told: DatabaseFacts, facts: SourceFacts) -> It
         with ExitStack() as stack:
             session = stack.enter_context(read_session(copy.server(told.name)))
             session.begin()
-            doubt = _doubt(session, told, facts)
-            found = [*_differences(facts.cluster, read_cluster(session), "")] if told is facts.databases[0] else []
-            found += _differences(told.objects, read_database(session), f"{told.name}: ")
+            doubt = doubt_about(session, told, facts)
+            if told is facts.databases[0]:
+                yield from _differences(facts.cluster, read_cluster(session), "", doubt)
+            yield from _differences(told.objects, read_database(session), f"{told.name}: ", doubt)
     except DrError as error:
         yield unreadable(told.name, error)
-    else:
-        yield from (Difference(what, doubt) for what in found)
 
 
-def _doubt(session: ReadSession, told: DatabaseFacts, facts: SourceFacts) -> str | None:
-    if overlap := doubt_about(session, told, facts):
-        return f"{overlap} of the source ended while it was looked at"
-    return None if told.stable else "the source's catalogue was changed while it was looked at"
-
-
-def _differences(told: Objects, here: Catalogue, where: str) -> Iterator[str]:
+def _differences(told: Objects, here: Catalogue, where: str, doubt: str | None) -> Iterator[Difference]:
     for kind, objects in told.items():
         if kind in NOT_RESTORED:
             continue
         if kind in here.trouble:
-            yield f"{where}{kind} cannot be read: {here.trouble[kind]}"
+            yield Difference(f"{where}{kind} cannot be read: {here.trouble[kind]}", "that is not the copy's fault")
         elif kind == COLLATION:
-            yield from (where + found for found in _collations(objects, here.objects.get(kind, {})))
+            yield from (Difference(where + what, _HOST) for what in _collations(objects, here.objects.get(kind, {})))
         else:
-            yield from (where + found for found in _of_kind(kind, objects, here.objects.get(kind, {})))
+            found = _of_kind(kind, objects, here.objects.get(kind, {}))
+            yield from (Difference(where + what, doubt) for what in found)
 
 
 def _of_kind(kind: str, told: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
@@ -102,7 +97,7 @@ def _of_kind(kind: str, told: Mapping[str, str], here: Mapping[str, str]) -> Ite
 
 
 def _collations(told: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
-    """Another version sorts otherwise, and indexes on text are wrong until they are made anew."""
+    """Another version sorts otherwise, and indexes on text are wrong there until they are made anew."""
     for name, version in told.items():
         if here.get(name, "") != version:
             refresh = f"ALTER DATABASE {name[9:]} REFRESH COLLATION VERSION"
@@ -110,5 +105,5 @@ def _collations(told: Mapping[str, str], here: Mapping[str, str]) -> Iterator[st
                 refresh = f"ALTER COLLATION {name[10:]} REFRESH VERSION"
             yield (
                 f"{name} is of version {here.get(name) or 'none'} on this host and was {version or 'none'} on the "
-                f"source's: REINDEX what is indexed by it, then {refresh}"
+                f"source's: after a restore here REINDEX what is indexed by it, then {refresh}"
             )

@@ -260,3 +260,17 @@ def test_partitions_on_other_servers_are_not_asked_for(postgres18: EmbeddedPostg
     tables = {table.name: table for table in facts.databases[0].tables}
     assert (tables["near"].rows, tables["near"].checksum is None) == (2, False)
     assert (tables["sales"].rows, tables["sales"].checksum) == (None, None)
+
+
+def test_what_is_set_back_or_renamed_meanwhile_is_not_told(postgres18: EmbeddedPostgres) -> None:
+    for name in ("back", "on_and_on"):
+        postgres18.psql(f"CREATE SEQUENCE {name}; SELECT setval('{name}', 50)")
+    postgres18.psql("CREATE TABLE days (day date) PARTITION BY RANGE (day); CREATE ROLE first")
+    postgres18.psql("CREATE TABLE days_1 PARTITION OF days DEFAULT; INSERT INTO days VALUES ('2026-01-01')")
+    postgres18.psql("ALTER TABLE days OWNER TO first")
+    happens = "SELECT setval('back', 3), nextval('on_and_on'); ALTER ROLE first RENAME TO other; TRUNCATE days_1"
+    facts = facts_of(postgres18.server, WantedFacts(), clock=Emptying(postgres18, happens))
+    (database,) = facts.databases
+    assert {found.name: found.last_value for found in database.sequences} == {"back": None, "on_and_on": 50}
+    assert {table.name: table.rows for table in database.tables} == {"days": None, "days_1": None}
+    assert not database.stable and "changed while they were read" in facts.trouble["cluster"]
