@@ -40,7 +40,7 @@ def facts_of(copy: RestoredCopy) -> SourceFacts | str:
     if facts is None:
         return f"{copy.backup.label} has no facts of its source"
     if facts.lsn is None:
-        return f"no database of the source could be looked at: {_trouble_in_words(facts.trouble)}"
+        return f"no database of the source could be looked at: {in_words(facts.trouble)}"
     if at is None:
         return f"the copy was not replayed to {facts.lsn}, where its source told its facts"
     stopped = _STOPPED_BEFORE.search(at.stopped or "")
@@ -66,6 +66,15 @@ def _ended_meanwhile(session: ReadSession, told: DatabaseFacts, facts: SourceFac
     return overlap(session, Sight.parse(told.snapshot)) if in_recovery else Overlap(unknown=True)
 
 
+def trouble_with_data(facts: SourceFacts) -> Mapping[str, str]:
+    """What could not be told of rows and sequences."""
+    return {
+        about: reason
+        for about, reason in facts.trouble.items()
+        if about not in ("cluster", "record") and not about.endswith(" catalogue")
+    }
+
+
 def judged(
     name: str, differences: Sequence[Difference], trouble: Mapping[str, str], details: Mapping[str, Any]
 ) -> CheckResult | None:
@@ -81,7 +90,7 @@ def judged(
         why = dict.fromkeys(str(found.doubt) for found in doubtful)
         return not_proven(name, f"{shown([found.what for found in doubtful])}, but {'; '.join(why)}", **details)
     if trouble:
-        return not_proven(name, f"not all of the source could be looked at: {_trouble_in_words(trouble)}", **details)
+        return not_proven(name, f"not all of the source could be looked at: {in_words(trouble)}", **details)
     return None
 
 
@@ -91,5 +100,5 @@ def shown(names: Sequence[str]) -> str:
     return "; ".join(names[:_SHOWN]) + more
 
 
-def _trouble_in_words(trouble: Mapping[str, str]) -> str:
+def in_words(trouble: Mapping[str, str]) -> str:
     return shown([f"{about}: {reason}" for about, reason in trouble.items()]) or "it has none"

@@ -10,10 +10,10 @@ from dr_pipelines.checks import CheckResult, Verdict, not_proven
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.postgres.session import read_session
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
-from dr_pipelines.validation.at_facts import doubt_about
+from dr_pipelines.validation.at_facts import doubt_about, facts_of, in_words, trouble_with_data
 from dr_pipelines.validation.measures import ROWS, Measured, Terms, measures_of, shape_of
 from dr_pipelines.validation.pages import keep_page
-from dr_pipelines.validation.subject import Subject
+from dr_pipelines.validation.subject import RestoredCopy, Subject
 from dr_pipelines.validation.suites import SuiteResult, judged, unasked, unmet
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def baseline_is_met(copy: Subject) -> CheckResult:
     """Every database of which facts were told. Raises `ServerError` and its kinds."""
     if copy.facts is None:
         return not_proven("baseline_is_met", "there are no facts of the source to make a baseline of")
+    if isinstance(copy, RestoredCopy) and isinstance(why := facts_of(copy), str):
+        return not_proven("baseline_is_met", why)
     terms = Terms(copy.plan.tolerance / 100, copy.plan.count_up_to_rows, copy.promises)
     there = copy.databases()
     results = [
@@ -43,6 +45,8 @@ def baseline_is_met(copy: Subject) -> CheckResult:
     seen = {"tables": sum(len(told.tables) for told in copy.facts.databases), "rows": _rows_seen(results)}
     found = judged("baseline_is_met", results, **seen, document=keep_page(copy, "baseline", results))
     doubt = _doubt(copy, copy.facts) if found.verdict is Verdict.FAIL else None
+    if found.passed and (trouble := trouble_with_data(copy.facts)):
+        doubt = f"not all of the source could be looked at: {in_words(trouble)}"
     return found if doubt is None else not_proven(found.name, f"{found.summary}, but {doubt}", **found.details)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from dr_pipelines.postgres.table_facts import (
     list_tables,
 )
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts
-from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
+from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, trouble_with_data, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
 
 SOURCE_IS_MATCHED = "source_is_matched"
@@ -52,7 +52,7 @@ def source_is_matched(copy: RestoredCopy) -> CheckResult:
     seen = _Seen()
     differences = [found for told in facts.databases for found in _compared(copy, told, facts, seen)]
     details = {"lsn": str(facts.lsn), **seen.details()}
-    if (result := judged(SOURCE_IS_MATCHED, differences, _trouble(facts), details)) is not None:
+    if (result := judged(SOURCE_IS_MATCHED, differences, trouble_with_data(facts), details)) is not None:
         return result
     if seen.tables == 0:
         return not_proven(SOURCE_IS_MATCHED, "no table of the source was counted: nothing could be compared", **details)
@@ -63,15 +63,6 @@ def source_is_matched(copy: RestoredCopy) -> CheckResult:
         f"{seen.checksums} of them the same sum over them{left_out}",
         **details,
     )
-
-
-def _trouble(facts: SourceFacts) -> Mapping[str, str]:
-    """What concerns data."""
-    return {
-        about: reason
-        for about, reason in facts.trouble.items()
-        if about not in ("cluster", "record") and not about.endswith(" catalogue")
-    }
 
 
 def _compared(copy: RestoredCopy, told: DatabaseFacts, facts: SourceFacts, seen: _Seen) -> Iterator[Difference]:
