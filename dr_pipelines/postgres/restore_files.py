@@ -27,10 +27,13 @@ class RestoredFiles:
         self._request, self._note = request, note
         self._spaces: list[Path] = []
 
-    def unpack(self, repository: Repository, candidate: Candidate, advance: Callable[[int], None]) -> bytes:
-        """Everything but pg_control, which is returned. Raises `IntegrityError` and what the store raises."""
+    def unpack(
+        self, repository: Repository, candidate: Candidate, advance: Callable[[int], None], *, spare: int = 0
+    ) -> bytes:
+        """Everything but pg_control, which is returned. `spare` bytes of the disk must be left over. Raises
+        `IntegrityError`, `HostTooSmall` and what the store raises."""
         links, locations = self._links(repository, candidate)
-        self._require_room(links, locations)
+        self._require_room(links, locations, spare)
         self.folder.mkdir(parents=True, mode=0o700)
         self._prepare_tablespaces(locations)
         return unpack_chain(links, self.folder, advance=advance)
@@ -67,9 +70,11 @@ class RestoredFiles:
             candidate.chain[-1].tablespaces, self._request.tablespaces, self._request.target_dir
         )
 
-    def _require_room(self, links: Iterable[Link], locations: Mapping[Tablespace, Path]) -> None:
+    def _require_room(self, links: Iterable[Link], locations: Mapping[Tablespace, Path], spare: int = 0) -> None:
         files = (file for link in links for file in link.told.files.values())
-        require_room(bytes_by_place(files, locations, self.folder.parent))
+        needed = {**bytes_by_place(files, locations, self.folder.parent)}
+        needed[self.folder.parent] = needed.get(self.folder.parent, 0) + spare
+        require_room(needed)
 
     def _prepare_tablespaces(self, locations: Mapping[Tablespace, Path]) -> None:
         """Each tablespace's new directory, and the link to it through which its files are written."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.errors import HostTooSmall
 from dr_pipelines.plan.validation import ValidationPlan
+from dr_pipelines.postgres.restore_files import RestoredFiles
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
+from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.scratch import ScratchServer
 from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.repository.codec import Codec
@@ -80,3 +84,14 @@ def test_what_the_source_told_in_doubt_fails_no_baseline(copy: tuple[ScratchServ
         result = baseline_is_met(RestoredCopy(server, told, ValidationPlan(), datetime.now(UTC)))
         assert result.verdict is verdict, result
         assert "1000000 rows" in result.summary
+
+
+def test_a_copy_leaves_room_for_what_else_is_on_the_disk(
+    copy: tuple[ScratchServer, SourceFacts], tmp_path: Path
+) -> None:
+    server, _ = copy
+    files = RestoredFiles(RestoreRequest("shop", tmp_path / "copy"), tmp_path / "copy.partial", print)
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(HostTooSmall, match="the restore needs"):
+        files.unpack(server.source.repository, server.candidate, lambda _: None, spare=free)
+    assert not [*tmp_path.iterdir()]
