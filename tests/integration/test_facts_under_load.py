@@ -228,11 +228,11 @@ class Resetting(SystemClock):
         super().__init__()
         self._server, self._text = server, text
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
         if self._text:
             text, self._text = self._text, ""
             self._server.psql(text)
-        super().wait(seconds)
+        return super().wait(seconds, stop)
 
 
 def test_sequences_that_begin_anew_while_they_are_looked_at_are_not_told(postgres18: EmbeddedPostgres) -> None:
