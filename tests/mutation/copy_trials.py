@@ -155,7 +155,7 @@ class CopyTrials:
         of_files(check for check in AT_END if _name(check) in _WHOLE_CLUSTER and self._checksums)
         for case in batch:
             self.ledger.add(
-                Trial(case.kind, case.database, tuple(dict.fromkeys(seen[case.database])), None, self._why_not(case))
+                Trial(case.kind, case.database, tuple(dict.fromkeys(seen[case.database])), None, UNSEEN.get(case.kind))
             )
 
     def _good(self, copy: ScratchServer, checks: Iterable[Check], told: SourceFacts, now: SourceFacts) -> None:
@@ -174,11 +174,6 @@ class CopyTrials:
                 yield check(subject)
             except DrError as error:
                 yield CheckResult(_name(check), Verdict.NOT_PROVEN, error.message)
-
-    def _why_not(self, case: Case) -> str | None:
-        if case.file is not None and FILES[case.file].needs_checksums and not self._checksums:
-            return "a bit of an index or a catalogue may mean nothing, and without page checksums none can be told"
-        return UNSEEN.get(case.kind)
 
 
 def _name(check: Check) -> str:
