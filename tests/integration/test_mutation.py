@@ -52,7 +52,7 @@ def test_locks_that_are_gone_or_short_are_found() -> None:
 
 
 def test_restored_copies_that_differ_are_found_out() -> None:
-    assert_all_noticed(CopyTrials(random.Random(SEED)).run(cases(random.Random(SEED), 10), print))
+    assert_all_noticed(CopyTrials(random.Random(SEED)).run(cases(random.Random(SEED), 6), print))
 
 
 def test_a_hole_and_a_false_alarm_are_told() -> None:

@@ -17,7 +17,7 @@ from dr_pipelines.operations.scrub import scrub
 from dr_pipelines.progress import Silent
 from dr_pipelines.site import Site
 from dr_pipelines.validation.subject import RestoredCopy
-from dr_pipelines.validation.suite import AT_END, AT_FACTS
+from dr_pipelines.validation.suite import AT_END, AT_FACTS, BEFORE_START, Suite
 from tests.mutation.ledger import REFUSED, RIGHT, WRONG, Ledger, Trial
 from tests.mutation.repository_damage import Damage, each
 from tests.support.lived import Lived
@@ -77,9 +77,8 @@ def restored(site: Site, home: Lived, label: str, tier: str = "primary") -> tupl
     """What becomes of a restore of that backup from that tier alone, and which checks of its validation notice. Only
     whoever knows the truth can say that data is wrong: that check is none of the product's, and not counted as one."""
     try:
-        report = validate_backup(
-            site, "shop", label, tier, Silent(), at_facts=AT_FACTS, at_end=(*AT_END, _oracle(home))
-        )
+        suite = Suite(BEFORE_START, AT_FACTS, (*AT_END, _oracle(home)))
+        report = validate_backup(site, "shop", label, tier, Silent(), suite=suite)
     except DrError:
         return REFUSED, ("restore",)
     if "error" in report.check.details:
