@@ -32,6 +32,11 @@ def stop_line(log: Path) -> str | None:
     return None
 
 
+def is_consistent(log: Path) -> bool:
+    """Whether the server, which may not answer yet, says that it could."""
+    return "consistent recovery state reached" in log.read_text(errors="replace")
+
+
 def assert_reached(target: RecoveryTarget, reached: Lsn, stopped: str | None) -> None:
     """An explicit target: PostgreSQL said that it stopped there. Raises `TargetUnreachable`."""
     if stopped is None:

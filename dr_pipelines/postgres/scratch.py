@@ -19,7 +19,13 @@ from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.programs import require_programs
 from dr_pipelines.postgres.recover import PORT, Host, configure, private_folder, running, wait_until
-from dr_pipelines.postgres.recovery_proof import assert_nothing_left, assert_reached, stop_line, switch_point
+from dr_pipelines.postgres.recovery_proof import (
+    assert_nothing_left,
+    assert_reached,
+    is_consistent,
+    stop_line,
+    switch_point,
+)
 from dr_pipelines.postgres.restore import wal_fetcher
 from dr_pipelines.postgres.restore_files import RestoredFiles
 from dr_pipelines.postgres.restore_needs import Needs
@@ -57,7 +63,7 @@ class Replayed:
 
 class ScratchServer:
     """Use through `scratch`. `phases` in seconds: plan, recall, fetch (with unpacking), write (to disk), start (until
-    the server answers, with what it replays to become consistent; of each step), replay (from there on).
+    the server is consistent, with what it replays for that; of each step), replay (from there on).
     Not thread-safe."""
 
     def __init__(
@@ -209,9 +215,10 @@ class ScratchServer:
         to_end = request.target.kind == "latest"
         with self._recovering(request) as recovery:
             stored_end = recovery.fetcher.stored_end() if to_end else None
-            server = self.server()
-            recovery.wait_until(lambda: _answers(server))
-            recovery.has_answered()
+            server, log = self.server(), self.log
+            # One that goes on to the end answers nobody before it (`hot_standby` is off), though it is consistent.
+            recovery.wait_until(lambda: is_consistent(log) or _answers(server))
+            recovery.has_started()
             recovery.wait_until(server.replay_is_paused if stays else lambda: not server.in_recovery())
             now_on = timeline if stays else server.facts().timeline
             reached = server.flush_lsn() if stays else switch_point(self.data_dir, now_on)
@@ -259,10 +266,10 @@ class ScratchServer:
             self.stop()
             raise
         finally:
-            answered = began if recovery is None else recovery.answered
+            started = began if recovery is None else recovery.started
             self.wal_bytes += fetcher.bytes
-            self._took("start", answered - began)
-            self._took("replay", clock.monotonic() - answered)
+            self._took("start", started - began)
+            self._took("replay", clock.monotonic() - started)
 
     def _took(self, phase: str, seconds: float) -> None:
         self.phases[phase] = self.phases.get(phase, 0.0) + seconds
@@ -270,19 +277,19 @@ class ScratchServer:
 
 @dataclass
 class _Recovery:
-    """A server that recovers; `answered` is when it first did."""
+    """A server that recovers; `started` is when it was consistent."""
 
     process: Process
     fetcher: WalFetcher
     log: Path
     clock: Clock
-    answered: float
+    started: float
 
     def wait_until(self, ended: Callable[[], bool]) -> None:
         wait_until(ended, self.process, self.log, self.fetcher, self.clock)
 
-    def has_answered(self) -> None:
-        self.answered = self.clock.monotonic()
+    def has_started(self) -> None:
+        self.started = self.clock.monotonic()
 
 
 def _answers(server: Server) -> bool:
