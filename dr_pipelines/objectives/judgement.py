@@ -6,7 +6,6 @@ has the most: a backup host that is lost with its server is a common disaster.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -156,7 +155,7 @@ def judge_time(
 
 def _not_current(times: RecoveryTimes) -> str | None:
     if times.spoilt is not None:
-        return f"the newest restore of {times.server} measured nothing ({times.spoilt})"
+        return f"the newest restore of {times.server} failed ({times.spoilt})"
     if times.stale is not None:
         return f"since {times.stale:%Y-%m-%d %H:%M} UTC there should be a newer measurement of {times.server}"
     return None
@@ -227,8 +226,10 @@ def _never(promise: Promise, why: str, hint: str) -> Objective:
 
 def read(line: Objective) -> tuple[str, str, str]:
     """Promised, measured and margin, as a person reads them."""
-    left = None if line.margin is None else math.floor(line.margin)
-    margin = "-" if left is None else f"{'-' if left < 0 else ''}{_number(abs(left))}"
+    if line.margin is None:
+        margin = "-"
+    else:
+        margin = f"-{_number(max(-line.margin, 0.1))}" if line.margin < 0 else _number(line.margin)
     if line.measured is not None:
         seen = _number(line.measured)
     else:

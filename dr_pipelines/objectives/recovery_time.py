@@ -33,7 +33,7 @@ class RecoveryTimes:
     """Of one server: the `newest` measurement on each tier, and the `worst` of the last few on the tiers that the plan
     validates from. `growth` of the time, in seconds, is that of the tier on which it grows fastest; None where too
     little is known. `stale` since when there should be a newer one; `spoilt` is the newest restore where it
-    measured nothing. `unread`: tiers whose evidence could not be read, with why."""
+    failed. `unread`: tiers whose evidence could not be read, with why."""
 
     server: str
     newest: Mapping[str, Measurement]
@@ -67,7 +67,9 @@ def recovery_times(
     last = max((point.at for point in counted), default=None)
     seconds = [trend_of([(point.at, point.seconds) for point in by_tier.get(tier, [])]) for tier in tiers]
     sizes = [trend_of([(point.at, float(point.bytes)) for point in by_tier.get(tier, [])]) for tier in tiers]
-    spoilt = known[-1] if known and not measured(known[-1]) else None
+    # What could not be seen takes nothing back: a host without the key says nothing of how long a recovery takes.
+    told = [one for one in known if measured(one) or one.verdict is not Verdict.NOT_PROVEN]
+    spoilt = told[-1] if told and not measured(told[-1]) else None
     return RecoveryTimes(
         server,
         {tier: by_tier[tier][-1] for tier in sorted(by_tier)},

@@ -262,6 +262,17 @@ def test_a_restore_that_failed_measures_nothing() -> None:
     assert "rows are missing" in after.summary
 
 
+def test_a_restore_that_could_not_be_tried_takes_nothing_back() -> None:
+    unseen = {"verdict": Verdict.NOT_PROVEN, "summary": "no identity is given", "reached": None}
+    found = judged(DATABASE, "database", shop=times(validation(1, 5), validation(0, 3, **unseen)))
+    assert (found.verdict, found.measured) == (Verdict.PASS, 5)
+
+
+def test_a_margin_is_as_exact_as_what_was_measured() -> None:
+    broken = judged(DATABASE, "database", shop=times(validation(1, 72.6)))
+    assert read(broken)[1:] == ("1 minute 13 seconds", "-13 s")
+
+
 def test_an_old_measurement_proves_nothing() -> None:
     assert judged(DATABASE, "database", shop=times(validation(1.9, 5))).verdict is Verdict.PASS
     old = judged(DATABASE, "database", shop=times(validation(2.1, 5)))
