@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("dr_pipelines", "assets", "schedules", "sensors")
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "commands", "endings", "checks", "disk", "lsn", "progress", "__init__"}),
+    frozenset({"errors", "clock", "commands", "endings", "checks", "disk", "lsn", "progress", "wording", "__init__"}),
     frozenset({"plan"}),
     frozenset({"storage"}),
     frozenset({"repository"}),

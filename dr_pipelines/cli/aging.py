@@ -8,9 +8,10 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import TIER, Json, settings
-from dr_pipelines.cli.output import Bars, count, out, print_json, print_table, size
+from dr_pipelines.cli.output import Bars, out, print_json, print_table, size
 from dr_pipelines.errors import NotProven, StoreError
 from dr_pipelines.operations import AgingReport
+from dr_pipelines.wording import counted
 
 
 def age(
@@ -46,9 +47,9 @@ def _show(report: AgingReport) -> None:
     else:
         out.print(f"{report.server} on {report.tier}: nothing is old enough to move", soft_wrap=True)
     for held in plan.held:
-        out.print(f"{count(held.objects, 'object')} ({size(held.bytes)}) stay: {held.reason}", soft_wrap=True)
+        out.print(f"{counted(held.objects, 'object')} ({size(held.bytes)}) stay: {held.reason}", soft_wrap=True)
     if aged is not None and plan.moves:
-        out.print(f"moved: {count(aged.objects, 'object')}, {size(aged.bytes)}", soft_wrap=True)
+        out.print(f"moved: {counted(aged.objects, 'object')}, {size(aged.bytes)}", soft_wrap=True)
 
 
 def _raise_trouble(report: AgingReport, *, dry_run: bool) -> None:
@@ -58,6 +59,6 @@ def _raise_trouble(report: AgingReport, *, dry_run: bool) -> None:
     if report.aged is not None and report.aged.refused:
         key, why = next(iter(report.aged.refused.items()))
         raise StoreError(
-            f"{count(len(report.aged.refused), 'object')} of {report.tier} could not be moved; {key}: {why}",
+            f"{counted(len(report.aged.refused), 'object')} of {report.tier} could not be moved; {key}: {why}",
             hint=f"`dr store check {report.tier}` says what the store can do; the rest was moved.",
         )

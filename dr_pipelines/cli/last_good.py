@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
-from dr_pipelines.cli.output import Bars, count, instant, out, print_facts, print_json, size
+from dr_pipelines.cli.output import Bars, instant, out, print_facts, print_json, size
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.operations.last_good import LastGoodQuestion
@@ -20,6 +20,7 @@ from dr_pipelines.plan.values import PositiveDuration
 from dr_pipelines.validation.last_good import LastGood
 from dr_pipelines.validation.search_window import Bound, Point
 from dr_pipelines.validation.touched import Touched, TouchedTable
+from dr_pipelines.wording import counted
 
 
 def find_last_good(
@@ -115,8 +116,8 @@ def _show(found: LastGood, command: str, bars: Bars) -> None:
     kept = f", {size(effort.kept)} of files kept and brought back" if effort.kept else ""
     facts = {
         "searched": f"{found.server} on {found.tier}, from {found.start} to {found.end}",
-        "tried": f"{count(len(found.probes), 'point')} with {count(effort.restores, 'restore')} "
-        f"({size(effort.restored)}) and {count(effort.steps, 'step')} of replay{kept}",
+        "tried": f"{counted(len(found.probes), 'point')} with {counted(effort.restores, 'restore')} "
+        f"({size(effort.restored)}) and {counted(effort.steps, 'step')} of replay{kept}",
     }
     if found.bad is None:
         print_facts({**facts, "answer": f"the data are good at the newest point: {_point(found.end)}"})
@@ -150,7 +151,7 @@ def _point(point: Point) -> str:
 def _deeds(touched: Touched) -> list[str]:
     lines = [*map(_table, touched.tables), *touched.databases]
     if touched.catalog_changes:
-        lines.append(f"{count(touched.catalog_changes, 'row')} of the system catalogues (DDL)")
+        lines.append(f"{counted(touched.catalog_changes, 'row')} of the system catalogues (DDL)")
     if not touched.complete:
         lines.append("and perhaps more, in WAL that lies further back")
     return lines or ["nothing to rows of tables"]

@@ -10,11 +10,12 @@ from rich.markup import escape
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import Json, MaybeServer, settings
-from dr_pipelines.cli.output import count, minute, out, print_json, print_table, size
+from dr_pipelines.cli.output import minute, out, print_json, print_table, size
 from dr_pipelines.errors import CheckFailed, NotProven
 from dr_pipelines.objectives.exposure import STREAM, Exposure
 from dr_pipelines.objectives.judgement import Objective, read, told
 from dr_pipelines.objectives.recovery_time import RecoveryTimes
+from dr_pipelines.wording import counted
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
 _TITLES = {"rpo": "recovery point objectives", "rto": "recovery time objectives"}
@@ -98,7 +99,7 @@ def _restores(times: RecoveryTimes) -> Iterator[str]:
         yield f"restored from {tier} in {_short(one.seconds)} on {minute(one.at)} UTC, {size(one.bytes)} ({one.label})"
     if times.growth is not None:
         more = f", backups by {size(round(times.growth_bytes.per_day))}" if times.growth_bytes else ""
-        yield f"restores grow by {times.growth.per_day:.2f} s a day{more} ({count(times.growth.count, 'restore')})"
+        yield f"restores grow by {times.growth.per_day:.2f} s a day{more} ({counted(times.growth.count, 'restore')})"
     for tier, why in times.unread.items():
         yield f"evidence on {tier} cannot be read: {why}"
 

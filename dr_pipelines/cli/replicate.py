@@ -8,10 +8,11 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import TIER, Json, ServerName, settings
-from dr_pipelines.cli.output import Bars, count, out, print_json, size
+from dr_pipelines.cli.output import Bars, out, print_json, size
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.operations import ReplicationReport
 from dr_pipelines.site import Site
+from dr_pipelines.wording import counted
 
 
 def replicate(
@@ -71,6 +72,6 @@ def _told(answer: Any) -> str:
     rate = f", {size(int(copied / answer.seconds))}/s" if answer.seconds > 0 else ""
     labels = f": {', '.join(answer.labels)}" if answer.labels else ""
     return (
-        f"{count(len(answer.labels), 'backup')} and {count(answer.wal_objects, 'object')} of WAL, {size(copied)} in "
-        f"{answer.seconds:.1f} s{rate}{labels}"
+        f"{counted(len(answer.labels), 'backup')} and {counted(answer.wal_objects, 'object')} of WAL, {size(copied)} "
+        f"in {answer.seconds:.1f} s{rate}{labels}"
     )

@@ -10,7 +10,7 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, count, instant, out, print_facts, print_json, print_table, size, span
+from dr_pipelines.cli.output import Bars, instant, out, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
@@ -19,6 +19,7 @@ from dr_pipelines.postgres.restore_plan import RecoveryTarget, UseIncrementals
 from dr_pipelines.postgres.restore_preview import RestorePreview, TierEstimate
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.tablespaces import parse_mapping
+from dr_pipelines.wording import counted
 
 
 def restore(
@@ -145,7 +146,7 @@ def _show_preview(seen: RestorePreview, bars: Bars, *, as_json: bool) -> None:
 
 
 def _row(tier: TierEstimate) -> tuple[str, ...]:
-    offline = f"{count(tier.offline_objects, 'object')}, {size(tier.offline_bytes)}" if tier.offline_objects else "-"
+    offline = f"{counted(tier.offline_objects, 'object')}, {size(tier.offline_bytes)}" if tier.offline_objects else "-"
     return (
         f"{tier.tier} (chosen)" if tier.is_chosen else tier.tier,
         span(tier.estimated_seconds),

@@ -12,10 +12,11 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import TIER, Json, MaybeServer, ServerName, settings
-from dr_pipelines.cli.output import Bars, count, err, out, print_json, print_table, size
+from dr_pipelines.cli.output import Bars, err, out, print_json, print_table, size
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.site import Site
+from dr_pipelines.wording import counted
 
 retention_app = typer.Typer(
     suggest_commands=False, help="What is kept on each tier, and removing the rest.", no_args_is_help=True
@@ -188,7 +189,7 @@ def _show_rest(table: RetentionTable) -> None:
     goes = [f"{label} ({size(stored)}), expired long enough ago" for label, stored in table.prune.items()]
     goes += [f"{label} ({size(stored)}), garbage of a crash" for label, stored in table.garbage.items()]
     if table.wal_objects:
-        goes.append(f"{count(table.wal_objects, 'object')} of WAL ({size(table.wal_bytes)})")
+        goes.append(f"{counted(table.wal_objects, 'object')} of WAL ({size(table.wal_bytes)})")
     for what in goes:
         out.print(f"goes now: {what}", soft_wrap=True)
     if table.early:
@@ -213,14 +214,14 @@ def _tell(report: RetentionReport) -> None:
         out.print(f"to bring them back: `dr retention undo {table.server} --tier {table.tier}`", soft_wrap=True)
     for label, why in report.refused.items():
         out.print(f"{where}: {label} stays: {why}", soft_wrap=True)
-    removed = f"{count(len(pruned.labels), 'backup')} and {count(pruned.wal_objects, 'object')} of WAL"
+    removed = f"{counted(len(pruned.labels), 'backup')} and {counted(pruned.wal_objects, 'object')} of WAL"
     out.print(
-        f"{where}: {count(len(report.expired), 'backup')} expired; {removed} pruned, {size(pruned.bytes)} freed",
+        f"{where}: {counted(len(report.expired), 'backup')} expired; {removed} pruned, {size(pruned.bytes)} freed",
         soft_wrap=True,
     )
     if pruned.locked:
         until = f" until {pruned.locked_until:%Y-%m-%d %H:%M} UTC" if pruned.locked_until else ""
-        out.print(f"{where}: {count(pruned.locked, 'object')} stay, locked{until}", soft_wrap=True)
+        out.print(f"{where}: {counted(pruned.locked, 'object')} stay, locked{until}", soft_wrap=True)
 
 
 def _server_of(site: Site, label: str, server: str | None) -> str:

@@ -9,9 +9,10 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import TIER, Json, settings, share_of
-from dr_pipelines.cli.output import Bars, count, out, print_facts, print_json, size, span
+from dr_pipelines.cli.output import Bars, out, print_facts, print_json, size, span
 from dr_pipelines.errors import IntegrityError, NotProven
 from dr_pipelines.operations.scrub import ScrubReport
+from dr_pipelines.wording import counted
 
 
 def scrub(
@@ -47,10 +48,10 @@ def _show(report: ScrubReport) -> None:
     for result in report.servers:
         facts = {
             "server": f"{result.server} on {result.tier}",
-            "read": f"{result.read} of {count(result.objects, 'object')}, {size(result.bytes)}",
+            "read": f"{result.read} of {counted(result.objects, 'object')}, {size(result.bytes)}",
         }
         if result.offline:
-            facts["not read"] = f"{count(result.offline, 'object')} must be recalled first"
+            facts["not read"] = f"{counted(result.offline, 'object')} must be recalled first"
         if result.sample.share < 100:
             facts["sample"] = f"{result.sample.share} %; the next run goes on from there"
         print_facts(facts)

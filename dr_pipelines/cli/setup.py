@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from dr_pipelines import operations
 from dr_pipelines.cli.context import TIER, Json, MaybeServer, TierOption, settings
 from dr_pipelines.cli.listing import show_backups
-from dr_pipelines.cli.output import answer_checks, count, moment, out, print_facts, print_json, size
+from dr_pipelines.cli.output import answer_checks, moment, out, print_facts, print_json, size
 from dr_pipelines.disk import sync
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
@@ -22,6 +22,7 @@ from dr_pipelines.plan.model import plan_schema as json_schema
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.site import Site
+from dr_pipelines.wording import counted
 
 plan_app = typer.Typer(suggest_commands=False, help="Judge and show the DR plan.", no_args_is_help=True)
 key_app = typer.Typer(suggest_commands=False, help="Make age keys.", no_args_is_help=True)
@@ -38,7 +39,8 @@ def plan_check(as_json: Json = False) -> None:
         print_json({"plan": str(path), "ok": True})
     else:
         out.print(
-            f"{path}: the plan is right: {count(len(plan.databases), 'server')}, {count(len(plan.storage), 'store')}"
+            f"{path}: the plan is right: {counted(len(plan.databases), 'server')}, "
+            f"{counted(len(plan.storage), 'store')}"
         )
 
 
@@ -190,8 +192,8 @@ def _facts(manifest: BackupManifest) -> dict[str, Any]:
         "LSN": f"{manifest.start_lsn} to {manifest.stop_lsn}, timeline {manifest.timeline.id}",
         "checksums": "on" if manifest.data_checksums else "off",
         "tablespaces": ", ".join(space.location for space in manifest.tablespaces) or None,
-        "archive": f"{count(len(manifest.archive.packs), 'pack')}, {size(manifest.archive.size)}",
-        "stored": f"{count(len(manifest.objects), 'object')}, {size(manifest.stored_size)}",
+        "archive": f"{counted(len(manifest.archive.packs), 'pack')}, {size(manifest.archive.size)}",
+        "stored": f"{counted(len(manifest.objects), 'object')}, {size(manifest.stored_size)}",
         "encrypted to": ", ".join(recipients) or "nobody: anyone who reads the store reads it",
         "taken": f"on {manifest.taken_on} by dr {manifest.tool_version}",
         "break glass": next((file.key for file in manifest.break_glass if file.key.endswith("README.md")), None),

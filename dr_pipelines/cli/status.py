@@ -11,9 +11,10 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import Json, settings
-from dr_pipelines.cli.output import count, minute, moment, out, print_json, print_table, size
+from dr_pipelines.cli.output import minute, moment, out, print_json, print_table, size
 from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
+from dr_pipelines.wording import counted
 
 _VERDICTS = {Verdict.FAIL: "not kept", Verdict.NOT_PROVEN: "not proven"}
 
@@ -111,7 +112,7 @@ def _system(system: SystemWindows) -> Iterator[str]:
         yield f"any instant {_span(window)}"
     if single := [window.points[0] for window in system.windows if window.is_point]:
         oldest = min(single, key=lambda point: point.at)
-        yield f"{count(len(single), 'single restore point')}, the oldest {oldest.label}"
+        yield f"{counted(len(single), 'single restore point')}, the oldest {oldest.label}"
     for gap in system.gaps:
         if gap.end is None or any(window.start == gap.end for window in wide if window is not wide[0]):
             yield f"gap since {minute(gap.start_at)} UTC: {gap.why}"
@@ -125,5 +126,5 @@ def _span(window: RecoveryWindow) -> str:
     assumed = ", as far as can be seen without a key" if window.assumed else ""
     return (
         f"from {minute(window.start_at)} UTC ({window.start}) on, WAL up to {window.end}, stored at "
-        f"{minute(window.end_at)} UTC, {count(len(window.points), 'backup')}{assumed}"
+        f"{minute(window.end_at)} UTC, {counted(len(window.points), 'backup')}{assumed}"
     )

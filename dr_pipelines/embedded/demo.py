@@ -264,7 +264,7 @@ def summary(outcome: Outcome) -> Table:
     table = Table(title="A lost server, recovered", show_header=False, title_justify="left")
     table.add_row("acknowledged commits", f"{outcome.acknowledged:,}")
     flying = outcome.recovered - outcome.acknowledged + outcome.lost
-    table.add_row("recovered commits", f"{outcome.recovered:,}" + (f" ({flying} were in flight)" if flying else ""))
+    table.add_row("recovered commits", f"{outcome.recovered:,}" + (f" ({flying} in flight)" if flying else ""))
     table.add_row("lost", f"[{'green' if outcome.lost == 0 else 'red'}]{outcome.lost}[/]")
     rpo = "0 s: nothing acknowledged is lost" if outcome.lost == 0 else "[red]more than 0 s[/]"
     table.add_row("RPO, measured", rpo)

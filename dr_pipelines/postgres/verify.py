@@ -23,6 +23,7 @@ from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import Archive, BackupManifest, StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Part, objects_in
+from dr_pipelines.wording import counted
 
 OBJECTS_MATCH = "objects_match_sha256"
 CONTENTS_MATCH = "contents_match_backup_manifest"
@@ -74,7 +75,7 @@ def objects_match_sha256(
         return failed(OBJECTS_MATCH, summary, bad=bad[:10], hint=hint, **seen)
     if len(read) == len(manifest.objects):
         return passed(OBJECTS_MATCH, f"all {len(read)} objects match", **seen)
-    said = f"{len(read)} of {len(manifest.objects)} objects were read, and match: a sample of {_share(seen)}"
+    said = f"{len(read)} of {counted(len(manifest.objects), 'object')} read, all match: a sample of {_share(seen)}"
     return passed(OBJECTS_MATCH, said, **seen)
 
 
@@ -123,12 +124,17 @@ def _look_at_contents(
     read = (*stretch.packs, manifest.backup_manifest)
     if part.is_whole:
         return passed(CONTENTS_MATCH, f"all {count} files match", **details), read
-    said = f"{seen} of {count} files were read, and match: a sample of {100 * seen / max(count, 1):.0f} %"
+    said = f"{seen} of {counted(count, 'file')} read, all match: a sample of {_percent(seen, count)}"
     return passed(CONTENTS_MATCH, said, **details), read
 
 
 def _share(seen: dict[str, Any]) -> str:
-    return f"{100 * seen['bytes'] / max(seen['of_bytes'], 1):.0f} % by bytes"
+    return f"{_percent(seen['bytes'], seen['of_bytes'])} by bytes"
+
+
+def _percent(part: int, whole: int) -> str:
+    share = 100 * part / max(whole, 1)
+    return f"{share:.0f} %" if share >= 1 or not part else "less than 1 %"
 
 
 @dataclass(frozen=True)

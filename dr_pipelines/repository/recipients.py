@@ -18,6 +18,7 @@ from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Part
 from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.wording import counted
 
 RECIPIENTS_ARE_AS_PLANNED = "recipients_are_as_planned"
 _HEAD = 64 * 1024
@@ -51,7 +52,7 @@ def recipients_are_as_planned(
         return passed(RECIPIENTS_ARE_AS_PLANNED, f"{label} is in clear text, as the plan wants it", **details)
     proven = ", and the identity at hand opens them" if ours else ""
     whom = "the plan's recipient" if len(told) == 1 else f"the plan's {len(told)} recipients"
-    summary = f"{label} is encrypted for {whom}: {len(looked)} headers were read{proven}"
+    summary = f"{label} is encrypted for {whom}: {counted(len(looked), 'header')} read{proven}"
     return passed(RECIPIENTS_ARE_AS_PLANNED, summary, **details)
 
 

@@ -21,6 +21,7 @@ from dr_pipelines.postgres.table_facts import (
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts, TableFacts
 from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, trouble_with_data, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.wording import counted
 
 SOURCE_IS_MATCHED = "source_is_matched"
 
@@ -56,11 +57,11 @@ def source_is_matched(copy: RestoredCopy) -> CheckResult:
         return result
     if seen.tables == 0:
         return not_proven(SOURCE_IS_MATCHED, "no table of the source was counted: nothing could be compared", **details)
-    left_out = f"; {len(seen.not_counted)} were too large to be counted" if seen.not_counted else ""
+    left_out = f"; {counted(len(seen.not_counted), 'table')} too large to be counted" if seen.not_counted else ""
     return passed(
         SOURCE_IS_MATCHED,
-        f"{seen.tables} tables have the {seen.rows} rows that they had at {facts.lsn}, "
-        f"{seen.checksums} of them the same sum over them{left_out}",
+        f"{counted(seen.tables, 'table')} with {counted(seen.rows, 'row')}, as many as at {facts.lsn}; "
+        f"sums over the rows are the same in all {seen.checksums} that have one{left_out}",
         **details,
     )
 
@@ -113,7 +114,7 @@ def _table(
     if share is not None and share < 100:
         seen.sampled.append(f"{name} ({share} %)")
     if found.rows != told.rows:
-        yield f"table {told.full_name} has {found.rows} rows, the source had {told.rows}"
+        yield f"table {told.full_name} has {counted(found.rows or 0, 'row')}, the source had {told.rows:,}"
     elif found.checksum != told.checksum:
         yield f"rows of table {told.full_name} differ: their sum is {found.checksum}, at the source {told.checksum}"
     else:

@@ -16,6 +16,7 @@ from dr_pipelines.commands import Completed
 from dr_pipelines.errors import ServerError, ServerUnavailable
 from dr_pipelines.postgres import tools
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.wording import counted
 
 _NAMED = 10
 _JOBS = 2
@@ -50,15 +51,19 @@ def page_checksums_match(copy: RestoredCopy) -> CheckResult:
     with copy.scratch.at_rest() as data_dir:
         command = tools.pg_checksums(data_dir, bin_dir=host.bin_dir, user=host.os_user)
         done = host.runner.run(command, check=False)
-    counted = {what: int(number) for what, number in _COUNTED.findall(done.stdout)}
-    blocks, bad = counted.get("Blocks scanned", 0), counted.get("Bad checksums", 0)
-    details = {"files": counted.get("Files scanned", 0), "pages": blocks}
+    told = {what: int(number) for what, number in _COUNTED.findall(done.stdout)}
+    blocks, bad = told.get("Blocks scanned", 0), told.get("Bad checksums", 0)
+    details = {"files": told.get("Files scanned", 0), "pages": blocks}
     if bad:
         pages = [f"{file} block {block}" for file, block in _BAD_PAGE.findall(done.stderr)]
-        return failed(name, f"{bad} of {blocks} pages do not match their checksum", damaged=pages[:_NAMED], **details)
+        return failed(
+            name, f"{bad:,} of {counted(blocks, 'page')} not as their checksum says", damaged=pages[:_NAMED], **details
+        )
     if done.returncode != 0 or not blocks:
         return not_proven(name, f"the pages could not be read: {_last(done)}", **details)
-    return passed(name, f"all {blocks} pages in {details['files']} files match their checksums", **details)
+    return passed(
+        name, f"{counted(blocks, 'page')} in {counted(details['files'], 'file')}: all match their checksums", **details
+    )
 
 
 # --- indexes --------------------------------------------------------------------------------------------------
@@ -86,15 +91,23 @@ def indexes_are_sound(copy: RestoredCopy) -> CheckResult:
     if corrupt:
         first, said = next(iter(corrupt.items()))
         named = [f"{relation}: {what}" for relation, what in corrupt.items()]
-        return failed(name, f"{len(corrupt)} relations are damaged: {first}: {said}", damaged=named[:_NAMED], **details)
+        return failed(
+            name, f"{counted(len(corrupt), 'relation')} damaged: {first}: {said}", damaged=named[:_NAMED], **details
+        )
     if unread:
         first, said = next(iter(unread.items()))
-        return not_proven(name, f"{len(unread)} relations could not be looked at here: {first}: {said}", **details)
+        return not_proven(
+            name, f"{counted(len(unread), 'relation')} not looked at: {first}: {said}", **details
+        )
     if done.returncode != 0:
         return not_proven(name, f"pg_amcheck did not end well: {_last(done)}", **details)
     if not indexes or not tables:
         return not_proven(name, "pg_amcheck saw no index or no table", **details)
-    return passed(name, f"{indexes} indexes and {tables} tables were checked, every row against its indexes", **details)
+    return passed(
+        name,
+        f"{counted(indexes, 'index', 'indexes')} and {counted(tables, 'table')} checked, every row against its indexes",
+        **details,
+    )
 
 
 def indexes_are_valid(copy: RestoredCopy) -> CheckResult:
@@ -111,13 +124,18 @@ def indexes_are_valid(copy: RestoredCopy) -> CheckResult:
     details = {"indexes": count, "invalid": broken[:_NAMED], "invalid_at_source": known[:_NAMED]}
     if broken:
         hint = "`REINDEX INDEX CONCURRENTLY` makes it anew; it was left by a failed CREATE INDEX CONCURRENTLY."
-        return failed(name, f"{len(broken)} of {count} indexes are not valid: {broken[0]}", hint=hint, **details)
+        return failed(
+            name, f"{len(broken)} of {counted(count, 'index', 'indexes')} not valid: {broken[0]}", hint=hint, **details
+        )
     if not count:
         return not_proven(name, "there is no index", **details)
     if known:
-        said = f"{len(known)} of {count} indexes were invalid at the source already ({known[0]}), the others are valid"
+        said = (
+            f"{len(known)} of {counted(count, 'index', 'indexes')} invalid at the source already ({known[0]}), "
+            "the others are valid"
+        )
         return passed(name, said, **details)
-    return passed(name, f"all {count} indexes are valid", **details)
+    return passed(name, f"{counted(count, 'index', 'indexes')}: all are valid", **details)
 
 
 _INDEXES = """
@@ -162,14 +180,14 @@ def relations_are_whole(copy: RestoredCopy) -> CheckResult:
     details |= {"rows_read": seen.rows, "bytes_read": seen.read}
     details |= {"unlogged": unlogged[:_NAMED], "wrong": wrong[:_NAMED]}
     if wrong:
-        return failed(name, f"{len(wrong)} of {seen.relations} relations are not whole: {wrong[0]}", **details)
+        return failed(name, f"{len(wrong)} of {counted(seen.relations, 'relation')} not whole: {wrong[0]}", **details)
     if seen.unread:
         more = f", and {len(seen.unread) - 1} more" if len(seen.unread) > 1 else ""
         return not_proven(name, f"this machine could not read all tables: {seen.unread[0]}{more}", **details)
     if not seen.relations or not seen.rows:
-        return not_proven(name, f"no row was read in {seen.relations} relations", **details)
+        return not_proven(name, f"no row was read in {counted(seen.relations, 'relation')}", **details)
     empty = f"; unlogged ones are empty, for no backup has what was in them: {len(unlogged)}" if unlogged else ""
-    said = f"all {seen.relations} relations have their files, {seen.rows} rows were read whole{empty}"
+    said = f"{counted(seen.relations, 'relation')}: all have their files, {counted(seen.rows, 'row')} read whole{empty}"
     return passed(name, said, **details)
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.postgres.inventory import Inventory
 from dr_pipelines.repository.source_facts import SourceFacts
+from dr_pipelines.wording import are, counted
 
 EVERYTHING_IS_COVERED = "everything_is_covered"
 _SHOWN = 5
@@ -42,11 +43,12 @@ def everything_is_covered(
         return not_proven(EVERYTHING_IS_COVERED, f"not every database could be looked into: {reasons}", **details)
     if told is None:
         return not_proven(EVERYTHING_IS_COVERED, f"what is new cannot be told: {why_not_told}", **details)
-    left_out = f"; {len(file_sets)} file sets are not looked at" if file_sets else ""
+    there = sum(len(found.tables) for found in now.databases.values())
+    left_out = f"; {counted(len(file_sets), 'file set')} {are(len(file_sets))} not looked at" if file_sets else ""
     named = "each in a data class" if tables else "and no data class names tables of this server"
     return passed(
         EVERYTHING_IS_COVERED,
-        f"{details['tables']} tables of {len(now.databases)} databases, {named}{left_out}",
+        f"{counted(there, 'table')} of {counted(len(now.databases), 'database')}, {named}{left_out}",
         **details,
     )
 

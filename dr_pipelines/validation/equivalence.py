@@ -25,6 +25,7 @@ from dr_pipelines.postgres.scratch import Replayed, ScratchServer, scratch
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.wording import counted
 
 PROMISE = "incrementals_are_equivalent"
 _TOLD = 20
@@ -110,9 +111,9 @@ def _judged(replayed: ScratchServer, seen: Comparison) -> tuple[list[str], int]:
         owners = find_owners(replayed.server, files)
     finally:
         replayed.stop()
-    counted = [difference for difference in seen.differences if _counts(difference, owners)]
-    ignored = {difference.file for difference in seen.differences} - {difference.file for difference in counted}
-    return [*_named(counted, owners), *_uneven_sequences(seen, owners)], len(ignored)
+    counting = [difference for difference in seen.differences if _counts(difference, owners)]
+    ignored = {difference.file for difference in seen.differences} - {difference.file for difference in counting}
+    return [*_named(counting, owners), *_uneven_sequences(seen, owners)], len(ignored)
 
 
 def _counts(difference: Difference, owners: Owners) -> bool:
@@ -156,7 +157,7 @@ def _answer(
         more = f", and {len(differ) - 3} more" if len(differ) > 3 else ""
         said = f"{_way(chain)} is not what {_full(chain)} is at {at}: {'; '.join(differ[:3])}{more}"
         return failed(PROMISE, said, differences=differ[:_TOLD], **details)
-    looked = f"{seen.pages} pages of {seen.relations} relations"
+    looked = f"{counted(seen.pages, 'page')} of {counted(seen.relations, 'relation')}"
     if not seen.pages or not seen.files:
         return not_proven(PROMISE, f"nothing was there to compare: {looked}", **details)
     return passed(PROMISE, f"{_way(chain)} is what {_full(chain)} is at {at}: {looked} are equal", **details)

@@ -13,6 +13,7 @@ from dr_pipelines.postgres.session import read_session
 from dr_pipelines.repository.source_facts import DatabaseFacts, SourceFacts
 from dr_pipelines.validation.at_facts import Difference, doubt_about, facts_of, judged, unreadable
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.wording import are, counted
 
 CATALOGUE_IS_MATCHED = "catalogue_is_matched"
 NOT_RESTORED = frozenset({"replication slot"})
@@ -37,7 +38,8 @@ def catalogue_is_matched(copy: RestoredCopy) -> CheckResult:
         return not_proven(CATALOGUE_IS_MATCHED, "the source told of no object: nothing could be compared", **details)
     return passed(
         CATALOGUE_IS_MATCHED,
-        f"{total} objects of {len(counts)} kinds in {len(facts.databases)} databases are as they were at {facts.lsn}",
+        f"{counted(total, 'object')} of {counted(len(counts), 'kind')} in {counted(len(facts.databases), 'database')} "
+        f"{are(total)} as at {facts.lsn}",
         **details,
     )
 

@@ -8,11 +8,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 
 from dr_pipelines.clock import CLOCK_DRIFT
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.repository.source_facts import ColumnFacts, DatabaseFacts, ForeignKeyFacts, SequenceFacts, TableFacts
 from dr_pipelines.validation.suites import Expectation, Severity, Suite, filled
+from dr_pipelines.wording import counted
 
 ROWS = "rows"
 """The measure that counts them."""
@@ -26,7 +28,7 @@ due dates."""
 @dataclass(frozen=True)
 class Terms:
     """How a copy is judged. `tolerance` is a share of rows; tables above `count_up_to_rows` are not read whole;
-    `promises` is how much of each table may be lost."""
+    `promises` is how much of each table may be lost, by name or pattern (`sales.*`)."""
 
     tolerance: float
     count_up_to_rows: int
@@ -34,8 +36,12 @@ class Terms:
 
     def severity(self, table: TableFacts) -> Severity:
         """Rows come and go in tables that no data class names: that is shown. Where none is named, all count."""
-        named = not self.promises or table.full_name in self.promises
+        named = not self.promises or self.promise_of(table) is not None
         return Severity.CRITICAL if named else Severity.WARNING
+
+    def promise_of(self, table: TableFacts) -> timedelta | None:
+        """The least of those that name it."""
+        return min((most for name, most in self.promises.items() if fnmatchcase(table.full_name, name)), default=None)
 
     def is_large(self, table: TableFacts) -> bool:
         return (table.estimated_rows if table.rows is None else table.rows) > self.count_up_to_rows or (
@@ -130,7 +136,7 @@ def _measures(
         if sequence.owned_by is not None and sequence.owned_by[:2] == (table.schema_name, table.name):
             yield _sequence(number, sequence, sequences, large)
     for number, column in enumerate(table.columns):
-        newest, promised = column.newest, terms.promises.get(table.full_name)
+        newest, promised = column.newest, terms.promise_of(table)
         if newest is not None and promised is not None and _keeps_time(newest, told.taken_at):
             yield _newest(number, table, column, newest, promised, by_index=large is not None)
 
@@ -138,10 +144,10 @@ def _measures(
 def _rows(table: TableFacts, terms: Terms) -> tuple[str, str, Expectation]:
     if not terms.is_large(table):
         least = math.ceil((table.rows or 0) * (1 - terms.tolerance))
-        says = f"it has no less than {1 - terms.tolerance:.0%} of the {table.rows} rows that were counted"
+        says = f"it has no less than {1 - terms.tolerance:.0%} of the {table.rows:,} that were counted"
         return ROWS, "count(*)", _at_least(ROWS, says, max(least, 1), terms.severity(table))
     least = math.ceil(table.estimated_rows * min(1 - terms.tolerance, ROUGHLY))
-    says = f"it has about {table.estimated_rows} rows, by its size"
+    says = f"it has about {counted(table.estimated_rows, 'row')}, by its size"
     if table.partitioned:
         return _skip(ROWS, says, "its partitions are looked at")
     # As the planner estimates: rows a page as of the last look, times pages as they are. Where nobody ever looked, the

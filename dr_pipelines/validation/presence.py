@@ -9,6 +9,7 @@ from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.repository.source_facts import DatabaseFacts
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.wording import counted
 
 DATA_WAS_SEEN = "data_was_seen"
 
@@ -55,7 +56,7 @@ def data_was_seen(seen: Sight, told: Sequence[DatabaseFacts] = ()) -> CheckResul
         return passed(DATA_WAS_SEEN, f"there are rows in {seen.row_in}; {where}", **details)
     tables = [table for database in told for table in database.tables if not table.unlogged]
     rows = sum(table.rows or 0 for table in tables if not table.partitioned)
-    what = "no table" if not seen.tables else f"no row in any of its {seen.tables} tables"
+    what = "no table" if not seen.tables else f"no row in {counted(seen.tables, 'table')}"
     if (tables and not seen.tables) or rows:
         source = f"tables ({len(tables)}) with {rows} rows or more"
         return failed(DATA_WAS_SEEN, f"the restored copy has {what}, and its source had {source}", **details)

@@ -16,6 +16,7 @@ from dr_pipelines.postgres.scratch import ScratchServer
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.validation.own_expectations import results_of, suite_file
 from dr_pipelines.validation.suites import judged
+from dr_pipelines.wording import counted
 
 LOCK_WAIT = 0.2
 """Seconds. In a copy that stands still only replay holds locks, and it never lets go of them."""
@@ -90,7 +91,7 @@ def amcheck_question(dbname: str, timeout: float) -> Question:
             )
         if not found:
             raise NotProven(f"there is no table or index in database {dbname} for amcheck to look at")
-        return Answer(True, f"{len(found)} tables and indexes are whole")
+        return Answer(True, f"{len(found)} tables and indexes: all are whole")
 
     return ask
 
@@ -134,7 +135,7 @@ def _one_boolean(rows: list[tuple[object, ...]]) -> Answer:
     if len(rows) != 1 or len(rows[0]) != 1:
         width = len(rows[0]) if rows else 0
         raise UsageError(
-            f"the check gave {len(rows)} rows of {width} columns, not one boolean",
+            f"the check gave {counted(len(rows), 'row')} of {counted(width, 'column')}, not one boolean",
             hint="write it as SELECT <condition>, for example: SELECT count(*) > 1000 FROM orders.",
         )
     (value,) = rows[0]

@@ -41,7 +41,8 @@ class Subject(Protocol):
 class RestoredCopy:
     """A scratch server that stands where a check wants it. `facts` are those of its backup (None: it has none, and
     what is compared with them is not proven); `now` is the time of the validation, `plan` what the plan says of it.
-    `promises`: how much of each table (`public.orders`) may be lost; `keep_page`: None where pages are kept nowhere."""
+    `promises`: how much of each table (`public.orders`, `sales.*`) may be lost; `keep_page`: None where pages are kept
+    nowhere."""
 
     scratch: ScratchServer
     facts: SourceFacts | None

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, Verdict, not_proven
+from dr_pipelines.wording import are, counted
 
 MOST_SHOWN = 300
 """Rows of a table of expectations; what was not met comes first."""
@@ -139,23 +140,27 @@ def judged(name: str, results: Sequence[SuiteResult], **details: Any) -> CheckRe
         f", {len(those)} {word}" for those, word in ((skipped, "skipped"), (warned, "not met as a warning")) if those
     )
     if broken:
-        said = f"{len(broken)} of {evaluated} expectations {_are(broken)} not met: {_first(broken)}"
+        said = f"{len(broken)} of {counted(evaluated, 'expectation')} {are(len(broken))} not met: {_first(broken)}"
         return CheckResult(name, Verdict.FAIL, said, seen)
     if lost or unclear:
         said = "; ".join([*lost[:_MOST_NAMED], *([_first(unclear)] if unclear else [])])
         return CheckResult(name, Verdict.NOT_PROVEN, f"not everything could be evaluated: {said}", seen)
     if not evaluated:
-        return CheckResult(name, Verdict.NOT_PROVEN, f"nothing could be evaluated: {_first(skipped)}", seen)
+        return CheckResult(name, Verdict.NOT_PROVEN, f"nothing could be evaluated: {_reasons(skipped)}", seen)
     met = evaluated - len(warned)
-    return CheckResult(name, Verdict.PASS, f"{met} expectations of {_suites(results)} are met{aside}", seen)
-
-
-def _are(those: Sequence[Any]) -> str:
-    return "is" if len(those) == 1 else "are"
+    return CheckResult(
+        name, Verdict.PASS, f"{counted(met, 'expectation')} of {_suites(results)} {are(met)} met{aside}", seen
+    )
 
 
 def _suites(results: Sequence[SuiteResult]) -> str:
     return results[0].name if len(results) == 1 else f"{len(results)} suites"
+
+
+def _reasons(those: Sequence[tuple[str, Outcome]]) -> str:
+    """Why nothing was asked; what is the same for all is said once."""
+    whys = {outcome.observed for _, outcome in those}
+    return whys.pop() if len(those) > 1 and len(whys) == 1 else _first(those)
 
 
 def _first(those: Sequence[tuple[str, Outcome]]) -> str:

@@ -14,6 +14,7 @@ from dr_pipelines.postgres import backup_manifest, tools
 from dr_pipelines.postgres.recover import own
 from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.validation.subject import RestoredCopy
+from dr_pipelines.wording import counted
 
 
 def pg_verifybackup_agrees(copy: RestoredCopy) -> CheckResult:
@@ -37,10 +38,12 @@ def pg_verifybackup_agrees(copy: RestoredCopy) -> CheckResult:
             return not_proven(name, f"pg_verifybackup cannot be run here: {error.message}", hint=_INSTALL)
     wrong = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
     if done.returncode == 1 and wrong:
-        return failed(name, f"pg_verifybackup finds {len(wrong)} faults: {wrong[0]}", wrong=wrong[:10], files=files)
+        return failed(
+            name, f"pg_verifybackup finds {counted(len(wrong), 'fault')}: {wrong[0]}", wrong=wrong[:10], files=files
+        )
     if done.returncode != 0 or "successfully verified" not in done.stdout:
         return not_proven(name, f"pg_verifybackup did not end well (exit code {done.returncode})", hint=_INSTALL)
-    return passed(name, f"pg_verifybackup agrees: {files} files match the backup_manifest", files=files)
+    return passed(name, f"pg_verifybackup agrees: {counted(files, 'file')}, as in the backup_manifest", files=files)
 
 
 _INSTALL = "install PostgreSQL's own programs of the backup's version where backups are validated."

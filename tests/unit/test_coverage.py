@@ -37,8 +37,8 @@ def judged(
 def test_all_is_known() -> None:
     found = judged()
     assert found.verdict is Verdict.PASS
-    assert found.summary == "3 tables of 1 databases, each in a data class; 1 file sets are not looked at"
-    assert judged(tables=()).summary.startswith("3 tables of 1 databases, and no data class names tables")
+    assert found.summary == "3 tables of 1 database, each in a data class; 1 file set is not looked at"
+    assert judged(tables=()).summary.startswith("3 tables of 1 database, and no data class names tables")
     assert judged(tables=("shop.*",)).passed
 
 
