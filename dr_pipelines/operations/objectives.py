@@ -217,8 +217,9 @@ def restores_of(site: Site, server: str) -> RecoveryTimes:
     unread: dict[str, str] = {}
     for tier in site.tiers(server):
         try:
-            store = site.read_only_repository(server, tier).store
-            kept = read_validations(store, server, newest=RESTORES)
+            repository = site.read_only_repository(server, tier)
+            repository.check_format()  # an empty folder is a disk that is not mounted rather than a tier without news
+            kept = read_validations(repository.store, server, newest=RESTORES)
         except DrError as error:
             unread[tier] = error.message
         else:
