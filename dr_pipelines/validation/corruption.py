@@ -96,9 +96,7 @@ def indexes_are_sound(copy: RestoredCopy) -> CheckResult:
         )
     if unread:
         first, said = next(iter(unread.items()))
-        return not_proven(
-            name, f"{counted(len(unread), 'relation')} not looked at: {first}: {said}", **details
-        )
+        return not_proven(name, f"{counted(len(unread), 'relation')} not looked at: {first}: {said}", **details)
     if done.returncode != 0:
         return not_proven(name, f"pg_amcheck did not end well: {_last(done)}", **details)
     if not indexes or not tables:
