@@ -32,7 +32,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.metadata_types import FailureSeverity
 
 from dr_pipelines.checks import Verdict
-from dr_pipelines.errors import DrError
+from dr_pipelines.errors import PlanError
 from dr_pipelines.postgres.server import ServerConnection
 from dr_pipelines.validation.suites import Expectation, Outcome, Severity, Suite, SuiteResult, rows_of, unproven
 
@@ -44,7 +44,7 @@ _PLACE = "dr"
 """In the meta of each expectation: its place in the suite, for results come in another order."""
 
 
-class SuiteUnreadable(DrError):
+class SuiteUnreadable(PlanError):
     """A suite of the operator's own that cannot be understood."""
 
 

@@ -171,8 +171,8 @@ def test_a_copy_that_is_right_meets_the_baseline(shared: EmbeddedPostgres, copy:
             "ALTER TABLE orders DROP CONSTRAINT orders_customer_id_fkey; DELETE FROM customers WHERE id = 7",
             "what customer_id refers to is in public.customers (orders_customer_id_fkey): 4",
         ),
-        ("TRUNCATE orders RESTART IDENTITY", "it has no less than 90% of the 200 rows that were counted: 0"),
-        ("DELETE FROM orders WHERE id > 170", "it has no less than 90% of the 200 rows that were counted: 170"),
+        ("TRUNCATE orders RESTART IDENTITY", "it has no less than 90% of the 200 that were counted: 0"),
+        ("DELETE FROM orders WHERE id > 170", "it has no less than 90% of the 200 that were counted: 170"),
         ("SELECT setval('orders_id_seq', 150)", "the sequence public.orders_id_seq is not behind id: -50"),
         (
             "ALTER TABLE orders DROP CONSTRAINT orders_pkey; UPDATE orders SET id = 5 WHERE id IN (6, 7)",
@@ -197,7 +197,7 @@ def test_what_is_wrong_is_named(shared: EmbeddedPostgres, copy: Standing, damage
     if damage.startswith("TRUNCATE"):
         # Nothing else can be said of a table without rows: neither is met.
         assert results_of(result, "FAILED") == {
-            "it has no less than 90% of the 200 rows that were counted": "0",
+            "it has no less than 90% of the 200 that were counted": "0",
             "the sequence public.orders_id_seq is not behind id": "",
         }
     else:
@@ -217,7 +217,7 @@ def test_rows_of_what_nothing_is_promised_of_are_shown_only(shared: EmbeddedPost
     shared.psql("DELETE FROM orders WHERE id > 9", "app")
     result = baseline_is_met(replace(copy, promises={"public.customers": timedelta(minutes=5)}))
     assert (result.verdict, result.details["warnings"]) == (Verdict.PASS, 1)
-    assert results_of(result, "warning") == {"it has no less than 90% of the 200 rows that were counted": "9"}
+    assert results_of(result, "warning") == {"it has no less than 90% of the 200 that were counted": "9"}
 
 
 def test_tables_and_databases_that_are_missing(shared: EmbeddedPostgres, copy: Standing) -> None:
