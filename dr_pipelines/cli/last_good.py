@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import timedelta
 from pathlib import Path
@@ -89,15 +90,18 @@ def _duration(option: str, text: str) -> timedelta:
     return found
 
 
+_LSN = re.compile(r"[0-9A-Fa-f]+/[0-9A-Fa-f]+")
+
+
 def _bound(option: str, text: str | None) -> Bound:
     if text is None:
         return None
     try:
-        if "/" in text:
+        if _LSN.fullmatch(text):
             return Lsn.parse(text)
         at = instant(text)
         if at.tzinfo is None:
-            raise ValueError("it has no zone: write it as 2026-11-23T10:00:00Z")
+            raise ValueError(f"{text!r} has no zone: write it as 2026-11-23T10:00:00Z")
     except ValueError as error:
         raise UsageError(f"{option}: {error}") from None
     return at

@@ -44,7 +44,7 @@ def validate(
 
 def _show(report: ValidationReport) -> None:
     seen = report.validation
-    print_checks(report.checks)
+    print_checks(_worth_a_line(report))
     rows = [
         (name, f"{seconds:.1f} s", f"{speed / 1e6:.0f} MB/s" if (speed := report.speeds.get(name)) else "")
         for name, seconds in seen.phases.items()
@@ -58,9 +58,16 @@ def _show(report: ValidationReport) -> None:
             "bytes": f"{size(seen.bytes)} and {size(seen.wal_bytes)} of WAL",
             "recovery took": _rto(seen) + f" (and apart from it: {apart})",
             "evidence": report.evidence or "could not be kept",
-            "verdict": f"{seen.verdict.value.upper()}: {seen.summary}",
+            "verdict": seen.verdict.value.upper() + (f": {seen.summary}" if report.check.passed else ""),
         }
     )
+
+
+def _worth_a_line(report: ValidationReport) -> list[CheckResult]:
+    """Where the backup was not restored, what could not be looked at for that reason has no line of its own."""
+    if report.validation.reached is not None:
+        return [*report.checks]
+    return [check for check in report.checks if check.verdict is not Verdict.NOT_PROVEN]
 
 
 def _rto(seen: Validation) -> str:

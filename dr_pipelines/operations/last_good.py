@@ -65,6 +65,8 @@ def find_last_good(
 def _questions(question: LastGoodQuestion, dbname: str) -> dict[str, Question]:
     seconds = question.timeout.total_seconds()
     found: dict[str, Question] = {}
+    if question.check is not None and not question.check.strip(" \t\n;"):
+        raise UsageError("--check is empty", hint='write it as "SELECT count(*) > 1000 FROM orders".')
     if question.check is not None:
         found[question.check] = sql_question(question.check, dbname, seconds)
     if question.expectations is not None:

@@ -93,7 +93,7 @@ def find_window(
     asked = (
         RecoveryTarget("lsn", until, timeline=timeline) if isinstance(until, Lsn) else RecoveryTarget(timeline=timeline)
     )
-    progress.phase("plan")
+    progress.phase("window")
     try:
         sources, notes = find_sources(replace(request, target=asked), repositories, runner=runner, progress=progress)
     except WalGap as error:
@@ -149,7 +149,8 @@ class _Bounds:
             stop = min(stop, self._position(self.until, begin.lsn))
         if stop <= begin.lsn:
             raise UsageError(
-                f"the window would end at {stop}, before it begins at {begin}", hint="--until must be after --from."
+                f"there is nothing to search: the window would begin at {begin} and end at {stop}",
+                hint="--until must be after --from, and --from before the newest commit.",
             )
         search = self.source.system.search(self.source.plan.timeline, begin.lsn, stop)
         last = next((end for end in search.transaction_ends() if end.committed and end.lsn >= begin.lsn), None)

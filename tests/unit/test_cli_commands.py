@@ -456,3 +456,18 @@ def test_objectives_that_nobody_measured_are_a_failure_with_every_line_shown(dr:
     verdicts = {line["name"]: line["verdict"] for line in told["objectives"]}
     assert verdicts == {"orders": "not proven", "database": "not proven"}
     assert dr("objectives", "nobody").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--check", " ; "), "--check is empty"),
+        (("--check", "SELECT true", "--from", "2026-11-26 06:20:00"), "has no zone"),
+        (("--check", "SELECT true", "--from", "06:20 Europe/Nowhere"), "'06:20 Europe/Nowhere' is no instant"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused_before_anything_is_read(
+    dr: Dr, more: tuple[str, ...], said: str
+) -> None:
+    done = dr("find-last-good", "--server", "shop", *more)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
