@@ -8,6 +8,7 @@ Source: PostgreSQL manual, "System Catalogs".
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from dr_pipelines.postgres.catalogue_queries import CLUSTER, DATABASE, OPTIONAL,
 from dr_pipelines.postgres.session import ReadSession
 
 Objects = Mapping[str, Mapping[str, str]]
+QUESTIONS = hashlib.sha256(repr((DATABASE, CLUSTER)).encode()).hexdigest()[:16]
+"""Another one, another wording: definitions that two of them give may differ for the same object."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ServerError
 from dr_pipelines.lsn import Lsn
-from dr_pipelines.postgres.catalogue import Catalogue, read_cluster, read_database, signature
+from dr_pipelines.postgres.catalogue import QUESTIONS, Catalogue, read_cluster, read_database, signature
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.postgres.session import ReadSession, read_session
 from dr_pipelines.postgres.sight import NOTHING, Moment, Sight, begin_and_look, look
@@ -130,6 +130,7 @@ class _Facts:
                     database.stable = False
             return SourceFacts(
                 system_id=system_id,
+                questions=QUESTIONS,
                 in_recovery=moment.written is None,
                 databases=tuple(database.told(moment.lsn, taken_at) for database in databases),
                 cluster=cluster.objects,

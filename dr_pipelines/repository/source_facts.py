@@ -95,9 +95,11 @@ class SourceFacts(_Record):
     database saw it. `trouble` says what could not be looked at, and why: `app` (a whole database), `app data`,
     `app catalogue`, `cluster`, `checksums` (tables that the plan names and nobody has), `record` (none could be
     written behind the position), `position` (it is not exact, and nobody can tell by how much). `in_recovery`: the
-    source was a standby, whose snapshots do not name what runs."""
+    source was a standby, whose snapshots do not name what runs. `questions`: which wording of the questions to the
+    catalogues gave the definitions; those that another wording gives cannot be compared."""
 
     format: int = 1
+    questions: str = ""
     system_id: str
     in_recovery: bool = False
     databases: tuple[DatabaseFacts, ...] = ()

@@ -162,6 +162,8 @@ def test_every_change_of_a_catalogue_is_named(place: Place, copy: ScratchServer)
         expected = change.replace("is missing", "is")
         assert any(expected in what for what in found), (change, found)
     assert result.name == "catalogue_is_matched" and "more" in result.summary
+    reworded = catalogue_is_matched(subject(copy, other.model_copy(update={"questions": "those of another release"})))
+    assert reworded.verdict is Verdict.NOT_PROVEN and "another release of dr" in reworded.summary
 
 
 def of_table(facts: SourceFacts, full_name: str, **changes: object) -> SourceFacts:

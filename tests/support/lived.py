@@ -13,6 +13,7 @@ from typing import Any
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.plan import Plan
+from dr_pipelines.postgres.catalogue import QUESTIONS
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject, encode
@@ -95,7 +96,7 @@ class Lived:
         backup = repository.backup("shop", label)
         told: StoredObject | None = None
         if given := tuple(found for found in databases if found is not None):
-            data = encode_facts(SourceFacts(system_id=backup.system_id, databases=given))
+            data = encode_facts(SourceFacts(system_id=backup.system_id, questions=QUESTIONS, databases=given))
             body, key = Body.of(repository.codec.encode(data)), backup.layout.facts(repository.codec.suffix)
             repository.store.put(key, body, if_absent=False)
             told = StoredObject(key=key, size=body.size, sha256=body.sha256)
