@@ -49,7 +49,8 @@ def _show(report: ValidationReport) -> None:
         (name, f"{seconds:.1f} s", f"{speed / 1e6:.0f} MB/s" if (speed := report.speeds.get(name)) else "")
         for name, seconds in seen.phases.items()
     ]
-    print_table("phases", ["", "took", ""], [row for row in rows if row[0] not in _APART])
+    if recovering := [row for row in rows if row[0] not in _APART]:
+        print_table("phases", ["", "took", ""], recovering)
     apart = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in seen.phases.items() if name in _APART)
     print_facts(
         {
