@@ -30,6 +30,11 @@ class CheckResult:
     def passed(self) -> bool:
         return self.verdict is Verdict.PASS
 
+    @property
+    def skipped(self) -> bool:
+        """Whether there was nothing that it had to look at (`applies=False`): no alarm, and no evidence either."""
+        return self.passed and self.details.get("applies") is False
+
 
 def passed(name: str, summary: str, **details: Any) -> CheckResult:
     return CheckResult(name, Verdict.PASS, summary, details)
@@ -50,4 +55,5 @@ def together(name: str, results: Sequence[CheckResult]) -> CheckResult:
     broken = [result for result in results if result.verdict is Verdict.FAIL]
     unproven = [result for result in results if result.verdict is Verdict.NOT_PROVEN]
     worst = broken or unproven or results
-    return CheckResult(name, worst[0].verdict, "; ".join(result.summary for result in worst), worst[0].details)
+    first = next((result for result in worst if not result.skipped), worst[0])
+    return CheckResult(name, first.verdict, "; ".join(result.summary for result in worst), first.details)

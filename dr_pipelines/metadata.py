@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from rich.filesize import decimal
 
-from dr_pipelines.checks import CheckResult, Verdict
+from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import DrError
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import format_duration
@@ -201,7 +201,8 @@ def check_evaluation(key: dg.AssetKey, result: CheckResult) -> dg.AssetCheckEval
 
 
 def _check_metadata(result: CheckResult) -> dict[str, Any]:
-    verdict = {"verdict": str(result.verdict)} if result.verdict is not Verdict.PASS else {}
+    said = "skipped" if result.skipped else None if result.passed else str(result.verdict)
+    verdict = {"verdict": said} if said else {}
     return verdict | {name: _value(value) for name, value in result.details.items() if value not in (None, [], ())}
 
 

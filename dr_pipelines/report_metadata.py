@@ -155,7 +155,7 @@ def validation_metadata(report: ValidationReport) -> dict[str, Any]:
     each check's answer."""
     seen, speeds = report.validation, report.speeds
     marks = {Verdict.PASS: "pass", Verdict.FAIL: "**FAIL**", Verdict.NOT_PROVEN: "**not proven**"}
-    checks = [[f"`{one.name}`", marks[one.verdict], one.summary] for one in report.checks]
+    checks = [[f"`{one.name}`", "skipped" if one.skipped else marks[one.verdict], one.summary] for one in report.checks]
     phases = [
         [name, f"{took:.1f} s", f"{speeds[name] / 1e6:.0f} MB/s" if name in speeds else ""]
         for name, took in seen.phases.items()

@@ -120,7 +120,8 @@ def print_checks(checks: Sequence[CheckResult]) -> None:
     """A line for each."""
     colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
     for check in checks:
-        verdict = f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}[/]"
+        said = "[dim]SKIPPED   " if check.skipped else f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}"
+        verdict = f"{said}[/]"
         out.print(f"{verdict}  {check.name}: {escape(check.summary)}", markup=True, soft_wrap=True)
 
 

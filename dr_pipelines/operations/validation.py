@@ -234,7 +234,10 @@ class _Validation:
         if unseen:
             said = f"{restored}, and {len(unseen)} of {len(checks)} checks could not be made: {_names(unseen)}"
             return not_proven(RESTORES_AND_VALIDATES, said, **details, hint=hint)
-        return passed(RESTORES_AND_VALIDATES, f"{restored}, and passes every check ({len(checks)})", **details)
+        skipped = [check for check in checks if check.skipped]
+        left_out = f"; skipped: {_names(skipped)}" if skipped else ""
+        said = f"{restored}, and passes every check ({len(checks) - len(skipped)}){left_out}"
+        return passed(RESTORES_AND_VALIDATES, said, **details, skipped=[check.name for check in skipped])
 
     def _keep(self, seen: Validation, check: CheckResult) -> str | None:
         """Evidence first: a proof names it."""

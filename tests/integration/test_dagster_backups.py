@@ -1,6 +1,7 @@
 """Backups in Dagster's runs on a real server; the checks and sensors really read the store."""
 
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -242,7 +243,7 @@ def test_a_store_that_is_down_proves_nothing_and_keeps_the_sensors_alive(place: 
         evaluation = the_evaluation(answer)
         assert not evaluation.passed
         assert evaluation.metadata["verdict"].value == "not proven"
-        assert "could not be checked" in (evaluation.description or "")
+        assert re.search("could not be (checked|read)", evaluation.description or "")
         assert place.tick(sensor, answer.cursor).asset_events in (None, [])
 
 
