@@ -1,5 +1,4 @@
-"""The only door to Great Expectations (and pandas): a suite in, a `SuiteResult` out. Imported where it is used, for it
-takes seconds.
+"""The only door to Great Expectations (and pandas): a suite in, a `SuiteResult` out. Its import takes seconds.
 
 Contexts are ephemeral: nothing is written, nothing is sent. One evaluation at a time; names of data sources are used
 again, as the library keeps what belongs to each.
@@ -124,8 +123,7 @@ def _options(settings: Mapping[str, str]) -> str:
 
 
 def load_suite(path: Path, name: str) -> OwnSuite:
-    """From Great Expectations' JSON, or from a Python program that defines `suite`, which is run. Raises
-    `SuiteUnreadable`."""
+    """From the library's JSON, or a Python program that defines `suite`, which is run. Raises `SuiteUnreadable`."""
     try:
         with _library():
             made = (
