@@ -45,8 +45,8 @@ from dr_pipelines.repository.repository import Repository
 _UNTOUCHED = {"autovacuum": "off", "max_worker_processes": "0", "fsync": "off"}
 """Nothing writes but replay and the checkpoints after it. What is to be thrown away need not outlive a power cut."""
 _SPARE = 1 << 30
-"""Bytes that stay free: by default the WAL stream's spool is on the same disk, and commits may wait for it. What replay
-writes comes out of them."""
+"""Bytes that stay free, or a tenth of a small disk: by default the WAL stream's spool is on the same one, and commits
+may wait for it. What replay writes comes out of them."""
 _WRITE_ALL = 3600.0
 _ANSWERS, _ANSWERS_EVERY = 1200, 0.05
 
@@ -357,7 +357,8 @@ def scratch(
         files = RestoredFiles(request, data_dir, progress.note)
         try:
             with phase("fetch", candidate.bytes):
-                control = files.unpack(source.repository, candidate, progress.advance, spare=_SPARE)
+                spare = min(_SPARE, shutil.disk_usage(data_dir.parent).total // 10)
+                control = files.unpack(source.repository, candidate, progress.advance, spare=spare)
             with phase("write"):
                 files.sync(control)
             with private_folder(host) as private:

@@ -323,7 +323,7 @@ def test_a_suite_of_expectations_is_a_question_too(accidents: Accidents) -> None
 
         assert ask(_suite(base, "public.orders", at_least=10)).good
         too_few = ask(_suite(base, "public.orders", at_least=1000))
-        assert not too_few.good and "1 of 1 expectations" in too_few.said
+        assert not too_few.good and "1 of 1 expectation is not met" in too_few.said
         assert not ask(_suite(base, "public.nowhere", at_least=1)).good
         (base / "public.items.json").write_text("{}")
         with pytest.raises(NotProven, match=r"public\.items"):
