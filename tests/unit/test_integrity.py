@@ -102,7 +102,7 @@ def test_all_parts_together_see_every_byte_and_each_says_how_much_it_saw() -> No
         objects, contents = look(repository, backup, Part(number, 10))
         assert (objects.verdict, contents.verdict) == (PASS, PASS), (objects, contents)
         assert 0 < objects.details["objects"] < objects.details["of"]
-        assert f"{objects.details['objects']} of {objects.details['of']} objects were read" in objects.summary
+        assert f"{objects.details['objects']} of {objects.details['of']} objects read" in objects.summary
         assert "a sample of" in contents.summary
         seen += contents.details["files"]
     assert seen == len(FILES)  # each begins in one part
