@@ -17,7 +17,7 @@ from dr_pipelines.lsn import Timeline, WalSegment, is_history_name
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.catalog import parse_manifest
 from dr_pipelines.repository.layout import BackupLayout, WalLayout
-from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject, decode
 from dr_pipelines.repository.marks import read_expired, read_keep
 from dr_pipelines.repository.sealed import is_as_sealed
 from dr_pipelines.repository.wal import description
@@ -159,7 +159,7 @@ def _manifest(store: ObjectStore, inventory: Inventory, key: str, label: str) ->
 
 
 def _expired(store: ObjectStore, inventory: Inventory, key: str, label: str) -> None:
-    inventory.expired[label] = read_expired(store, BackupLayout(inventory.server, label)).manifest
+    inventory.expired[label] = read_expired(store, BackupLayout(inventory.server, label), decode).manifest
     if not is_as_sealed(read_all(store, key)):
         raise IntegrityError(f"{key} on {store.name} was changed")
 

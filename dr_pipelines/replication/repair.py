@@ -21,7 +21,7 @@ from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import chain_of, read_manifest
 from dr_pipelines.repository.fetch import fetch_body
 from dr_pipelines.repository.layout import BackupLayout
-from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject, decode
 from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_expired
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import seal, unseal
@@ -168,8 +168,8 @@ class Repair:
     def _expired(self, backup: BackupLayout, troubles: list[str]) -> str | None:
         for manifest, data, where in self._manifests(backup.label, troubles):
             at, reason = self._inventory.there[backup.expired].modified, "the reason was damaged and is lost"
-            put_expired(self._store, manifest, data, at=at, reason=reason)
-            self._inventory.expired[backup.label] = read_expired(self._store, backup).manifest
+            put_expired(self._store, manifest.layout, data, at=at, reason=reason)
+            self._inventory.expired[backup.label] = read_expired(self._store, backup, decode).manifest
             return where
         return None
 
@@ -262,7 +262,7 @@ def _manifest_on(store: ObjectStore, backup: BackupLayout) -> tuple[BackupManife
         manifest = read_manifest(store, backup.server, backup.label)
         return manifest, read_all(store, backup.manifest)
     except RepositoryError:  # not there
-        expired = read_expired(store, backup)
+        expired = read_expired(store, backup, decode)
         return expired.manifest, expired.data
 
 

@@ -15,10 +15,11 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.repository.labels import Listed, list_labels
 from dr_pipelines.repository.layout import BackupLayout, ProofName, backups_prefix, label_of, parse_proof
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, decode
-from dr_pipelines.repository.marks import Expired, Keep, Marks, newest_equivalence, read_expired, read_keep
-from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
+from dr_pipelines.repository.marks import Expired, Marks, newest_equivalence, read_expired
+from dr_pipelines.storage.base import ObjectStore, read_all
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Catalog:
     unfinished: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     marks: Mapping[str, Marks] = field(default_factory=dict)
-    expired: tuple[Expired, ...] = ()
+    expired: tuple[Expired[BackupManifest], ...] = ()
     lost: frozenset[str] = frozenset()
 
     @property
@@ -140,58 +141,16 @@ def unequal_in_chain(backup: BackupManifest, catalog: Catalog, known: Mapping[st
     return None
 
 
-class _Listed:
-    """What a listing shows of one label."""
-
-    def __init__(self, layout: BackupLayout) -> None:
-        self.layout = layout
-        self.committed = self.expired = False
-        self.sizes: dict[str, int] = {}
-        self.classes: dict[str, str] = {}
-        self.keeps: list[str] = []
-        self.damage: list[str] = []
-        self.proofs: list[ProofName] = []
-        self.stored_bytes = 0
-
-    def add(self, info: ObjectInfo) -> None:
-        key, layout = info.key, self.layout
-        self.stored_bytes += info.size
-        if layout.is_content(key):
-            self.sizes[key] = info.size
-            if info.storage_class is not None:
-                self.classes[key] = info.storage_class
-        elif key == layout.manifest:
-            self.committed = True
-        elif key == layout.expired:
-            self.expired = True
-        elif key.startswith(layout.keeps):
-            self.keeps.append(key)
-        elif key.startswith(layout.damages):
-            self.damage.append(key)
-        elif (proof := parse_proof(key)) is not None:
-            self.proofs.append(proof)
-
-    def marks(self, store: ObjectStore, manifest: BackupManifest) -> Marks:
-        keeps = {key: keep for key in self.keeps if (keep := _try_keep(store, key, manifest)) is not None}
-        missing = tuple(named.key for named in manifest.objects if self.sizes.get(named.key) != named.size)
-        return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes, self.classes)
-
-
 def read_catalog(store: ObjectStore, server: str) -> Catalog:
     """Raises what the store raises: a listing that is not whole is no catalog."""
-    labels: dict[str, _Listed] = {}
-    problems: list[str] = []
     lost: set[str] = set()
-    for info in store.list(backups_prefix(server)):
-        label = label_of(server, info.key)
-        if label is None:
-            problems.append(f"{info.key} on {store.name} belongs to no backup")
-            continue
-        if label not in labels:
-            labels[label] = _Listed(BackupLayout(server, label))
-        labels[label].add(info)
+    labels, problems = list_labels(
+        store,
+        backups_prefix(server),
+        lambda key: BackupLayout(server, label) if (label := label_of(server, key)) else None,
+    )
     backups: list[BackupManifest] = []
-    expired: list[Expired] = []
+    expired: list[Expired[BackupManifest]] = []
     marks: dict[str, Marks] = {}
     with ThreadPoolExecutor(8, thread_name_prefix="catalog") as pool:
         read = pool.map(lambda listed: _try_read(store, listed), labels.values())
@@ -291,24 +250,15 @@ def chain_of(
     return chain[::-1]
 
 
-def _try_keep(store: ObjectStore, key: str, kept: BackupManifest) -> Keep | None:
-    """None when it was taken back since the listing. One that cannot be understood may be the one that matters: it
-    holds, and hides no backup."""
-    try:
-        return read_keep(store, key)
-    except ObjectNotFound:
-        return None
-    except RepositoryError as error:
-        return Keep(until=None, reason=error.message, by="somebody", at=kept.finished_at)
-
-
-def _try_read(store: ObjectStore, listed: _Listed) -> tuple[BackupManifest, Marks] | Expired | str | None:
+def _try_read(
+    store: ObjectStore, listed: Listed[BackupLayout]
+) -> tuple[BackupManifest, Marks] | Expired[BackupManifest] | str | None:
     """None when it is no backup, or was removed since the listing."""
     try:
         if listed.committed:
             manifest = read_manifest(store, listed.layout.server, listed.layout.label)
-            return manifest, listed.marks(store, manifest)
-        return read_expired(store, listed.layout) if listed.expired else None
+            return manifest, listed.marks(store, manifest.objects, listed.sizes, manifest.finished_at)
+        return read_expired(store, listed.layout, decode) if listed.expired else None
     except (BackupNotFound, ObjectNotFound):
         return None
     except (RepositoryError, IntegrityError) as error:

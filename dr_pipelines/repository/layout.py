@@ -27,7 +27,7 @@ _LABEL = re.compile(r"\A(\d{8}T\d{6}Z)-(full|incr)\Z")
 
 def label_for(taken: datetime, kind: BackupKind) -> str:
     """`20261123T020000Z-full`: unique for a server by the claim that its taker makes on it."""
-    return f"{_stamp(taken)}-{_SUFFIX[kind]}"
+    return f"{stamp(taken)}-{_SUFFIX[kind]}"
 
 
 def parse_label(label: str) -> tuple[datetime, BackupKind]:
@@ -36,7 +36,7 @@ def parse_label(label: str) -> tuple[datetime, BackupKind]:
     if match is None:
         raise ValueError(f"not a backup label: {label!r}")
     kind = BackupKind.FULL if match[2] == "full" else BackupKind.INCREMENTAL
-    return _parse_stamp(match[1]), kind
+    return parse_stamp(match[1]), kind
 
 
 @dataclass(frozen=True)
@@ -54,27 +54,26 @@ _PROOF = re.compile(r"\A([a-z-]+)\.(\d{8}T\d{6}Z)\.([a-z-]+)\.[0-9a-f]+\.json\Z"
 
 def parse_proof(key: str) -> ProofName | None:
     match = _PROOF.match(key.rpartition("/")[2])
-    return ProofName(match[1], _parse_stamp(match[2]), match[3]) if match else None
+    return ProofName(match[1], parse_stamp(match[2]), match[3]) if match else None
 
 
-def _stamp(at: datetime) -> str:
+def stamp(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
-def _parse_stamp(text: str) -> datetime:
+def parse_stamp(text: str) -> datetime:
     return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True)
-class BackupLayout:
-    """Keys of one backup. `suffix` is `.zst` or `.zst.age`."""
+class LabelLayout:
+    """Keys of whatever has a label and a manifest: a backup, a snapshot of files. All that is known of it lies below
+    its `prefix`."""
 
-    server: str
     label: str
 
     @property
     def prefix(self) -> str:
-        return f"servers/{self.server}/backups/{self.label}/"
+        raise NotImplementedError
 
     @property
     def manifest(self) -> str:
@@ -87,6 +86,54 @@ class BackupLayout:
 
     def claim(self, nonce: str) -> str:
         return f"{self.claims}{nonce}.json"
+
+    def break_glass(self, name: str) -> str:
+        """In clear text, for stock tools."""
+        return f"{self.prefix}break-glass/{name}"
+
+    @property
+    def expired(self) -> str:
+        """The manifest of what retention let go: while it is there, that can be undone."""
+        return f"{self.prefix}expired.json"
+
+    @property
+    def keeps(self) -> str:
+        return f"{self.prefix}keeps/"
+
+    def keep(self, nonce: str) -> str:
+        """A person's veto against expiry."""
+        return f"{self.keeps}{nonce}.json"
+
+    @property
+    def damages(self) -> str:
+        return f"{self.prefix}damage/"
+
+    def damage(self, nonce: str) -> str:
+        """A mark: what this needs is damaged and no tier has it whole."""
+        return f"{self.damages}{nonce}.json"
+
+    @property
+    def proofs(self) -> str:
+        return f"{self.prefix}proofs/"
+
+    def proof(self, name: ProofName, nonce: str) -> str:
+        return f"{self.proofs}{name.kind}.{stamp(name.at)}.{name.verdict}.{nonce}.json"
+
+    def is_content(self, key: str) -> bool:
+        """Whether its manifest names an object below the prefix."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BackupLayout(LabelLayout):
+    """Keys of one backup. `suffix` is `.zst` or `.zst.age`."""
+
+    server: str
+    label: str
+
+    @property
+    def prefix(self) -> str:
+        return f"servers/{self.server}/backups/{self.label}/"
 
     def pack(self, number: int, suffix: str) -> str:
         return f"{self.prefix}packs/{number:06d}{suffix}"
@@ -115,38 +162,6 @@ class BackupLayout:
     def facts(self, suffix: str) -> str:
         """What the server said of itself."""
         return f"{self.prefix}facts.json{suffix}"
-
-    def break_glass(self, name: str) -> str:
-        """README.md, SHA256SUMS and restore.sh, in clear text, for stock tools."""
-        return f"{self.prefix}break-glass/{name}"
-
-    @property
-    def expired(self) -> str:
-        """The manifest of a backup that retention let go: while it is there, that can be undone."""
-        return f"{self.prefix}expired.json"
-
-    @property
-    def keeps(self) -> str:
-        return f"{self.prefix}keeps/"
-
-    def keep(self, nonce: str) -> str:
-        """A person's veto against expiry."""
-        return f"{self.keeps}{nonce}.json"
-
-    @property
-    def damages(self) -> str:
-        return f"{self.prefix}damage/"
-
-    def damage(self, nonce: str) -> str:
-        """A mark: what this backup needs is damaged and no tier has it whole."""
-        return f"{self.damages}{nonce}.json"
-
-    @property
-    def proofs(self) -> str:
-        return f"{self.prefix}proofs/"
-
-    def proof(self, name: ProofName, nonce: str) -> str:
-        return f"{self.proofs}{name.kind}.{_stamp(name.at)}.{name.verdict}.{nonce}.json"
 
     def is_content(self, key: str) -> bool:
         """Whether a manifest names it: a pack, PostgreSQL's manifest, the index, the server's facts, the break-glass
@@ -181,7 +196,7 @@ def evidence_document(kind: str, at: datetime, nonce: str) -> str:
 
 
 def _evidence_stem(kind: str, at: datetime, nonce: str) -> str:
-    return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{_stamp(at)}-{nonce}"
+    return f"{EVIDENCE}{at.astimezone(UTC):%Y/%m}/{kind}-{stamp(at)}-{nonce}"
 
 
 _EVIDENCE = re.compile(r"\A(.+)-(\d{8}T\d{6}Z)-[0-9a-f]+\.json\Z")
@@ -190,7 +205,7 @@ _EVIDENCE = re.compile(r"\A(.+)-(\d{8}T\d{6}Z)-[0-9a-f]+\.json\Z")
 def parse_evidence(key: str) -> tuple[str, datetime] | None:
     """Its kind and its time, to the second; None for what is none, and for a document."""
     match = _EVIDENCE.match(key.rpartition("/")[2])
-    return (match[1], _parse_stamp(match[2])) if match else None
+    return (match[1], parse_stamp(match[2])) if match else None
 
 
 CANARIES = "canary/"
@@ -199,17 +214,17 @@ _CANARY = re.compile(r"\A(\d{8}T\d{6}Z)-[0-9a-f]+\Z")
 
 def canary(at: datetime, nonce: str) -> str:
     """A locked object that is there to be attacked."""
-    return f"{CANARIES}{_stamp(at)}-{nonce}"
+    return f"{CANARIES}{stamp(at)}-{nonce}"
 
 
 def parse_canary(key: str) -> datetime | None:
     """When it was put; None for what is no canary."""
     match = _CANARY.match(key.removeprefix(CANARIES))
-    return _parse_stamp(match[1]) if match else None
+    return parse_stamp(match[1]) if match else None
 
 
 def incident_id(at: datetime, nonce: str) -> str:
-    return f"{_stamp(at)}-{nonce}"
+    return f"{stamp(at)}-{nonce}"
 
 
 def incident(identity: str) -> str:
@@ -340,15 +355,17 @@ class Role(StrEnum):
     """What an object is for, as far as that says how it lies in its store."""
 
     BULK = "bulk"
-    """Packs and whole WAL segments: nearly all bytes, read only when something is restored."""
+    """Packs, of backups and files, and whole WAL segments: nearly all bytes, read only when something is restored."""
     GUIDE = "guide"
-    """Manifests, indexes, histories, the break-glass bundle: what a recovery is planned with."""
+    """Manifests, indexes, tables of files, histories, the break-glass bundle: what a recovery is planned with."""
     NOTE = "note"
     """Claims, marks, evidence, heads of open segments: what is not of the backup, or soon replaced."""
 
 
 _CONTENT = re.compile(
-    r"\Aservers/[^/]+/backups/[^/]+/(?:(packs/)|break-glass/|backup_manifest\.|index\.json\.|facts\.json\.|manifest\.json\Z)"
+    r"\A(?:servers/[^/]+/backups/[^/]+/(?:(?P<packs>packs/)|break-glass/|backup_manifest\.|index\.json\.|facts\.json\."
+    r"|manifest\.json\Z)|files/[^/]+/(?:(?P<archives>archives/)|snapshots/[^/]+/"
+    r"(?:break-glass/|table\.parquet\.|changes\.parquet\.|manifest\.json\Z)))"
 )
 
 
@@ -360,4 +377,4 @@ def role_of(key: str) -> Role:
     match = _CONTENT.match(key)
     if match is None:
         return Role.NOTE
-    return Role.BULK if match[1] else Role.GUIDE
+    return Role.BULK if match["packs"] or match["archives"] else Role.GUIDE

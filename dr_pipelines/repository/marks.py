@@ -9,19 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import IntegrityError, ObjectExists, RepositoryError
-from dr_pipelines.repository.layout import BackupLayout, ProofName
-from dr_pipelines.repository.manifest import BackupManifest, decode
+from dr_pipelines.repository.layout import LabelLayout, ProofName
 from dr_pipelines.repository.sealed import seal, unseal
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
+M = TypeVar("M")
 VALIDATE = "validate"
 """The kind of a proof by restore. Every other kind only read bytes."""
 EQUIVALENCE = "equivalence"
@@ -43,10 +44,10 @@ class Keep(BaseModel):
 
 
 @dataclass(frozen=True)
-class Expired:
-    """A backup that retention let go at a time; `data` is its manifest as it was stored."""
+class Expired(Generic[M]):
+    """What retention let go at a time; `data` is its manifest as it was stored."""
 
-    manifest: BackupManifest
+    manifest: M
     at: datetime
     reason: str
     data: bytes
@@ -99,9 +100,9 @@ def _newest(proofs: Iterable[ProofName]) -> ProofName | None:
     return max(decided, key=lambda proof: (proof.at, proof.verdict == "fail"), default=None)
 
 
-def put_keep(store: ObjectStore, backup: BackupLayout, keep: Keep, name: str | None = None) -> str:
+def put_keep(store: ObjectStore, about: LabelLayout, keep: Keep, name: str | None = None) -> str:
     """`name`: of one that is put again after a crash; what is there under it stays."""
-    key = backup.keep(name or _nonce())
+    key = about.keep(name or _nonce())
     with contextlib.suppress(*([ObjectExists] if name else [])):
         _put(store, key, encode_keep(keep))
     return key
@@ -119,10 +120,10 @@ def read_keep(store: ObjectStore, key: str) -> Keep:
         raise RepositoryError(f"{key} on {store.name} is no readable keep") from error
 
 
-def put_damage(store: ObjectStore, backup: BackupLayout, objects: list[str], *, at: datetime, found_by: str) -> str:
+def put_damage(store: ObjectStore, about: LabelLayout, objects: list[str], *, at: datetime, found_by: str) -> str:
     """From now on no restore picks the backup on this tier."""
     told = {"at": at.isoformat(), "objects": objects, "found_by": found_by}
-    return _put(store, backup.damage(_nonce()), seal(told))
+    return _put(store, about.damage(_nonce()), seal(told))
 
 
 def read_damage(store: ObjectStore, key: str) -> list[str]:
@@ -131,29 +132,29 @@ def read_damage(store: ObjectStore, key: str) -> list[str]:
 
 
 def put_proof(
-    store: ObjectStore, backup: BackupLayout, kind: str, result: CheckResult, *, at: datetime, tier: str, run: str
+    store: ObjectStore, about: LabelLayout, kind: str, result: CheckResult, *, at: datetime, tier: str, run: str
 ) -> str:
     """Puts down that a backup was looked at, where and by which run, and what was seen."""
     verdict = result.verdict.value.replace(" ", "-")
     seen = {"check": result.name, "summary": result.summary, "details": dict(result.details), "tier": tier, "run": run}
     told = json.loads(json.dumps({"at": at.isoformat(), **seen}, default=str))
-    return _put(store, backup.proof(ProofName(kind, at, verdict), _nonce()), seal(told))
+    return _put(store, about.proof(ProofName(kind, at, verdict), _nonce()), seal(told))
 
 
-def put_expired(store: ObjectStore, manifest: BackupManifest, data: bytes, *, at: datetime, reason: str) -> None:
+def put_expired(store: ObjectStore, about: LabelLayout, data: bytes, *, at: datetime, reason: str) -> None:
     """`data` is the manifest as it is stored. An expiry that was begun and did not end is written anew."""
     told = {"at": at.isoformat(), "reason": reason, "manifest": json.loads(data)}
-    store.put(manifest.layout.expired, Body.of(seal(told)), if_absent=False)
+    store.put(about.expired, Body.of(seal(told)), if_absent=False)
 
 
-def read_expired(store: ObjectStore, backup: BackupLayout) -> Expired:
-    """Raises `ObjectNotFound`; `IntegrityError` when it is damaged."""
+def read_expired(store: ObjectStore, about: LabelLayout, decode: Callable[[bytes], M]) -> Expired[M]:
+    """`decode` reads the manifest. Raises `ObjectNotFound`; `IntegrityError` when it is damaged."""
     try:
-        told = unseal(read_all(store, backup.expired))
+        told = unseal(read_all(store, about.expired))
         data = json.dumps(told["manifest"], indent=1).encode() + b"\n"
         return Expired(decode(data), datetime.fromisoformat(told["at"]), str(told["reason"]), data)
     except (ValueError, KeyError, TypeError, IntegrityError) as error:
-        raise IntegrityError(f"{backup.expired} on {store.name} is unreadable") from error
+        raise IntegrityError(f"{about.expired} on {store.name} is unreadable") from error
 
 
 def _put(store: ObjectStore, key: str, data: bytes) -> str:

@@ -54,7 +54,7 @@ def expire(store: ObjectStore, here: TierView, planned: Retention, at: datetime)
 def undo(
     repository: Repository,
     backups: Sequence[BackupManifest],
-    expired: Sequence[Expired],
+    expired: Sequence[Expired[BackupManifest]],
     labels: Collection[str],
     keep: Keep,
 ) -> list[str]:
@@ -107,7 +107,7 @@ def _let_go(store: ObjectStore, here: TierView, label: str, at: datetime, reason
         return None
     except IntegrityError:
         return "its manifest is damaged"
-    put_expired(store, backup, data, at=at, reason=reason)
+    put_expired(store, backup.layout, data, at=at, reason=reason)
     try:
         store.delete(backup.layout.manifest)
     except ObjectLocked as error:

@@ -183,7 +183,7 @@ def test_what_was_expired_there_is_not_sent_again_and_asking_for_it_says_how_to_
     site = site_of({"primary": source, "secondary": target})
     run(site)
     gone = backups()[2]
-    put_expired(target, gone, read_all(target, gone.layout.manifest), at=NOW, reason="too old")
+    put_expired(target, gone.layout, read_all(target, gone.layout.manifest), at=NOW, reason="too old")
     target.delete(gone.layout.manifest)
     assert run(site).labels == ()
     with pytest.raises(RepositoryError, match="was expired from secondary"):

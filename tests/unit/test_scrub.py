@@ -108,7 +108,7 @@ def test_whatever_object_is_damaged_it_is_repaired_from_another_tier(damage: str
 def test_every_flipped_byte_is_found() -> None:
     primary, chance = tier("primary"), random.Random(7)
     put_keep(primary.store, FULL.layout, Keep(until=None, reason="audit", by="me", at=CLOCK.now()))
-    put_expired(primary.store, BACKUPS[2], encode(BACKUPS[2]), at=CLOCK.now(), reason="old")
+    put_expired(primary.store, BACKUPS[2].layout, encode(BACKUPS[2]), at=CLOCK.now(), reason="old")
     primary.store.delete(BACKUPS[2].layout.manifest)
     whole = content(primary)
     heads = [key for key in whole if key.endswith(("manifest.json", "expired.json"))]
@@ -276,7 +276,7 @@ def test_what_is_repaired_is_locked_no_shorter_than_what_it_takes_the_place_of()
 def test_records_that_nobody_has_whole_stop_nothing_for_ever() -> None:
     primary = tier("primary")
     gone = BACKUPS[2]
-    put_expired(primary.store, gone, encode(gone), at=CLOCK.now(), reason="old")
+    put_expired(primary.store, gone.layout, encode(gone), at=CLOCK.now(), reason="old")
     primary.store.delete(gone.layout.manifest)
     flip(primary, gone.layout.expired)
     flip(primary, FULL.layout.manifest)
@@ -318,7 +318,7 @@ def test_backups_and_wal_that_go_meanwhile_are_no_damage(pruned: bool) -> None:
     store, primary = _moving()
 
     def expire() -> None:
-        put_expired(store, FULL, encode(FULL), at=CLOCK.now(), reason="old")
+        put_expired(store, FULL.layout, encode(FULL), at=CLOCK.now(), reason="old")
         store.delete(FULL.layout.manifest)
         for stored in FULL.objects:
             store.delete(stored.key)
@@ -335,7 +335,7 @@ def test_backups_and_wal_that_go_meanwhile_are_no_damage(pruned: bool) -> None:
 
 def test_what_was_expired_or_never_sent_is_not_brought_back() -> None:
     primary, secondary = tier("primary"), tier("secondary")
-    put_expired(primary.store, FULL, encode(FULL), at=CLOCK.now(), reason="old")
+    put_expired(primary.store, FULL.layout, encode(FULL), at=CLOCK.now(), reason="old")
     primary.store.delete(FULL.layout.manifest)
     primary.store.delete(FULL.archive.packs[0].key)  # pruning has begun
     for info in [*primary.store.list(BACKUPS[2].layout.prefix)]:

@@ -1,0 +1,83 @@
+"""What one listing shows of everything that has a label: which are committed, which are expired, what is marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from dr_pipelines.errors import ObjectNotFound, RepositoryError
+from dr_pipelines.repository.layout import LabelLayout, ProofName, parse_proof
+from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.marks import Keep, Marks, read_keep
+from dr_pipelines.storage.base import ObjectInfo, ObjectStore
+
+L = TypeVar("L", bound=LabelLayout)
+
+
+class Listed(Generic[L]):
+    """What a listing shows of one label."""
+
+    def __init__(self, layout: L) -> None:
+        self.layout = layout
+        self.committed = self.expired = False
+        self.sizes: dict[str, int] = {}
+        self.classes: dict[str, str] = {}
+        self.keeps: list[str] = []
+        self.damage: list[str] = []
+        self.proofs: list[ProofName] = []
+        self.stored_bytes = 0
+
+    def add(self, info: ObjectInfo) -> None:
+        key, layout = info.key, self.layout
+        self.stored_bytes += info.size
+        if layout.is_content(key):
+            self.sizes[key] = info.size
+            if info.storage_class is not None:
+                self.classes[key] = info.storage_class
+        elif key == layout.manifest:
+            self.committed = True
+        elif key == layout.expired:
+            self.expired = True
+        elif key.startswith(layout.keeps):
+            self.keeps.append(key)
+        elif key.startswith(layout.damages):
+            self.damage.append(key)
+        elif (proof := parse_proof(key)) is not None:
+            self.proofs.append(proof)
+
+    def marks(
+        self, store: ObjectStore, named: Iterable[StoredObject], sizes: Mapping[str, int], finished_at: datetime
+    ) -> Marks:
+        """`named` is what the manifest names, `sizes` what is there of it, by key."""
+        keeps = {key: keep for key in self.keeps if (keep := _try_keep(store, key, finished_at)) is not None}
+        missing = tuple(stored.key for stored in named if sizes.get(stored.key) != stored.size)
+        return Marks(keeps, tuple(self.damage), tuple(self.proofs), missing, self.stored_bytes, self.classes)
+
+
+def list_labels(
+    store: ObjectStore, prefix: str, layout_of: Callable[[str], L | None]
+) -> tuple[dict[str, Listed[L]], list[str]]:
+    """By label, and one sentence for each object that belongs to none. Raises what the store raises."""
+    labels: dict[str, Listed[L]] = {}
+    problems: list[str] = []
+    for info in store.list(prefix):
+        layout = layout_of(info.key)
+        if layout is None:
+            problems.append(f"{info.key} on {store.name} belongs to no backup")
+            continue
+        if layout.label not in labels:
+            labels[layout.label] = Listed(layout)
+        labels[layout.label].add(info)
+    return labels, problems
+
+
+def _try_keep(store: ObjectStore, key: str, finished_at: datetime) -> Keep | None:
+    """None when it was taken back since the listing. One that cannot be understood may be the one that matters: it
+    holds, and hides no backup."""
+    try:
+        return read_keep(store, key)
+    except ObjectNotFound:
+        return None
+    except RepositoryError as error:
+        return Keep(until=None, reason=error.message, by="somebody", at=finished_at)
