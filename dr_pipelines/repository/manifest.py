@@ -32,13 +32,13 @@ LsnField = Annotated[Lsn, BeforeValidator(_lsn), PlainSerializer(str, return_typ
 TimelineField = Annotated[Timeline, BeforeValidator(_timeline), PlainSerializer(lambda t: t.id, return_type=int)]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     """Frozen; keys of a newer minor format are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
 
 
-class StoredObject(_Record):
+class StoredObject(Record):
     """One object of the store. `key` is from the repository's root; `size` and `sha256` are of the stored bytes."""
 
     key: str
@@ -46,7 +46,7 @@ class StoredObject(_Record):
     sha256: str
 
 
-class Encoding(_Record):
+class Encoding(Record):
     """How objects are encoded: each is zstd by itself, then age by itself when there are recipients."""
 
     compression: Literal["zstd"] = "zstd"
@@ -58,7 +58,7 @@ class Encoding(_Record):
         return ".zst.age" if self.recipients else ".zst"
 
 
-class Archive(_Record):
+class Archive(Record):
     """A tar of `size` bytes, cut every `pack_size` bytes into packs, in order."""
 
     size: int
@@ -70,14 +70,14 @@ class Archive(_Record):
         return sum(pack.size for pack in self.packs)
 
 
-class Tablespace(_Record):
+class Tablespace(Record):
     """In the archive the files of a tablespace lie under `pg_tblspc/<oid>/`; `location` is where it was."""
 
     oid: int
     location: str
 
 
-class WalRange(_Record):
+class WalRange(Record):
     """WAL that the backup needs to become consistent: `start` to `end` on `timeline`."""
 
     timeline: TimelineField
@@ -85,7 +85,7 @@ class WalRange(_Record):
     end: LsnField
 
 
-class BackupManifest(_Record):
+class BackupManifest(Record):
     """One backup. `stop_lsn` is where it becomes consistent. `parent` is the label that an incremental builds on;
     `asked_kind` and `kind_reason` say why a full was taken where an incremental was asked for; `provisional` says
     why an incremental is not to be trusted before it is proven; `facts` is what the server said of itself when it was

@@ -11,7 +11,9 @@ import json
 import random
 import secrets
 import socket
-from typing import Literal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal, TypeVar
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ObjectExists, ObjectLocked, ObjectNotFound, RepositoryError
@@ -21,7 +23,7 @@ from dr_pipelines.repository.archive_writer import ArchiveWriter
 from dr_pipelines.repository.break_glass import bundle
 from dr_pipelines.repository.catalog import Catalog, chain_of, read_catalog, read_manifest
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.layout import BackupKind, BackupLayout
+from dr_pipelines.repository.layout import BackupKind, BackupLayout, LabelLayout, label_for
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject, encode
 from dr_pipelines.repository.placement import ORDINARY, Placement
 from dr_pipelines.repository.sealed import seal
@@ -29,6 +31,7 @@ from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
 _CLAIM_ATTEMPTS = 30
+L = TypeVar("L", bound=LabelLayout)
 
 
 def new_description() -> bytes:
@@ -104,15 +107,20 @@ class Repository:
 
     def begin(self, server: str, kind: BackupKind, *, clock: Clock) -> BackupWriter:
         """A writer under a label that no other writer has. Waits a second or more when two begin at once."""
+        layout, claim = self.claim(lambda at: BackupLayout(server, label_for(at, kind)), clock=clock)
+        return BackupWriter(self, server, layout.label, claim)
+
+    def claim(self, layout_at: Callable[[datetime], L], *, clock: Clock) -> tuple[L, str]:
+        """A label that nobody else has, and the key of our claim on it. Waits when two begin at once."""
         for _ in range(_CLAIM_ATTEMPTS):
-            label = layout.label_for(clock.now(), kind)
-            claim = self._claim(BackupLayout(server, label))
+            keys = layout_at(clock.now())
+            claim = self._claim(keys)
             if claim is not None:
-                return BackupWriter(self, server, label, claim)
+                return keys, claim
             clock.wait(1 + 2 * random.random())  # two writers that met must not meet again
         raise RepositoryError(
-            f"no label is free for a backup of {server} on {self.store.name}",
-            hint="another program takes backups of the same server without end; stop it.",
+            f"no label is free below {keys.prefix.rpartition(keys.label)[0]} on {self.store.name}",
+            hint="another program takes backups of the same without end; stop it.",
         )
 
     def wal(self, server: str, system_id: str, segment_size: int | None = None) -> WalArchive:
@@ -123,7 +131,7 @@ class Repository:
         keys = self.store.list(layout.wal_prefix(server))
         return sorted({layout.system_id_of(server, info.key) for info in keys})
 
-    def _claim(self, keys: BackupLayout) -> str | None:
+    def _claim(self, keys: LabelLayout) -> str | None:
         """The key of our claim on a label, or None when anything else is under it. A store may ignore conditions on
         a put, so a claim has a name of its own and counts only if, after it was put, it is alone: of two writers, at
         least the later one to list sees the other."""
