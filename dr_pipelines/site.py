@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.commands import Runner
 from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan
+from dr_pipelines.plan.file_sets import FileSetPlan
 from dr_pipelines.plan.model import ServerPlan
 from dr_pipelines.plan.stores import LocalStorePlan
 from dr_pipelines.plan.terms import StorageTerms
+from dr_pipelines.plan.tiers import TierPlan
 from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.placement import Placement
@@ -60,6 +63,31 @@ class Site:
             known = ", ".join(self.plan.databases) or "none"
             raise UsageError(f"the plan names no server {server!r}", hint=f"its servers are: {known}.") from None
 
+    def file_set(self, name: str) -> FileSetPlan:
+        """Raises `UsageError` naming the file sets that there are."""
+        try:
+            return self.plan.file_storage[name]
+        except KeyError:
+            known = ", ".join(self.plan.file_storage) or "none"
+            raise UsageError(f"the plan names no file set {name!r}", hint=f"its file sets are: {known}.") from None
+
+    @property
+    def file_sets(self) -> tuple[str, ...]:
+        """Those of which the plan says what is read and where it goes."""
+        return tuple(name for name, files in self.plan.file_storage.items() if files.is_backed_up)
+
+    def storage_of(self, name: str) -> TierPlan:
+        """The tiers of a server or a file set. Raises `UsageError`."""
+        if name not in self.plan.file_storage:
+            return self.plan_of(name).storage
+        storage = self.file_set(name).storage
+        if storage is None:
+            raise UsageError(
+                f"the plan does not say where {name} is backed up to",
+                hint=f"name its source and storage under file_storage.{name}.",
+            )
+        return storage
+
     def store(self, name: str) -> ObjectStore:
         """A store by its name in the plan. Raises `SecretMissing`."""
         if self._ready is not None:
@@ -80,7 +108,7 @@ class Site:
         """The name of a store, or of the one that a tier means in the whole plan. Raises `UsageError`."""
         if tier_or_name in self.plan.storage:
             return tier_or_name
-        names = {dict(server.storage.items()).get(tier_or_name) for server in self.plan.databases.values()} - {None}
+        names = {dict(self.storage_of(user).items()).get(tier_or_name) for user in self._users} - {None}
         if len(names) != 1:
             raise UsageError(
                 f"{tier_or_name!r} is neither a store nor a tier that means one",
@@ -93,8 +121,13 @@ class Site:
         return StorageTerms(self.plan.storage[self.store_name(server, tier)])
 
     def tiers(self, server: str) -> tuple[str, ...]:
-        """Those that the server uses, in order of preference."""
-        return tuple(tier for tier, _ in self.plan_of(server).storage.items())
+        """Those that the server or file set uses, in order of preference."""
+        return tuple(tier for tier, _ in self.storage_of(server).items())
+
+    @property
+    def _users(self) -> tuple[str, ...]:
+        """Of stores: servers and file sets."""
+        return (*self.plan.databases, *self.file_sets)
 
     def repository(self, server: str, tier: str) -> Repository:
         """For taking: needs the recipients. The identity, where it is there, only spares a full when this host has
@@ -116,14 +149,19 @@ class Site:
     def placement(self, server: str, tier: str) -> Placement:
         """How what is put on a tier lies there. A lock lasts for the recovery window and one interval of fulls more:
         until then the next full is there, and retention has looked and lengthened what it keeps longer."""
-        plan = self.plan_of(server)
-        name = dict(plan.storage.items()).get(tier)
+        name = dict(self.storage_of(server).items()).get(tier)
         store = self.plan.storage.get(name) if name is not None else None
         if store is None or isinstance(store, LocalStorePlan):
             return Placement(self.clock)
-        window = plan.retention.on(tier).recovery_window + plan.schedule.full.longest_interval
         first = next((aged.name for aged in store.classes if not aged.after), None)
-        return Placement(self.clock, window if store.lock else None, first)
+        return Placement(self.clock, self._locked_for(server, tier) if store.lock else None, first)
+
+    def _locked_for(self, name: str, tier: str) -> timedelta:
+        if name in self.plan.file_storage:
+            files = self.file_set(name)
+            return files.retention_on(tier) + files.schedule.longest_interval
+        plan = self.plan_of(name)
+        return plan.retention.on(tier).recovery_window + plan.schedule.full.longest_interval
 
     def readable_repositories(self, server: str, tier: str | None = None) -> tuple[list[Repository], list[str]]:
         """For recovery: the tiers that can be opened here, and why others cannot: one missing secret must not block
@@ -143,7 +181,7 @@ class Site:
 
     def tier_of(self, server: str, tier_or_store: str) -> str:
         """A tier of a server, by itself or by its store's name. Raises `UsageError` naming both."""
-        used = dict(self.plan_of(server).storage.items())
+        used = dict(self.storage_of(server).items())
         for tier, store in used.items():
             if tier_or_store in (tier, store):
                 return tier
@@ -170,7 +208,7 @@ class Site:
 
     def store_name(self, server: str, tier: str) -> str:
         """Of a tier of a server. Raises `UsageError` naming the tiers that there are."""
-        stores = dict(self.plan_of(server).storage.items())
+        stores = dict(self.storage_of(server).items())
         if tier not in stores:
             raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
         return stores[tier]

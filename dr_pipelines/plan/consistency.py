@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from dr_pipelines.plan.mistake import Mistake
-from dr_pipelines.plan.model import BucketSource, Plan, ServerPlan
+from dr_pipelines.plan.file_consistency import file_mistakes
+from dr_pipelines.plan.mistake import Mistake, unknown
+from dr_pipelines.plan.model import Plan, ServerPlan
 from dr_pipelines.plan.policies import ReplicationPlan
 from dr_pipelines.plan.references import Secret, is_reference
 from dr_pipelines.plan.store_consistency import store_mistakes
@@ -178,8 +179,11 @@ def _retention(plan: Plan) -> Iterator[Mistake]:
             if longest < between:
                 yield _kept_too_shortly(where, longest, between)
     for name, files in plan.file_storage.items():
-        if files.retention < files.schedule.longest_interval:
-            yield _kept_too_shortly(f"file_storage.{name}.retention", files.retention, files.schedule.longest_interval)
+        path, between = f"file_storage.{name}", files.schedule.longest_interval
+        kept_there = {f"{path}.retention": files.retention, **{f"{path}.tiers.{t}": k for t, k in files.tiers.items()}}
+        for where, kept_for in kept_there.items():
+            if kept_for < between:
+                yield _kept_too_shortly(where, kept_for, between)
 
 
 def _kept_too_shortly(path: str, kept: timedelta, between: timedelta) -> Mistake:
@@ -192,16 +196,15 @@ def _kept_too_shortly(path: str, kept: timedelta, between: timedelta) -> Mistake
 
 def _files(plan: Plan) -> Iterator[Mistake]:
     for name, files in plan.file_storage.items():
-        path = f"file_storage.{name}"
-        yield from _tiers(plan, f"{path}.storage", dict(files.storage.items()) if files.storage else {})
-        if isinstance(files.source, BucketSource) and files.source.store not in plan.storage:
-            yield _unknown(f"{path}.source.store", files.source.store, "storage", plan.storage)
+        yield from _tiers(plan, f"file_storage.{name}.storage", dict(files.storage.items()) if files.storage else {})
+    yield from _alike({name: f"file_storage.{name}" for name in plan.file_storage}, "file sets")
+    yield from file_mistakes(plan)
 
 
 def _tiers(plan: Plan, path: str, used: dict[str, str]) -> Iterator[Mistake]:
     for tier, store in used.items():
         if store not in plan.storage:
-            yield _unknown(f"{path}.{tier}", store, "storage", plan.storage)
+            yield unknown(f"{path}.{tier}", store, "storage", plan.storage)
     if len(set(used.values())) < len(used):
         yield Mistake(path, "two tiers name one store", "every tier needs a store of its own")
 
@@ -225,10 +228,10 @@ def _systems(plan: Plan) -> Iterator[Mistake]:
     for name, (group, system) in systems.items():
         path = f"systems.{group}.{name}"
         if system.server is not None and system.server not in plan.databases:
-            yield _unknown(f"{path}.server", system.server, "databases", plan.databases)
+            yield unknown(f"{path}.server", system.server, "databases", plan.databases)
         for position, needed in enumerate(system.depends_on):
             if needed not in systems:
-                yield _unknown(f"{path}.depends_on[{position}]", needed, "systems", systems)
+                yield unknown(f"{path}.depends_on[{position}]", needed, "systems", systems)
             elif systems[needed][1].rto > system.rto:
                 yield Mistake(
                     f"{path}.rto",
@@ -247,7 +250,7 @@ def _data_classes(plan: Plan) -> Iterator[Mistake]:
     for name, data in plan.data_classes.items():
         path = f"data_classes.{name}"
         if data.server is not None and data.server not in plan.databases:
-            yield _unknown(f"{path}.server", data.server, "databases", plan.databases)
+            yield unknown(f"{path}.server", data.server, "databases", plan.databases)
         elif data.server is not None and data.rpo == timedelta(0) and not plan.databases[data.server].wal.synchronous:
             yield Mistake(
                 f"{path}.rpo",
@@ -257,7 +260,7 @@ def _data_classes(plan: Plan) -> Iterator[Mistake]:
         for position, name_of_set in enumerate(data.file_sets):
             files = plan.file_storage.get(name_of_set)
             if files is None:
-                yield _unknown(f"{path}.file_sets[{position}]", name_of_set, "file_storage", plan.file_storage)
+                yield unknown(f"{path}.file_sets[{position}]", name_of_set, "file_storage", plan.file_storage)
             elif data.rpo < files.schedule.longest_interval:
                 yield Mistake(
                     f"{path}.rpo",
@@ -265,8 +268,3 @@ def _data_classes(plan: Plan) -> Iterator[Mistake]:
                     f"{format_duration(files.schedule.longest_interval)}",
                     "back it up more often, or promise less",
                 )
-
-
-def _unknown(path: str, found: str, section: str, known: object) -> Mistake:
-    names = ", ".join(known) if isinstance(known, dict) and known else "nothing yet"
-    return Mistake(path, f"{found!r} is not under {section}", f"there is: {names}")

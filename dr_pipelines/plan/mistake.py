@@ -44,3 +44,8 @@ def line_of(document: Any, path: tuple[Any, ...]) -> int | None:
         except (KeyError, IndexError, TypeError, AttributeError):
             break
     return line
+
+
+def unknown(path: str, found: str, section: str, known: object) -> Mistake:
+    names = ", ".join(known) if isinstance(known, dict) and known else "nothing yet"
+    return Mistake(path, f"{found!r} is not under {section}", f"there is: {names}")

@@ -6,16 +6,17 @@ its JSON blocks can be pasted in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_serializer, field_validator, model_validator
 
 from dr_pipelines.errors import SecretMissing
+from dr_pipelines.plan.file_sets import FileSetPlan
 from dr_pipelines.plan.policies import ReplicationPlan, RetentionPlan, ScrubPlan
 from dr_pipelines.plan.references import SECRET_PATTERN, Secret, is_reference
 from dr_pipelines.plan.stores import PlanPath, StorePlan
+from dr_pipelines.plan.tiers import TierPlan
 from dr_pipelines.plan.validation import ValidationPlan
 from dr_pipelines.plan.values import (
     SLOT_PATTERN,
@@ -32,20 +33,6 @@ Steps = tuple[str, ...]
 
 
 # --- storage ------------------------------------------------------------------------------------------------
-
-
-class TierPlan(Model):
-    """Which store plays which tier for one server."""
-
-    primary: str
-    secondary: str | None = None
-    archive: str | None = None
-
-    def items(self) -> Iterator[tuple[str, str]]:
-        """(tier, store name) of the tiers that are used."""
-        for tier in ("primary", "secondary", "archive"):
-            if (store := getattr(self, tier)) is not None:
-                yield tier, store
 
 
 class EncryptionPlan(Model):
@@ -119,32 +106,6 @@ class ServerPlan(Model):
     validation: ValidationPlan = ValidationPlan()
     bin_dir: PlanPath | None = None
     os_user: str | None = None
-
-
-# --- files --------------------------------------------------------------------------------------------------
-
-
-class DirectorySource(Model):
-    type: Literal["directory"]
-    path: PlanPath
-
-
-class BucketSource(Model):
-    """A bucket or container, described like a store."""
-
-    type: Literal["bucket"]
-    store: str
-
-
-FileSource = Annotated[DirectorySource | BucketSource, Field(discriminator="type")]
-
-
-class FileSetPlan(Model):
-    schedule: ScheduleField
-    retention: PositiveDuration
-    versioning: bool = True
-    source: FileSource | None = None
-    storage: TierPlan | None = None
 
 
 # --- promises -----------------------------------------------------------------------------------------------
