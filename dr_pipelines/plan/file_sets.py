@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
@@ -110,13 +109,12 @@ class FileSetPlan(Model):
         return self.source is not None and self.storage is not None
 
     def retention_on(self, tier: str) -> timedelta:
-        own: Mapping[str, timedelta] = {**self.tiers}
-        return own.get(tier, self.retention)
+        return {str(name): kept for name, kept in self.tiers.items()}.get(tier, self.retention)
 
     def sent_to(self, tier: str) -> FileReplicationPlan | None:
         """None for the primary, which nothing is copied to. By default cold storage gets what is kept for months."""
         if tier == "primary":
             return None
-        asked: Mapping[str, FileReplicationPlan] = {**self.replication}
+        asked = {str(name): sent for name, sent in self.replication.items()}
         usual = {"send": "monthly", "lag": "1 day"} if tier == "archive" else {}
         return asked.get(tier) or FileReplicationPlan.model_validate(usual)
