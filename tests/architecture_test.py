@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"plan"}),
     frozenset({"storage"}),
     frozenset({"repository"}),
-    frozenset({"postgres"}),
+    frozenset({"postgres", "files"}),
     frozenset({"replication", "retention", "validation", "objectives"}),
     frozenset({"reports"}),
     frozenset({"site"}),
@@ -52,6 +52,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "typer": ("dr_pipelines/cli/",),
     "great_expectations": ("dr_pipelines/validation/expectations.py",),
     "pandas": ("dr_pipelines/validation/expectations.py",),
+    "pyarrow": ("dr_pipelines/files/",),
     "matplotlib": ("dr_pipelines/reports/recoverability.py",),
 }
 """Who may import a library."""

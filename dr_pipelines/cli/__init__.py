@@ -16,6 +16,7 @@ from dr_pipelines.cli import (
     aging,
     coverage,
     equivalence,
+    files,
     incident,
     last_good,
     objectives,
@@ -55,6 +56,7 @@ app.add_typer(setup.repository_app, name="repository")
 setup.store_app.command("age")(aging.age)
 app.add_typer(setup.store_app, name="store")
 app.add_typer(work.wal_app, name="wal")
+app.add_typer(files.files_app, name="files")
 app.add_typer(retention.retention_app, name="retention")
 app.add_typer(incident.incident_app, name="incident")
 app.command("backup")(work.backup)

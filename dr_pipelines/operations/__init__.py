@@ -12,6 +12,7 @@ from dr_pipelines.operations.backups import (
 from dr_pipelines.operations.coverage import find_uncovered
 from dr_pipelines.operations.equivalence import EquivalenceReport, prove_incrementals
 from dr_pipelines.operations.expectations import judge_catalog
+from dr_pipelines.operations.files import labelled_snapshot, list_snapshots, take_snapshot
 from dr_pipelines.operations.immutability import (
     bucket_is_as_planned,
     check_immutability,
@@ -64,6 +65,9 @@ from dr_pipelines.operations.wal import stream_wal
 from dr_pipelines.operations.windows import TierWindows, recoverability_chart, recovery_window_is_kept, recovery_windows
 
 __all__ = [
+    "labelled_snapshot",
+    "list_snapshots",
+    "take_snapshot",
     "known_backups",
     "ValidationState",
     "fulls_are_proven",

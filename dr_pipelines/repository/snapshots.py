@@ -176,9 +176,10 @@ class SnapshotWriter:
         suffix = self.repository.codec.suffix
         return self._put(archive_pack(self.layout.file_set, archive, number, suffix), body)
 
-    def large_archive(self, archive: str) -> ArchiveWriter:
+    def large_archive(self, archive: str, pack_size: int) -> ArchiveWriter:
         """The writer of one that is not in memory whole; its packs go straight to the store."""
-        return ArchiveWriter(lambda number, body: self.put_pack(archive, number, body), self.repository.codec)
+        codec = self.repository.codec
+        return ArchiveWriter(lambda number, body: self.put_pack(archive, number, body), codec, pack_size=pack_size)
 
     def put_table(self, data: bytes, *, changes: bool) -> StoredObject:
         """`data` is Parquet: all rows, or those that are laid over an earlier table."""

@@ -1,0 +1,93 @@
+"""`dr files`: snapshots of file sets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from dr_pipelines import operations
+from dr_pipelines.cli.context import Json, TierOption, settings
+from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size
+from dr_pipelines.errors import CheckFailed
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshots import SnapshotCatalog
+from dr_pipelines.wording import counted
+
+files_app = typer.Typer(
+    suggest_commands=False, help="Files: snapshots, versions, differences, restores.", no_args_is_help=True
+)
+FileSetName = Annotated[str, typer.Argument(metavar="SET", help="A file set of the plan.")]
+
+
+@files_app.command("snapshot")
+def snapshot(
+    file_set: FileSetName,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every file, also those that seem to be as they were.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a snapshot now. Only files that are new or changed are read."""
+    site = settings.site()
+    with Bars() as bars:
+        taken = operations.take_snapshot(site, file_set, bars, read_all=verify)
+    if as_json:
+        print_json(taken)
+    else:
+        print_facts(_facts(taken))
+    if taken.partial and site.file_set(file_set).partial == "fail":
+        raise CheckFailed(
+            f"{taken.label} is partial: {counted(taken.counts.unreadable, 'file')} could not be read",
+            hint=f"`dr files diff {file_set} {taken.label} live` names them; what was read is safe.",
+        )
+
+
+def _facts(taken: SnapshotManifest) -> dict[str, Any]:
+    counts = taken.counts
+    facts: dict[str, Any] = {
+        "label": taken.label,
+        "files": f"{counts.files:,}, {size(counts.bytes)}",
+        "since the last": f"{counts.new:,} new, {counts.changed:,} changed, {counts.removed:,} removed",
+        "read": f"{size(counts.read_bytes)}, {size(counts.new_bytes)} of it new, {size(counts.stored_bytes)} stored",
+        "took": f"{(taken.finished_at - taken.started_at).total_seconds():.1f} s",
+    }
+    facts |= {"unreadable": f"{counts.unreadable:,} files: the snapshot is partial"} if taken.partial else {}
+    return facts
+
+
+@files_app.command("list")
+def list_snapshots(file_set: FileSetName, tier: TierOption = None, as_json: Json = False) -> None:
+    """The snapshots on a tier."""
+    site = settings.site()
+    tier = site.tier_of(file_set, tier or "primary")
+    catalog = operations.list_snapshots(site, file_set, tier)
+    if as_json:
+        print_json(plain(catalog))
+        return
+    if not catalog.snapshots:
+        out.print(f"no snapshots of {file_set} on {tier}")
+    else:
+        print_table(f"{file_set} on {tier}", _COLUMNS, [_row(catalog, one) for one in catalog.snapshots])
+    for problem in catalog.problems:
+        out.print(problem, soft_wrap=True)
+
+
+_COLUMNS = ("snapshot", "taken", "files", "size", "new", "changed", "removed", "added", "state")
+
+
+def _row(catalog: SnapshotCatalog, one: SnapshotManifest) -> tuple[str, ...]:
+    counts = one.counts
+    numbers = (f"{count:,}" for count in (counts.new, counts.changed, counts.removed))
+    return (
+        one.label, minute(one.started_at), f"{counts.files:,}", size(counts.bytes), *numbers,
+        size(counts.stored_bytes), _state(catalog, one),
+    )  # fmt: skip
+
+
+def _state(catalog: SnapshotCatalog, one: SnapshotManifest) -> str:
+    if (trouble := catalog.trouble(one)) is not None:
+        return trouble
+    told = [f"partial: {one.counts.unreadable:,} unreadable"] if one.partial else []
+    proof = catalog.marks[one.label].proven()
+    return ", ".join([*told, f"proven {minute(proof.at)}" if proof else "not proven"])

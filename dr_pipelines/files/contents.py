@@ -1,0 +1,69 @@
+"""Which contents a file set holds already, and where: what makes equal contents be stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files.table import FILE
+
+SCHEMA = pa.schema([("sha256", pa.binary(32)), ("size", pa.int64()), ("archive", pa.string()), ("offset", pa.int64())])
+Place = tuple[str, int]
+"""An archive, and the offset of the content in its tar."""
+
+
+class Contents:
+    """Of earlier snapshots (`table`, in the columns of `SCHEMA`), and what is added. A million of them take some tens
+    of megabytes: digests stay in one piece, and are found by their first eight bytes. Safe to use from threads."""
+
+    def __init__(self, table: pa.Table) -> None:
+        table = table.take(pc.sort_indices(table["sha256"])).combine_chunks()
+        self._table = table
+        digests = table["sha256"].combine_chunks() if len(table) else pa.array([], pa.binary(32))
+        buffer = digests.buffers()[1]
+        self._digests = (
+            memoryview(buffer)[digests.offset * 32 : (digests.offset + len(digests)) * 32] if buffer else b""
+        )
+        self._heads = np.frombuffer(self._digests, dtype=">u8")[::4].astype(np.uint64) if len(digests) else _NONE
+        self._added: dict[bytes, Place] = {}
+        self._sizes = set(pc.unique(table["size"]).to_pylist()) if len(table) else set()
+
+    def find(self, digest: bytes) -> Place | None:
+        if (place := self._added.get(digest)) is not None:
+            return place
+        row = int(np.searchsorted(self._heads, int.from_bytes(digest[:8], "big")))
+        while row < len(self._heads) and self._digests[row * 32 : row * 32 + 8] == digest[:8]:
+            if self._digests[row * 32 : row * 32 + 32] == digest:
+                return self._table["archive"][row].as_py(), self._table["offset"][row].as_py()
+            row += 1
+        return None
+
+    def may_hold(self, size: int) -> bool:
+        """Whether some content is of this size."""
+        return size in self._sizes
+
+    def add(self, digest: bytes, size: int, place: Place) -> Place:
+        """Where it is: at `place`, or where another thread has just put it."""
+        self._sizes.add(size)
+        return self._added.setdefault(digest, place)
+
+
+_NONE: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.zeros(0, dtype=np.uint64)
+
+
+def contents_of(table: pa.Table) -> pa.Table:
+    """The contents that a snapshot's table names."""
+    held = table.filter(pc.and_(pc.equal(table["type"], FILE), pc.is_valid(table["archive"])))
+    return held.select(SCHEMA.names).cast(SCHEMA)
+
+
+def merged(tables: Collection[pa.Table], archives: Collection[str]) -> pa.Table:
+    """Contents that lie in these archives, each once."""
+    everything = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+    kept = everything.filter(pc.is_in(everything["archive"], value_set=pa.array([*archives], pa.string())))
+    places = kept.append_column("row", pa.array(range(len(kept)), pa.int64()))
+    first = places.group_by("sha256").aggregate([("row", "min")])["row_min"]
+    return kept.take(first.combine_chunks())

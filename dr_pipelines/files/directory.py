@@ -1,0 +1,195 @@
+"""A directory tree as a source of files. Links are kept as links and never followed."""
+
+from __future__ import annotations
+
+import fnmatch
+import grp
+import os
+import pwd
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+from dr_pipelines.errors import UsageError
+from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Scan, Seen, Wanted
+from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
+
+_KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
+_STAMPS = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+
+
+class Directory:
+    """`exclude` are names, or paths from the root, with `*`, `?` and `[…]`; what is below them is left out too."""
+
+    readers = 2
+
+    def __init__(self, root: Path, exclude: Sequence[str] = ()) -> None:
+        self.root = root
+        self.description = f"directory {root}"
+        self._excluded = _pattern(exclude)
+
+    def scan(self) -> Scan:
+        """Raises `UsageError` when the root is not there: an empty tree would pass for a loss of everything."""
+        if not self.root.is_dir():
+            raise UsageError(
+                f"the source {self.root} is no directory here", hint="is it mounted? The plan names it (file_storage)."
+            )
+        walk = _Walk(self._excluded)
+        walk.look(os.fsencode(self.root), b"", first=True)
+        return walk.result()
+
+    def open(self, wanted: Wanted) -> _OpenFile:
+        return _OpenFile(os.fsencode(self.root) + b"/" + wanted.path)
+
+
+class _OpenFile:
+    def __init__(self, path: bytes) -> None:
+        try:
+            # Not blocking: what was a file may be a pipe by now.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise FileVanished("it was removed while the snapshot was taken") from None
+        except OSError as error:
+            raise FileUnreadable(_reason(error)) from error
+        self._before = os.fstat(self._descriptor)
+        self.size = self._before.st_size
+        if not stat.S_ISREG(self._before.st_mode):
+            self.close()
+            raise FileVanished("it is no file any more")
+
+    def read_into(self, target: memoryview) -> int:
+        done, size = 0, len(target)
+        try:
+            while done < size and (count := os.readv(self._descriptor, [target[done:]])):
+                done += count
+        except OSError as error:
+            raise FileUnreadable(_reason(error)) from error
+        return done
+
+    def finish(self) -> Seen:
+        before, now = self._before, os.fstat(self._descriptor)
+        if any(getattr(before, name) != getattr(now, name) for name in _STAMPS[:3]):
+            raise FileChanged("it was written to while it was read")
+        return Seen(
+            {"size": now.st_size, "mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns, "inode": now.st_ino}
+        )
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _Walk:
+    """Columns that grow with every entry: one list each, for there may be millions."""
+
+    def __init__(self, excluded: re.Pattern[bytes] | None) -> None:
+        self._excluded = excluded
+        self._paths: list[bytes] = []
+        self._stats: list[os.stat_result] = []
+        self._targets: list[bytes | None] = []
+        self._unreadable: dict[bytes, str] = {}
+        self._special: list[bytes] = []
+
+    def look(self, folder: bytes, below: bytes, *, first: bool = False) -> None:
+        """Raises `UsageError` when the root itself cannot be read."""
+        pending = [(folder, below)]
+        while pending:
+            folder, below = pending.pop()
+            try:
+                with os.scandir(folder) as entries:
+                    pending += [*self._entries(entries, below)]
+            except FileNotFoundError:
+                self._forget(below)
+            except OSError as error:
+                if first and not below:
+                    raise UsageError(
+                        f"the source {os.fsdecode(folder)} cannot be read: {_reason(error)}",
+                        hint="run as a user that may read it.",
+                    ) from error
+                self._unreadable[below.rstrip(b"/")] = _reason(error)
+
+    def _entries(self, entries: Iterator[os.DirEntry[bytes]], below: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Notes each; yields the directories, with their paths."""
+        for entry in entries:
+            path = below + entry.name
+            if self._excluded is not None and (self._excluded.fullmatch(path) or self._excluded.fullmatch(entry.name)):
+                continue
+            try:
+                seen = entry.stat(follow_symlinks=False)
+                kind = stat.S_IFMT(seen.st_mode)
+                target = os.readlink(entry.path) if kind == stat.S_IFLNK else None  # noqa: PTH115  bytes
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._unreadable[path] = _reason(error)
+                continue
+            if kind not in _KINDS:
+                self._special.append(path)
+                continue
+            self._paths.append(path)
+            self._stats.append(seen)
+            self._targets.append(target)
+            if kind == stat.S_IFDIR:
+                yield entry.path, path + b"/"
+
+    def _forget(self, below: bytes) -> None:
+        """A directory that vanished since its entry was read."""
+        path = below.rstrip(b"/")
+        if path in self._paths:
+            place = self._paths.index(path)
+            del self._paths[place], self._stats[place], self._targets[place]
+
+    def result(self) -> Scan:
+        stats = self._stats
+        kinds = [_KINDS[stat.S_IFMT(seen.st_mode)] for seen in stats]
+        rows = with_columns(
+            {
+                "path": self._paths,
+                "type": kinds,
+                "size": [seen.st_size if kind == FILE else 0 for seen, kind in zip(stats, kinds, strict=True)],
+                "mtime_ns": [seen.st_mtime_ns for seen in stats],
+                "ctime_ns": [seen.st_ctime_ns for seen in stats],
+                "inode": [seen.st_ino for seen in stats],
+                "device": [seen.st_dev for seen in stats],
+                "hard_links": [seen.st_nlink if kind == FILE else 1 for seen, kind in zip(stats, kinds, strict=True)],
+                "mode": [stat.S_IMODE(seen.st_mode) for seen in stats],
+                "uid": [seen.st_uid for seen in stats],
+                "gid": [seen.st_gid for seen in stats],
+                "user": [_user(seen.st_uid) for seen in stats],
+                "group": [_group(seen.st_gid) for seen in stats],
+                "target": self._targets,
+            },
+            SOURCE,
+        )
+        few = b", ".join(self._special[:3]).decode(errors="backslashreplace")
+        notes = (f"{len(self._special)} sockets, pipes or devices are left out: {few}",) if self._special else ()
+        return Scan(rows, self._unreadable, notes)
+
+
+def _pattern(exclude: Sequence[str]) -> re.Pattern[bytes] | None:
+    if not exclude:
+        return None
+    return re.compile("|".join(fnmatch.translate(one.strip("/")) for one in exclude).encode())
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+@cache
+def _user(uid: int) -> str | None:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+@cache
+def _group(gid: int) -> str | None:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return None

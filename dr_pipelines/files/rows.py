@@ -1,0 +1,101 @@
+"""The rows of a snapshot, from what its source says, what is known and what was read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files.pack import EMPTY, Packed, Read
+from dr_pipelines.files.source import Scan, Wanted
+from dr_pipelines.files.table import FILE, SCHEMA, empty, places_in, with_all_columns, with_columns
+from dr_pipelines.repository.snapshot_manifest import Counts
+
+
+def newest_of_each(rows: pa.Table) -> pa.Table:
+    """Of paths that are there twice the last."""
+    numbered = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
+    last = numbered.select(["path", "row"]).group_by("path").aggregate([("row", "max")])["row_max"]
+    return rows.take(last.combine_chunks())
+
+
+def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
+    """Rows of the scan with where their content lies; `old` are those of the same paths, null where none is."""
+    full = with_all_columns(rows)
+    has_content = pc.and_(pc.equal(full["type"], FILE), pc.greater(full["size"], 0))
+    empty_file = pc.and_(pc.equal(full["type"], FILE), pc.equal(full["size"], 0))
+    nothing = {name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset")}
+    for name, null in nothing.items():
+        column = pc.if_else(has_content, old[name], null)
+        if name == "sha256":
+            column = pc.if_else(empty_file, pa.scalar(EMPTY, pa.binary(32)), column)
+        full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    for name in ("headers", "metadata"):  # not in a listing; with the same ETag they are the same
+        full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), old[name])
+    return full
+
+
+def wanted_of(rows: pa.Table, chosen: pa.Array) -> list[Wanted]:
+    places = pc.indices_nonzero(chosen)
+    some = rows.take(places).select(["path", "size", "mtime_ns", "etag", "version"])
+    return [Wanted(*row) for row in zip(places.to_pylist(), *(column.to_pylist() for column in some), strict=True)]
+
+
+def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
+    """The rows of files that were read, as they were while they were read."""
+    some = with_all_columns(rows.take(pa.array([read.wanted.row for read in reads], pa.int64())))
+    told: dict[str, list[object]] = {
+        "sha256": [read.digest for read in reads],
+        "archive": [read.place[0] if read.place else None for read in reads],
+        "offset": [read.place[1] if read.place else None for read in reads],
+        "error": [read.error for read in reads],
+    }
+    for name in {name for read in reads for name in read.seen.columns}:
+        scanned = some[name].to_pylist()
+        told[name] = [read.seen.columns.get(name, old) for read, old in zip(reads, scanned, strict=True)]
+    for name, values in told.items():
+        column = pa.array(values, SCHEMA.field(name).type)
+        some = some.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    return some
+
+
+def rows_read(rows: pa.Table, packed: Packed) -> pa.Table:
+    return rows_of(rows, packed.reads) if packed.reads else empty()
+
+
+def unreadable(scan: Scan) -> pa.Table:
+    """What could not even be looked at, unless it has a row already (a directory that cannot be listed has)."""
+    known = set(scan.rows["path"].to_pylist()) if scan.unreadable else set()
+    unknown = [path for path in scan.unreadable if path not in known]
+    return with_columns(
+        {
+            "path": unknown,
+            "type": [FILE] * len(unknown),
+            "size": [0] * len(unknown),
+            "error": [scan.unreadable[path] for path in unknown],
+        }
+    )
+
+
+def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Counts:
+    files = rows.filter(pc.equal(rows["type"], FILE))
+    earlier = before.filter(pc.equal(before["type"], FILE))
+    places = places_in(earlier, files["path"])
+    known = pc.is_valid(places)
+    old = earlier.take(places.drop_null())["sha256"].combine_chunks()
+    same = pc.fill_null(pc.equal(files["sha256"].filter(known).combine_chunks(), old), False)
+    kinds = {found["values"]: found["counts"] for found in pc.value_counts(rows["type"]).to_pylist()}
+    return Counts(
+        files=len(files),
+        directories=kinds.get("directory", 0),
+        links=kinds.get("link", 0),
+        bytes=pc.sum(files["size"]).as_py() or 0,
+        new=len(files) - pc.sum(known).as_py() if len(files) else 0,
+        changed=len(same) - (pc.sum(same).as_py() or 0),
+        removed=len(earlier) - len(old),
+        unreadable=len(rows) - rows["error"].null_count,
+        read_bytes=packed.read_bytes,
+        new_bytes=packed.new_bytes,
+        stored_bytes=packed.stored_bytes + tables,
+    )

@@ -1,0 +1,271 @@
+"""Taking a snapshot of a file set: what is as it was is not read again, what is known is not stored again.
+
+The order is what makes it safe: a claim, archives, a listing that shows every archive that a row names, tables, then
+the manifest. An interrupted snapshot leaves archives, and this host a note of what they hold: the next one goes on.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines import __version__
+from dr_pipelines.clock import Clock
+from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, RepositoryError, StoreError
+from dr_pipelines.files.contents import Contents, contents_of, merged
+from dr_pipelines.files.memory import Past, SnapshotMemory
+from dr_pipelines.files.pack import Packed, Packer, Read
+from dr_pipelines.files.read_table import read_tables
+from dr_pipelines.files.rows import (
+    counted,
+    newest_of_each,
+    rows_of,
+    rows_read,
+    unreadable,
+    wanted_of,
+    with_known_content,
+)
+from dr_pipelines.files.source import FileSource, Wanted
+from dr_pipelines.files.table import (
+    FILE,
+    UNCHANGED,
+    changes_of,
+    empty,
+    encode_table,
+    equal_columns,
+    in_order,
+    lay_over,
+    places_in,
+    with_all_columns,
+)
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.file_layout import archive_begun
+from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshots import (
+    SnapshotWriter,
+    begin_snapshot,
+    list_archives,
+    read_snapshot,
+    read_snapshots,
+)
+
+_MARGIN = timedelta(seconds=2)
+"""What was written to so shortly before a snapshot began may have been written to again within one tick of its file
+system's clock: it is read once more."""
+_LARGEST_CHANGES = 0.2
+"""From which share of the rows on a table is stored whole again."""
+_RESUMED_FOR = timedelta(days=1)
+"""How long archives of a snapshot that did not end are used; they are pruned later than that."""
+
+
+def take_snapshot(
+    source: FileSource,
+    repository: Repository,
+    file_set: str,
+    *,
+    memory: SnapshotMemory,
+    clock: Clock,
+    progress: Progress,
+    read_all: bool = False,
+    left_behind: Collection[str] = (),
+) -> SnapshotManifest:
+    """With `read_all` every file is read, whatever its time says. Contents of archives in `left_behind` are stored
+    anew, so that these archives can go with the snapshots that name them. Raises what a store raises, `UsageError` when
+    there is no such source; what cannot be read in it has a row that says so."""
+    repository.check_format()
+    past = _known(repository, file_set, memory, clock.now())
+    writer = begin_snapshot(repository, file_set, clock=clock)
+    try:
+        return _Snapshot(source, writer, past, memory, clock, progress, frozenset(left_behind)).take(read_all)
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+class _Snapshot:
+    def __init__(
+        self,
+        source: FileSource,
+        writer: SnapshotWriter,
+        past: Past,
+        memory: SnapshotMemory,
+        clock: Clock,
+        progress: Progress,
+        left_behind: frozenset[str],
+    ) -> None:
+        self._source, self._writer, self._past, self._memory = source, writer, past, memory
+        self._clock, self._progress, self._left_behind = clock, progress, left_behind
+        self._began = clock.now()
+        self._before = lay_over(past.base, past.changes)
+
+    def take(self, read_all: bool) -> SnapshotManifest:
+        self._progress.phase("look", None)
+        scan = self._source.scan()
+        for note in scan.notes:
+            self._progress.note(note)
+        previous, archives = self._resumed()
+        kept, wanted = self._sorted_out(scan.rows, previous, read_all)
+        packed = self._pack(scan.rows, wanted)
+        rows = in_order(pa.concat_tables([kept, rows_read(scan.rows, packed), unreadable(scan)]))
+        archives |= {one.name: one for one in packed.archives}
+        return self._commit(rows, archives, packed)
+
+    # --- what is known ---
+
+    def _resumed(self) -> tuple[pa.Table, dict[str, FileArchive]]:
+        """The rows that were known before, those of a snapshot that did not end laid over them, and all archives."""
+        previous, archives = self._before, dict(self._past.archives)
+        found = [
+            (archive, rows)
+            for archive, rows in self._memory.unfinished()
+            if archive_begun(archive.name) > self._began - _RESUMED_FOR
+        ]
+        if not found:
+            return previous, archives
+        there = _whole_archives(self._writer.repository, self._writer.layout.file_set)
+        whole = [(archive, rows) for archive, rows in found if _is_whole(archive, there)]
+        if whole:
+            self._progress.note(f"{len(whole)} archives of a snapshot that did not end are used")
+            resumed = pa.concat_tables([with_all_columns(rows) for _, rows in whole])
+            previous = lay_over(previous, newest_of_each(resumed))
+        return previous, archives | {archive.name: archive for archive, _ in whole}
+
+    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, list[Wanted]]:
+        """The rows whose content is known already, and the files that are to be read."""
+        places = places_in(previous, rows["path"])
+        old = previous.take(places)
+        is_file = pc.equal(rows["type"], FILE)
+        content_free = pc.or_(pc.invert(is_file), pc.equal(rows["size"], 0))
+        known = pc.and_(pc.is_valid(old["sha256"]), equal_columns(rows, old, UNCHANGED))
+        if self._past.manifest is not None:
+            before = (self._past.manifest.started_at - _MARGIN).timestamp() * 1e9
+            known = pc.and_(known, pc.fill_null(pc.less(rows["ctime_ns"], int(before)), True))
+        if self._left_behind:
+            stale = pc.is_in(old["archive"], value_set=pa.array([*self._left_behind], pa.string()))
+            known = pc.and_(known, pc.invert(stale))
+        known = pc.and_(pc.fill_null(known, False), pa.array([not read_all] * len(rows), pa.bool_()))
+        kept = pc.or_(content_free, known)
+        return with_known_content(rows.filter(kept), old.filter(kept)), wanted_of(rows, pc.invert(kept))
+
+    def _pack(self, rows: pa.Table, wanted: Sequence[Wanted]) -> Packed:
+        if not wanted:
+            return Packed()
+        usable = [one for one in self._usable_archives() if one not in self._left_behind]
+        contents = Contents(merged([self._past.contents, contents_of(self._before)], usable))
+
+        def stored(archive: FileArchive, reads: Sequence[Read]) -> None:
+            self._memory.note(archive, rows_of(rows, reads))
+
+        return Packer(self._source, self._writer, contents, stored, self._progress).pack(wanted)
+
+    def _usable_archives(self) -> set[str]:
+        """Those that snapshots name which exist: nothing removes them while this one is taken. What only this host
+        remembers may be about to be pruned."""
+        repository = self._writer.repository
+        last = self._past.manifest
+        mine = {archive.name for archive in last.archives} if last is not None else set()
+        if set(self._past.archives) <= mine:
+            return mine
+        catalog = read_snapshots(repository.store, self._writer.layout.file_set)
+        return mine | {archive.name for snapshot in catalog.snapshots for archive in snapshot.archives}
+
+    # --- what is stored ---
+
+    def _commit(self, rows: pa.Table, archives: Mapping[str, FileArchive], packed: Packed) -> SnapshotManifest:
+        self._progress.phase("store", None)
+        used = {name for name in pc.unique(rows["archive"]).to_pylist() if name is not None}
+        named = tuple(archives[name] for name in sorted(used))
+        self._require_whole(named)
+        past, (table, changes, stored) = self._put_tables(rows)
+        manifest = self._writer.commit(
+            SnapshotManifest(
+                file_set=self._writer.layout.file_set,
+                label=self._writer.label,
+                parent=self._past.manifest.label if self._past.manifest is not None else None,
+                started_at=self._began,
+                finished_at=self._clock.now(),
+                tool_version=__version__,
+                taken_on=socket.gethostname(),
+                source=self._source.description,
+                encoding=self._writer.repository.codec.encoding,
+                counts=counted(rows, self._before, packed, stored),
+                table=table,
+                changes=changes,
+                archives=named,
+            )
+        )
+        self._remember(replace(past, manifest=manifest), rows, archives)
+        return manifest
+
+    def _require_whole(self, archives: Sequence[FileArchive]) -> None:
+        """A manifest must not name what was removed meanwhile, by whomever."""
+        there = _whole_archives(self._writer.repository, self._writer.layout.file_set)
+        gone = [archive.name for archive in archives if not _is_whole(archive, there)]
+        if gone:
+            self._memory.forget()
+            raise StoreError(
+                f"archive {gone[0]} of {self._writer.layout.file_set} is not on {self._writer.repository.store.name}"
+                " any more",
+                hint="take the snapshot again: it reads all files anew; `dr scrub` says what else is lost.",
+            )
+
+    def _put_tables(self, rows: pa.Table) -> tuple[Past, tuple[StoredObject, StoredObject | None, int]]:
+        """The table as it was, the rows in which it differs from one that is stored, or all rows."""
+        last = self._past.manifest
+        if last is not None:
+            changes = changes_of(self._past.base, rows)
+            if not len(changes):
+                return replace(self._past, changes=empty()), (last.table, None, 0)
+            if changes.equals(self._past.changes) and last.changes is not None:
+                return self._past, (last.table, last.changes, 0)
+            if len(changes) <= _LARGEST_CHANGES * max(len(self._past.base), 1):
+                stored = self._writer.put_table(encode_table(changes), changes=True)
+                return replace(self._past, changes=changes), (last.table, stored, stored.size)
+        stored = self._writer.put_table(encode_table(rows), changes=False)
+        return Past(base=rows), (stored, None, stored.size)
+
+    def _remember(self, past: Past, rows: pa.Table, archives: Mapping[str, FileArchive]) -> None:
+        try:
+            contents = merged([contents_of(rows), self._past.contents], archives)
+            self._memory.keep(replace(past, contents=contents, archives=archives))
+        except OSError as error:
+            self._progress.note(f"what was taken could not be remembered here ({error}): the next one reads all files")
+
+
+def _known(repository: Repository, file_set: str, memory: SnapshotMemory, now: datetime) -> Past:
+    """What this host remembers, when the repository has it too; or else what it can read there."""
+    past = memory.recall()
+    if past is not None and past.manifest is not None:
+        try:
+            if read_snapshot(repository.store, file_set, past.manifest.label) == past.manifest:
+                return past
+        except (BackupNotFound, IntegrityError, RepositoryError):
+            pass
+    if not repository.codec.can_decrypt:
+        return Past()
+    catalog = read_snapshots(repository.store, file_set)
+    for manifest in reversed(catalog.usable):
+        try:
+            base, changes = read_tables(repository, manifest)
+        except (IntegrityError, KeyUnusable):
+            continue
+        archives = {archive.name: archive for archive in manifest.archives}
+        return Past(manifest, base, changes, contents_of(lay_over(base, changes)), archives)
+    return Past()
+
+
+def _whole_archives(repository: Repository, file_set: str) -> dict[str, int]:
+    """The size of each object of each archive, by key."""
+    found, _ = list_archives(repository.store, file_set)
+    return {info.key: info.size for infos in found.values() for info in infos}
+
+
+def _is_whole(archive: FileArchive, there: Mapping[str, int]) -> bool:
+    return all(there.get(pack.key) == pack.size for pack in archive.packs)

@@ -1,0 +1,150 @@
+"""The table of a snapshot: a row a file, directory and link, in Parquet.
+
+`path` is the key: bytes relative to the source, parts joined by `/` (a bucket's key in UTF-8). What the source says of
+a file stands in the columns of `SOURCE`, where its content lies in those of `CONTENT`. `error` says why a file has no
+content. What is null the source does not have: a bucket knows no modes, a directory no ETags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dr_pipelines.errors import IntegrityError
+
+FILE, DIRECTORY, LINK, GONE = "file", "directory", "link", "gone"
+"""Types of rows. `GONE` only in changes: the row of the table below is no more."""
+
+SOURCE = pa.schema(
+    [
+        ("path", pa.binary()),
+        ("type", pa.string()),
+        ("size", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("ctime_ns", pa.int64()),
+        ("inode", pa.int64()),
+        ("device", pa.int64()),
+        ("hard_links", pa.int64()),
+        ("mode", pa.int32()),
+        ("uid", pa.int64()),
+        ("gid", pa.int64()),
+        ("user", pa.string()),
+        ("group", pa.string()),
+        ("target", pa.binary()),
+        ("etag", pa.string()),
+        ("version", pa.string()),
+        ("headers", pa.map_(pa.string(), pa.string())),
+        ("metadata", pa.map_(pa.string(), pa.string())),
+    ]
+)
+CONTENT = pa.schema(
+    [
+        ("sha256", pa.binary(32)),
+        ("archive", pa.string()),
+        ("offset", pa.int64()),
+        ("error", pa.string()),
+    ]
+)
+SCHEMA = pa.unify_schemas([SOURCE, CONTENT])
+UNCHANGED = ("size", "mtime_ns", "ctime_ns", "inode", "etag", "version")
+"""A file of which all of these are as they were is not read again."""
+_COMPARED = tuple(name for name in SCHEMA.names if name not in ("path", "headers", "metadata"))
+"""Headers and metadata change with the ETag."""
+
+
+def empty() -> pa.Table:
+    return SCHEMA.empty_table()
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """By path: the order in which tables are stored, so that equal sets give equal tables."""
+    return table.take(pc.sort_indices(table["path"])).combine_chunks()
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """As Parquet."""
+    sink = pa.BufferOutputStream()
+    repeated = [name for name in SCHEMA.names if name not in ("path", "sha256", "offset", "inode")]
+    pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, write_statistics=False)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def decode_table(data: bytes | IO[bytes]) -> pa.Table:
+    """Columns of a newer minor format are left out, those of an older are null. Raises `IntegrityError`."""
+    try:
+        found = pq.read_table(pa.BufferReader(data) if isinstance(data, bytes) else data)
+        return with_all_columns(found).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"a table of files cannot be read: {error}") from error
+
+
+def places_in(table: pa.Table, paths: Any) -> pa.Array:
+    """For each path the row of `table` that has it; null where none has. Rows of both in the same order are the rule,
+    and quick."""
+    paths = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
+    known = table["path"].combine_chunks()
+    if len(known) == len(paths) and known.equals(paths):
+        return pa.array(range(len(known)), pa.int64())
+    return pc.index_in(paths, value_set=known).cast(pa.int64())
+
+
+def equal_columns(one: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Array:
+    """For each row whether all of these columns say the same; null is equal to null. Both are of one length."""
+    same = None
+    for name in names:
+        left, right = one[name].combine_chunks(), other[name].combine_chunks()
+        if left.equals(right):
+            continue
+        both = pc.fill_null(pc.equal(left, right), False)
+        alike = pc.or_(both, pc.and_(pc.is_null(left), pc.is_null(right)))
+        same = alike if same is None else pc.and_(same, alike)
+    return same if same is not None else pa.array([True] * len(one), pa.bool_())
+
+
+def lay_over(base: pa.Table, changes: pa.Table) -> pa.Table:
+    """The table that `base` becomes with the rows of `changes`."""
+    if not len(changes):
+        return base
+    stays = pc.invert(pc.is_in(base["path"], value_set=changes["path"].combine_chunks()))
+    new = changes.filter(pc.not_equal(changes["type"], GONE))
+    return in_order(pa.concat_tables([base.filter(stays), new]))
+
+
+def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
+    """The rows that make `table` of `base`."""
+    places = places_in(base, table["path"])
+    known = pc.is_valid(places)
+    there = table.filter(known)
+    alike = equal_columns(there, base.take(places.drop_null()), _COMPARED)
+    rows = [table.filter(pc.invert(known)), there.filter(pc.invert(alike))]
+    vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=table["path"].combine_chunks())))
+    if len(vanished):
+        gone = pa.table({"path": vanished.combine_chunks(), "type": pa.array([GONE] * len(vanished))})
+        rows.append(with_all_columns(gone))
+    return in_order(pa.concat_tables(rows))
+
+
+def with_all_columns(table: pa.Table, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Those that are not there are null."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def with_columns(columns: Mapping[str, Sequence[Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
+    """Of Python's values by column; those that are not there are null."""
+    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    return with_all_columns(pa.table(arrays), schema)
+
+
+def shown(path: bytes) -> str:
+    """A path for people: what is no UTF-8, and what would move the cursor, is escaped."""
+    text = path.decode(errors="backslashreplace")
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

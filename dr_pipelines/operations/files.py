@@ -1,0 +1,59 @@
+"""Snapshots of file sets: taking and listing them."""
+
+from __future__ import annotations
+
+from dr_pipelines.errors import BackupNotFound, UsageError
+from dr_pipelines.files.directory import Directory
+from dr_pipelines.files.memory import SnapshotMemory
+from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
+from dr_pipelines.files.source import FileSource
+from dr_pipelines.plan.file_sets import DirectorySource
+from dr_pipelines.progress import Progress
+from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
+from dr_pipelines.site import Site
+
+
+def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bool = False) -> SnapshotManifest:
+    """Take a snapshot into the primary tier. Raises what `files.snapshot.take_snapshot` raises."""
+    return _take_snapshot(
+        file_source(site, file_set),
+        site.repository(file_set, "primary"),
+        file_set,
+        memory=SnapshotMemory(site.state_dir / "files" / file_set),
+        clock=site.clock,
+        progress=progress,
+        read_all=read_all,
+    )
+
+
+def file_source(site: Site, file_set: str) -> FileSource:
+    """Raises `UsageError` where the plan names none."""
+    planned = site.file_set(file_set).source
+    if planned is None:
+        raise UsageError(
+            f"the plan does not say where the files of {file_set} are", hint=f"name file_storage.{file_set}.source."
+        )
+    if isinstance(planned, DirectorySource):
+        return Directory(planned.path, planned.exclude)
+    raise UsageError(f"{file_set} lies in a bucket, which this program cannot read")
+
+
+def list_snapshots(site: Site, file_set: str, tier: str = "primary") -> SnapshotCatalog:
+    repository = site.read_only_repository(file_set, tier)
+    repository.check_format()
+    return read_snapshots(repository.store, file_set)
+
+
+def labelled_snapshot(repository: Repository, file_set: str, label: str) -> SnapshotManifest:
+    """One of a tier; `latest` is its newest. Raises `BackupNotFound`."""
+    if label != "latest":
+        return read_snapshot(repository.store, file_set, label)
+    snapshots = read_snapshots(repository.store, file_set).snapshots
+    if not snapshots:
+        raise BackupNotFound(
+            f"there is no snapshot of {file_set} on {repository.tier}",
+            hint=f"take one: `dr files snapshot {file_set}`.",
+        )
+    return snapshots[-1]
