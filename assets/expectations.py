@@ -1,7 +1,7 @@
 """Checks of backups against expectations: manifest and catalog as tables, and each backup beside those before it."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
@@ -14,21 +14,24 @@ from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.resources import SiteResource
 
 
-def judged(resource: SiteResource, server: str, kind: BackupKind) -> dict[str, CheckResult]:
-    """By name; an error on the way means that nothing is proven."""
+def judge(resource: SiteResource, server: str, thing: str) -> Mapping[str, CheckResult]:
+    """The newest backup of its kind, by the name of the check. Raises what the store raises."""
     # Imported here: see resources.py.
     from dr_pipelines import operations
 
-    try:
-        return operations.judge_catalog(resource.site(), server, TIER, kind)
-    except DrError as error:
-        why = f"could not be checked: {error.message}"
-        return {name: not_proven(name, why, error=type(error).__name__, hint=error.hint) for name in EXPECTATIONS}
+    kind = BackupKind.FULL if thing == FULL_BACKUP else BackupKind.INCREMENTAL
+    return operations.judge_catalog(resource.site(), server, TIER, kind)
+
+
+def unseen(error: BaseException) -> Mapping[str, CheckResult]:
+    """An error on the way means that nothing is proven."""
+    told = (error.message, error.hint) if isinstance(error, DrError) else (f"{type(error).__name__}: {error}", None)
+    why = f"could not be checked: {told[0]}"
+    return {name: not_proven(name, why, error=type(error).__name__, hint=told[1]) for name in EXPECTATIONS}
 
 
 def backup_expectations(server: str, thing: str) -> dg.AssetChecksDefinition:
     key = asset_key(server, thing)
-    kind = BackupKind.FULL if thing == FULL_BACKUP else BackupKind.INCREMENTAL
 
     @dg.multi_asset_check(
         name=f"{identifier(server)}_{thing}_meets_expectations",
@@ -37,9 +40,13 @@ def backup_expectations(server: str, thing: str) -> dg.AssetChecksDefinition:
     )
     def _checks(context: dg.AssetCheckExecutionContext, site: SiteResource) -> Iterator[dg.AssetCheckResult]:
         wanted = {selected.name for selected in context.selected_asset_check_keys}
-        for name, found in judged(site, server, kind).items():
+        try:
+            found = judge(site, server, thing)
+        except DrError as error:
+            found = unseen(error)
+        for name, one in found.items():
             if name in wanted:
-                yield check_result(found)
+                yield check_result(one)
 
     return _checks
 

@@ -65,7 +65,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
             *expiry_sensors(plan, jobs),
             *objectives_sensors(plan),
             *validation_sensors(plan, jobs),
-            *expectation_sensors(plan, jobs),
+            *expectation_sensors(plan),
             *unequal_chain_sensors(plan),
         ],
         resources={"site": SiteResource(plan_path=str(plan_path.absolute()))},

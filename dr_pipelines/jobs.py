@@ -48,7 +48,7 @@ EXPECTATIONS = {
     "catalog_meets_expectations": "All backups as a table are as expected: sizes, LSN order, parents, coverage.",
     "size_is_as_usual": "The newest backup is as large, and compresses as well, as those of its kind before it.",
 }
-"""Checks that take seconds to load, and so have a run of their own; and what they promise."""
+"""Checks that no backup waits for, as they take seconds to load: a sensor reports them. And what they promise."""
 
 
 def backups_of(asked: ServerPlan) -> list[str]:
@@ -66,7 +66,7 @@ def _expectations(server: str, thing: str) -> dg.AssetSelection:
 def expectations_job(server: str, thing: str) -> Job:
     return dg.define_asset_job(
         name=expectations_job_name(server, thing),
-        description=f"Hold the newest {thing.replace('_', ' ')} of {server} against expectations.",
+        description=f"Hold the newest {thing.replace('_', ' ')} of {server} against expectations, as its sensor does.",
         selection=_expectations(server, thing),
         tags={"dr/server": server},
     )

@@ -14,6 +14,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+
+# Dagster has no public name for it.
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from rich.filesize import decimal
 
 from dr_pipelines.checks import CheckResult
@@ -188,8 +193,10 @@ def check_result(result: CheckResult) -> dg.AssetCheckResult:
     )
 
 
-def check_evaluation(key: dg.AssetKey, result: CheckResult) -> dg.AssetCheckEvaluation:
-    """The same answer as an event without a run, for sensors."""
+def check_evaluation(
+    key: dg.AssetKey, result: CheckResult, of: dg.EventLogRecord | None = None
+) -> dg.AssetCheckEvaluation:
+    """The same answer as an event without a run, for sensors. `of`: the materialization that was looked at."""
     return dg.AssetCheckEvaluation(
         asset_key=key,
         check_name=result.name,
@@ -197,6 +204,13 @@ def check_evaluation(key: dg.AssetKey, result: CheckResult) -> dg.AssetCheckEval
         severity=dg.AssetCheckSeverity.ERROR,
         description=result.summary,
         metadata=_check_metadata(result),
+        target_materialization_data=_target(of) if of else None,
+    )
+
+
+def _target(of: dg.EventLogRecord) -> AssetCheckEvaluationTargetMaterializationData:
+    return AssetCheckEvaluationTargetMaterializationData(
+        storage_id=of.storage_id, run_id=of.run_id, timestamp=of.timestamp
     )
 
 

@@ -1,36 +1,137 @@
-"""After each backup, in a run of its own: what it left is held against expectations. The backup's run does not wait for
-it, and Great Expectations alone takes longer to load than a small backup to take."""
+"""After each backup: what it left is held against expectations, in the code location's own process.
+
+A run for each backup would load Great Expectations anew, which takes longer than a small backup; here it is loaded at
+the first one, and never to load the code location. The jobs `<server>_<backup>_expectations` are for people.
+"""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
+from dataclasses import asdict, dataclass
+from functools import partial
+from threading import Thread
+from typing import TypeAlias
 
 import dagster as dg
 
-from dr_pipelines.jobs import Job, backups_of, expectations_job_name
-from dr_pipelines.metadata import asset_key
+from assets.expectations import judge, unseen
+from dr_pipelines.checks import CheckResult
+from dr_pipelines.errors import StoreUnavailable
+from dr_pipelines.jobs import backups_of
+from dr_pipelines.metadata import asset_key, check_evaluation, identifier
 from dr_pipelines.plan import Plan
+from dr_pipelines.plan.model import ServerPlan
+from dr_pipelines.resources import SiteResource
 
 INTERVAL_SECONDS = 30
+PATIENCE_SECONDS = 40.0
+"""A tick waits so long, of all its backups together: Dagster gives it 60 seconds, and drops what comes later."""
+Found: TypeAlias = Mapping[str, CheckResult]
 
 
-def expectations_sensor(server: str, thing: str, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
-    name = expectations_job_name(server, thing)
+@dataclass(frozen=True)
+class Judgement:
+    """One that was begun when `event` was the newest of its kind of backup."""
 
-    @dg.asset_sensor(
-        asset_key=asset_key(server, thing),
-        name=name,
-        job=jobs[name],
-        description=f"Holds each {thing.replace('_', ' ')} of {server} against expectations.",
+    event: int
+    promised: "Future[Found]"
+
+
+class Judging:
+    """What is being judged in this process, by the kind of backup. What one tick cannot wait for, a later one takes."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Judgement] = {}
+
+    def begin(self, thing: str, event: int, look: Callable[[], Found]) -> None:
+        """Unless one is under way: a store that hangs gets no second thread."""
+        if thing not in self._running:
+            self._running[thing] = begun = Judgement(event, Future())
+            # A daemon: the code location must be able to end while a store hangs.
+            Thread(target=_fulfil, args=(begun.promised, look), name=f"expectations of {thing}", daemon=True).start()
+
+    def ended(self, things: list[str], seconds: float) -> dict[str, Judgement]:
+        """Those that end within so many seconds."""
+        done = wait([self._running[thing].promised for thing in things], seconds).done
+        return {thing: self._running.pop(thing) for thing in things if self._running[thing].promised in done}
+
+
+def _fulfil(promised: "Future[Found]", look: Callable[[], Found]) -> None:
+    try:
+        promised.set_result(look())
+    except BaseException as error:  # noqa: BLE001  it belongs to whoever waits
+        promised.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a tick leaves to the next, of one kind of backup: the event of the one that was judged last, of the one that
+    was waited for, and the trouble that was reported of it."""
+
+    judged: int | None = None
+    waits: int | None = None
+    trouble: str | None = None
+
+    def troubled(self, event: int, found: Found) -> "tuple[Told, Found]":
+        """Looked at again by the next tick; reported when it is news."""
+        said = next(iter(found.values())).summary
+        return Told(self.judged, event, said), {} if (event, said) == (self.waits, self.trouble) else found
+
+
+def expectations_sensor(server: str, asked: ServerPlan, patience: float = PATIENCE_SECONDS) -> dg.SensorDefinition:
+    things, judging = backups_of(asked), Judging()
+
+    @dg.sensor(
+        name=f"{identifier(server)}_expectations",
+        description=f"Holds each new backup of {server} against expectations.",
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
-    def _sensor(context: dg.SensorEvaluationContext, asset_event: dg.EventLogEntry) -> dg.RunRequest:
-        return dg.RunRequest(run_key=f"{name}:{asset_event.run_id}")
+    def _sensor(context: dg.SensorEvaluationContext, site: SiteResource) -> dg.SensorResult:
+        cursor = json.loads(context.cursor or "{}")
+        told = {thing: Told(**cursor.get(thing, {})) for thing in things}
+        newest = {thing: _newest(context.instance, server, thing) for thing in things}
+        new = {thing: event for thing, event in newest.items() if event and event.storage_id != told[thing].judged}
+        for thing in new:
+            judging.begin(thing, new[thing].storage_id, partial(judge, site, server, thing))
+        ended = judging.ended([*new], patience)
+        events: list[dg.AssetCheckEvaluation] = []
+        for thing, event in new.items():
+            told[thing], found = _outcome(told[thing], event.storage_id, ended.get(thing))
+            events += [check_evaluation(asset_key(server, thing), one, _of(event, one)) for one in found.values()]
+        said = [f"{event.asset_key.path[-1]}: {event.check_name}: {event.description}" for event in events]
+        return dg.SensorResult(
+            asset_events=events,
+            cursor=json.dumps({thing: asdict(one) for thing, one in told.items()}),
+            skip_reason="; ".join(said) or ("a judgement is under way" if new else "no new backup"),
+        )
 
     return _sensor
 
 
-def expectation_sensors(plan: Plan, jobs: Mapping[str, Job]) -> Iterator[dg.SensorDefinition]:
+def _newest(instance: dg.DagsterInstance, server: str, thing: str) -> dg.EventLogRecord | None:
+    return next(iter(instance.fetch_materializations(asset_key(server, thing), limit=1).records), None)
+
+
+def _outcome(told: Told, event: int, ended: Judgement | None) -> tuple[Told, Found]:
+    """What is told from now on, and what is to be reported: a judgement; why there is none; nothing yet."""
+    if ended is None and told.waits != event:
+        return Told(told.judged, event), {}
+    if ended is None:
+        return told.troubled(event, unseen(StoreUnavailable("the stores have not answered since the look before")))
+    error = ended.promised.exception()
+    return (Told(ended.event), ended.promised.result()) if error is None else told.troubled(event, unseen(error))
+
+
+def _of(event: dg.EventLogRecord, found: CheckResult) -> dg.EventLogRecord | None:
+    """The event, unless the backup that was looked at is another one, as one that was taken by hand."""
+    materialized = event.asset_materialization
+    label = materialized.metadata.get("label") if materialized else None
+    seen = found.details.get("backup")
+    return event if seen is None or (label is not None and label.value == seen) else None
+
+
+def expectation_sensors(plan: Plan) -> Iterator[dg.SensorDefinition]:
     for server, asked in plan.databases.items():
-        for thing in backups_of(asked):
-            yield expectations_sensor(server, thing, jobs)
+        yield expectations_sensor(server, asked)

@@ -265,18 +265,25 @@ def data_docs(title: str, results: Sequence[SuiteResult]) -> bytes:
     """One page of HTML that loads nothing: the table of all expectations, and Great Expectations' Data Docs of each
     suite."""
     from great_expectations.render.renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view import DefaultJinjaPageView
 
     with _library():
         renderer = ValidationResultsPageRenderer()
         pages = [renderer.render(result.raw) for result in results if result.raw is not None]
-        bodies = [_body(DefaultJinjaPageView().render(page)) for page in pages]
+        bodies = [_body(_view().render(page)) for page in pages]
     head = (
         f"<!doctype html><html><head><meta charset='utf-8'><title>{escape(title)}</title>"
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}"><style>{_STYLE}</style></head>'
     )
     body = [f"<body><h1>{escape(title)}</h1>", _table(rows_of(results, most=None)), *bodies, "</body></html>"]
     return "\n".join([head, *body]).encode()
+
+
+@functools.cache
+def _view() -> Any:
+    """One for all pages: it keeps the templates that it compiled, which takes longer than to fill them."""
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
 
 
 def _table(rows: Sequence[Mapping[str, str]]) -> str:

@@ -162,9 +162,8 @@ def test_three_servers_give_three_sets(plan_path: Path) -> None:
     # Two for backups; one tier to scrub; canary, equivalence and windows. And the objectives of two servers.
     assert len(repository.schedule_defs) == 6 * len(SERVERS) + 2
     assert {schedule.execution_timezone for schedule in repository.schedule_defs} == {"UTC"}
-    # With one tier nothing is copied: due, WAL, expiry, validation, a chain to replace, expectations of fulls and of
-    # incrementals. And the objectives.
-    assert len(repository.sensor_defs) == 7 * len(SERVERS) + 2
+    # With one tier nothing is copied: due, WAL, expiry, validation, a chain to replace, expectations. And objectives.
+    assert len(repository.sensor_defs) == 6 * len(SERVERS) + 2
 
 
 @pytest.mark.parametrize("days", [-2, 1, 20000], ids=["past", "tomorrow", "far future"])

@@ -22,10 +22,13 @@ from assets.partitions import daily, partition_of
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.metadata import asset_key
+from dr_pipelines.plan import load_plan
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.resources import SiteResource
+from dr_pipelines.site import Site
 from dr_pipelines.storage.local import LocalStore
+from sensors.expectations import expectations_sensor
 from tests.support.live import Live
 
 DAILY = daily(date(2026, 1, 1))
@@ -103,6 +106,10 @@ def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvalu
 def the_evaluation(answer: dg.SensorResult) -> dg.AssetCheckEvaluation:
     (found,) = (event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation))
     return found
+
+
+def evaluations_of(answer: dg.SensorResult) -> dict[str, dg.AssetCheckEvaluation]:
+    return {event.check_name: event for event in answer.asset_events if isinstance(event, dg.AssetCheckEvaluation)}
 
 
 def test_a_backup_with_its_metadata_and_checks_that_notice_what_is_deleted(
@@ -247,28 +254,94 @@ def test_a_store_that_is_down_proves_nothing_and_keeps_the_sensors_alive(place: 
         assert place.tick(sensor, answer.cursor).asset_events in (None, [])
 
 
-def test_expectations_are_checked_in_a_run_of_their_own(place: Place, postgres18: EmbeddedPostgres) -> None:
+def test_a_sensor_holds_a_backup_against_expectations_and_a_person_can(
+    place: Place, postgres18: EmbeddedPostgres
+) -> None:
     place.repository.initialise()
+    assert place.tick("shop_expectations").skip_reason == dg.SkipReason("no new backup")
     live = Live(postgres18, place.repository, place.state)
     with live.streaming():
         assert place.backup().success
-    job = place.definitions.resolve_job_def("shop_full_backup_expectations")
-    result = job.execute_in_process(instance=place.instance, raise_on_error=False)
-    checks = checks_of(result)
+    answer = place.tick("shop_expectations")
+    checks = evaluations_of(answer)
     assert {name: (check.passed, check.metadata.get("verdict")) for name, check in checks.items()} == {
         "manifest_meets_expectations": (True, None),
         "catalog_meets_expectations": (True, None),
         # A first backup has nothing before it to be held against.
         "size_is_as_usual": (False, dg.MetadataValue.text("not proven")),
     }
+    (newest,) = place.instance.fetch_materializations(FULL, limit=1).records
+    assert not answer.run_requests
+    for check in checks.values():
+        assert check.severity is dg.AssetCheckSeverity.ERROR
+        assert check.target_materialization_data is not None
+        assert check.target_materialization_data.storage_id == newest.storage_id
     seen = checks["manifest_meets_expectations"].metadata
     table = seen["expectations"].value
     assert isinstance(table, str)
     assert table.startswith("| of | expectation | column | observed | expected | result |\n|")
     assert "every digest is a SHA-256 | sha256 | all of" in table
     assert (place.store / str(seen["document"].value)).read_text().startswith("<!doctype html>")
+    assert not place.tick("shop_expectations", answer.cursor).asset_events
 
     next(place.store.rglob("packs/*")).unlink()
-    again = checks_of(place.check(FULL, "manifest_meets_expectations"))
-    assert [*again] == ["manifest_meets_expectations"]
-    assert "every object is in the store" in (again["manifest_meets_expectations"].description or "")
+    job = place.definitions.resolve_job_def("shop_full_backup_expectations")
+    by_hand = checks_of(job.execute_in_process(instance=place.instance, raise_on_error=False))
+    assert "every object is in the store" in (by_hand["manifest_meets_expectations"].description or "")
+    assert [*checks_of(place.check(FULL, "size_is_as_usual"))] == ["size_is_as_usual"]
+
+
+def test_a_backup_that_could_not_be_judged_is_judged_when_its_store_is_back(
+    place: Place, postgres18: EmbeddedPostgres
+) -> None:
+    place.repository.initialise()
+    assert place.backup().success
+    aside = place.store.rename(place.store.with_name("aside"))
+    answer = place.tick("shop_expectations")
+    for check in evaluations_of(answer).values():
+        assert check.metadata["verdict"].value == "not proven"
+        assert "could not be checked" in (check.description or "")
+    again = place.tick("shop_expectations", answer.cursor)
+    assert not again.asset_events  # it was told
+    aside.rename(place.store)
+    assert evaluations_of(place.tick("shop_expectations", again.cursor))["manifest_meets_expectations"].passed
+
+
+class Hanging(SiteResource):
+    """A site that opens when it is let."""
+
+    def site(self) -> Site:
+        assert OPEN.wait(60)
+        return super().site()
+
+
+OPEN = threading.Event()
+
+
+def test_a_store_that_hangs_holds_no_tick_and_is_told_and_loses_nothing(
+    place: Place, postgres18: EmbeddedPostgres
+) -> None:
+    place.repository.initialise()
+    assert place.backup().success
+    sensor = expectations_sensor("shop", load_plan(place.plan_path).databases["shop"], patience=0.05)
+    site = Hanging(plan_path=str(place.plan_path))
+
+    def tick(cursor: str | None) -> dg.SensorResult:
+        answer = sensor(dg.build_sensor_context(place.instance, cursor=cursor), site=site)
+        assert isinstance(answer, dg.SensorResult)
+        return answer
+
+    OPEN.clear()
+    first = tick(None)
+    assert not first.asset_events  # it may be only slow
+    second = tick(first.cursor)
+    told = evaluations_of(second)
+    assert {check.metadata["verdict"].value for check in told.values()} == {"not proven"}
+    assert "have not answered" in (told["catalog_meets_expectations"].description or "")
+    answer = tick(second.cursor)
+    assert not answer.asset_events
+    OPEN.set()
+    while not answer.asset_events:
+        answer = tick(answer.cursor)
+    assert evaluations_of(answer)["manifest_meets_expectations"].passed
+    assert not tick(answer.cursor).asset_events
