@@ -278,21 +278,24 @@ def is_all_visible(page: bytes | memoryview) -> bool:
 
 
 def is_all_frozen(page: bytes | memoryview) -> bool:
-    """Whether no tuple of a heap page names a transaction that freezing would have to look at."""
+    """Whether no tuple of a heap page names a transaction that freezing would have to look at. A restore asks it of
+    many pages: one loop, one look at each tuple."""
     told = header(page)
-    return told is not None and not any(
-        _names_transactions(page, offset) for offset, flags, _ in _lines(page, told) if flags == _NORMAL
-    )
+    if told is None:
+        return False
+    for line in struct.unpack_from(f"={(told.lower - HEADER_SIZE) // 4}I", page, HEADER_SIZE):
+        if line & _LINE_FLAGS != _NORMAL << 15:
+            continue
+        xmin, xmax, infomask = _XIDS.unpack_from(page, line & 0x7FFF)
+        if xmax and (xmax > _LAST_SPECIAL_XID or infomask & _XMAX_IS_MULTI):
+            return False
+        if xmin > _LAST_SPECIAL_XID and infomask & _XMIN_FROZEN != _XMIN_FROZEN:
+            return False
+    return True
 
 
+_XIDS = struct.Struct("=II12xH")  # xmin, xmax, infomask
 _LAST_SPECIAL_XID, _XMAX_IS_MULTI = 2, 0x1000
-
-
-def _names_transactions(page: bytes | memoryview, offset: int) -> bool:
-    xmin, xmax = struct.unpack_from("=II", page, offset)
-    infomask = _U16.unpack_from(page, offset + 20)[0]
-    frozen = infomask & _XMIN_FROZEN == _XMIN_FROZEN
-    return (xmin > _LAST_SPECIAL_XID and not frozen) or xmax > (0 if infomask & _XMAX_IS_MULTI else _LAST_SPECIAL_XID)
 
 
 # --- checksums ----------------------------------------------------------------------------------------------

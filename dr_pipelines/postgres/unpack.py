@@ -20,7 +20,7 @@ from dr_pipelines.errors import HostTooSmall, IntegrityError, RestoreError, disk
 from dr_pipelines.postgres.backup_manifest import Checksum, ServerManifest, new_checksum
 from dr_pipelines.postgres.merge import IncrementalMember, full_label, is_incremental, needed_members, plain_name
 from dr_pipelines.postgres.tar_stream import Content, Header, Member, TarWalk
-from dr_pipelines.postgres.visibility import Changed, mend_maps
+from dr_pipelines.postgres.visibility import Changed, forget_settled, mend_maps
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.manifest import BackupManifest
 
@@ -55,6 +55,7 @@ def unpack_chain(chain: Sequence[Link], target: Path, *, advance: Callable[[int]
             control = unpacker.finish()
         if number:
             _add(changed, unpacker.changed)
+            forget_settled(changed, link.told.files)
     manifest = chain[-1].manifest
     with _told(target):
         mend_maps(target, changed, manifest.block_size, checksums=manifest.data_checksums)

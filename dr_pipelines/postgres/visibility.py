@@ -3,7 +3,8 @@
 When a server changes a row it clears bits of the map and names only the table's page in its WAL, so what incrementals
 are made from does not see that the map changed (PostgreSQL 17 and 18, and the same of a table that was cut off): the
 merged map says of changed pages that all can see all of them, and index-only scans return rows that were deleted. But
-each page whose bits were cleared comes with the incremental, and says itself whether it is visible to all.
+each page whose bits were cleared comes with the incremental, and says itself whether it is visible to all. A map that
+comes whole is the server's own: only what later incrementals bring can be stale in it.
 
 A bit too few only costs time, until the next vacuum. Source: `visibilitymap.c`, `walsummarizer.c`.
 """
@@ -16,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from dr_pipelines.postgres.pages import HEADER_SIZE, is_all_frozen, is_all_visible, with_checksum
 
@@ -23,6 +25,7 @@ ALL_VISIBLE, ALL_FROZEN = 1, 2
 BLOCKS_A_BYTE = 4
 SEGMENT = 1 << 30
 """Bytes; PostgreSQL's default, and the only one that is packaged."""
+MAP = "_vm"
 _TABLE = re.compile(r"\A(.*/\d+)(?:\.(\d+))?\Z")
 
 Changed = Mapping[str, Iterable[int] | None]
@@ -43,6 +46,15 @@ def place_of(block: int, block_size: int) -> tuple[int, int]:
     return page * block_size + HEADER_SIZE + at, 2 * within
 
 
+def forget_settled(changed: dict[str, Any], sent: Iterable[str]) -> None:
+    """Of `changed`, which an incremental ends that `sent` these paths: tables whose map is among them whole. The server
+    wrote every bit that it had cleared to it before the backup began; what it cleared since is in the WAL of the next
+    incremental, or of the restore, with the table's page."""
+    whole = {path.removesuffix(MAP) for path in sent if path.endswith(MAP)}
+    for path in [path for path in changed if (match := _TABLE.match(path)) and match[1] in whole]:
+        del changed[path]
+
+
 def mend_maps(data_dir: Path, changed: Changed, block_size: int, *, checksums: bool) -> int:
     """Returns how many blocks lost bits. Raises `OSError`."""
     tables: dict[str, dict[int, Iterable[int] | None]] = defaultdict(dict)
@@ -52,12 +64,12 @@ def mend_maps(data_dir: Path, changed: Changed, block_size: int, *, checksums: b
     return sum(
         _mend(data_dir / table, segments, block_size, checksums=checksums)
         for table, segments in tables.items()
-        if (data_dir / f"{table}_vm").exists()
+        if (data_dir / f"{table}{MAP}").exists()
     )
 
 
 def _mend(table: Path, changed: Mapping[int, Iterable[int] | None], block_size: int, *, checksums: bool) -> int:
-    path = table.with_name(f"{table.name}_vm")
+    path = table.with_name(f"{table.name}{MAP}")
     bits = bytearray(path.read_bytes())
     stale: set[int] = set()
     cleared = 0
