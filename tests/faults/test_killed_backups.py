@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,8 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.s3 import S3Store
 from dr_pipelines.storage.wrappers import Retrying
-from tests.support.programs import DR, StreamProgram, write_plan
+from tests.support.forked import Forked
+from tests.support.programs import StreamProgram, write_plan
 from tests.support.stores import rclone_bucket
 from tests.support.streams import insert, restored_ids
 
@@ -34,12 +34,11 @@ def kill_a_backup(plan: Path, once: str) -> str:
     backups = plan.parent / "disk" / "servers" / "shop" / "backups"
     while True:
         before = set(backups.glob("*"))
-        process = subprocess.Popen([DR, "backup", "shop"], env={**os.environ, "DR_PLAN": str(plan)})
+        process = Forked(["backup", "shop"], {**os.environ, "DR_PLAN": str(plan)})
         while not (found := [path for path in backups.glob(f"*/{once}") if path.parents[1] not in before]):
-            assert process.poll() is None
+            assert not process.ended()
             CLOCK.wait(0.002)
         process.kill()
-        process.wait()
         if not (found[0].parents[1] / "manifest.json").exists():
             return found[0].parents[1].name
         shutil.rmtree(found[0].parents[1])  # it was faster: as if it had never been

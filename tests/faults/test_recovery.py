@@ -9,8 +9,6 @@ import os
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +32,9 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectInfo
 from dr_pipelines.storage.local import LocalStore
 from tests.support.faulty_store import FaultyStore
+from tests.support.forked import Forked
 from tests.support.live import Live
 
-DR = Path(sys.executable).with_name("dr")
 CLOCK = SystemClock()
 ROWS = "30000"
 
@@ -48,16 +46,14 @@ class Lost:
     live: Live
     base: Path
 
-    def start(self, target: Path, *more: str, plan: str = "plan.yaml") -> subprocess.Popen[str]:
+    def start(self, target: Path, *more: str, plan: str = "plan.yaml") -> Forked:
         env = {**os.environ, "DR_PLAN": str(self.base / plan)}
-        argv = [DR, "restore", "shop", "--to", str(target), "--json", *more]
-        return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return Forked(["restore", "shop", "--to", target, "--json", *more], env)
 
     def answer(self, target: Path, *more: str, code: int = 0, plan: str = "plan.yaml") -> Any:
         process = self.start(target, *more, plan=plan)
-        told, complained = process.communicate(timeout=120)
-        assert process.returncode == code, told + complained
-        return json.loads(told)
+        assert process.code() == code, process.stdout + process.stderr
+        return json.loads(process.stdout)
 
     def restore(
         self, target: Path, repository: Repository | None = None, progress: Silent | None = None, **options: Any
@@ -203,14 +199,13 @@ def test_a_server_with_its_configuration_elsewhere_is_started_as_it_was_recorded
 def test_a_signal_leaves_no_server_and_no_files(lost: Lost, numbers: tuple[signal.Signals, ...], seen: str) -> None:
     target = lost.base / "stopped"
     process, partial = lost.start(target), lost.base / "stopped.partial"
-    _until(lambda: (partial / seen).exists() or process.poll() is not None)
+    _until(lambda: (partial / seen).exists() or process.ended())
     for number in numbers:
-        process.send_signal(number)
+        process.signal(number)
         # The next one comes in the midst of what the first one brought about.
         _until(lambda: "stopping" in _content(partial / "postmaster.pid"))
-    told, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + numbers[0], told
-    assert json.loads(told)["exit_code"] == 128 + numbers[0]
+    assert process.code() == 128 + numbers[0], process.stdout
+    assert json.loads(process.stdout)["exit_code"] == 128 + numbers[0]
     assert _left(target) == []
     assert _servers(lost.base) == []
 
@@ -225,7 +220,6 @@ def test_after_a_kill_the_same_command_works_though_a_server_and_a_tablespace_ar
     _until(lambda: _recovering(server))
     _recovering(server)[0].suspend()
     process.kill()
-    process.communicate()
     assert server.is_running()
     assert not target.exists()
     assert list(lost.base.glob("killed_tablespaces/*/PG_*"))

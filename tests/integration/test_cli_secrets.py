@@ -8,8 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +22,8 @@ from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access, free_port
 from dr_pipelines.repository.encryption import generate_identity
+from tests.support import forked
 
-DR = Path(sys.executable).with_name("dr")
 CLOCK = SystemClock()
 TAKING = ("DR_RECIPIENT", "DR_PASSWORD", "DR_S3_ID", "DR_S3_SECRET")
 READING = ("DR_IDENTITY", "DR_S3_ID", "DR_S3_SECRET")
@@ -77,21 +75,21 @@ class Site:
 
     def dr(self, env: dict[str, str], *argv: str, code: int | None = 0) -> str:
         """What it answered on success, what it complained of otherwise."""
-        done = subprocess.run([DR, *argv], env=env, capture_output=True, text=True, timeout=120, check=False)
+        done = forked.dr(*argv, env=env)
         self.said += [done.stdout, done.stderr]
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done.stderr if code else done.stdout
 
     @contextmanager
     def streaming(self) -> Iterator[None]:
-        argv, env = [DR, "wal", "stream", "shop"], self.env(*TAKING)
-        stream = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        stream = forked.Forked(["wal", "stream", "shop"], self.env(*TAKING))
         try:
             self._until_received()
             yield
         finally:
-            stream.send_signal(signal.SIGTERM)
-            self.said.append(stream.communicate(timeout=90)[0])
+            stream.signal(signal.SIGTERM)
+            stream.code()
+            self.said += [stream.stdout, stream.stderr]
 
     def _until_received(self) -> None:
         """The stream has a slot in use."""

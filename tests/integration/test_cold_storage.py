@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -38,6 +36,7 @@ from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.s3 import S3Store
 from dr_pipelines.storage.wrappers import Forwarding, ReadOnly
+from tests.support import forked
 from tests.support.azure_front import azure_front
 from tests.support.live import Live, running
 from tests.support.stores import azurite_container, moto_bucket
@@ -182,8 +181,7 @@ def test_a_restore_asks_ends_and_goes_on_when_the_bytes_are_there(saved: Saved, 
 
 def dr(env: dict[str, str], *argv: str, code: int = 0) -> Any:
     """The one JSON document of a command that ends with `code`."""
-    program = Path(sys.executable).with_name("dr")
-    done = subprocess.run([program, *argv, "--json"], env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.dr(*argv, "--json", env=env)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 

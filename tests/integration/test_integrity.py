@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -22,11 +20,11 @@ from dr_pipelines.repository.encryption import decrypt, encrypt, generate_identi
 from dr_pipelines.repository.manifest import encode
 from dr_pipelines.site import Site
 from dr_pipelines.storage.local import LocalStore
+from tests.support import forked
 from tests.support.lived import Lived
 from tests.support.lived import lived as live_once
 
 PASS, FAIL, NOT_PROVEN = Verdict
-DR = Path(sys.executable).with_name("dr")
 ALL = [
     "manifest_is_complete",
     "chain_is_complete",
@@ -73,18 +71,12 @@ def test_a_whole_backup_passes_all_of_them_and_the_command_shows_them(lived: Liv
     assert found["replica_equals"].details["read"] == found["objects_match_sha256"].details["of"]
     plan = lived.base / "plan.yaml"
     plan.write_text(yaml.dump(lived.plan()))
-    said = subprocess.run(
-        [DR, "--plan", plan, "verify", "shop", lived.full, "--sample", "10%"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    said = forked.dr("--plan", plan, "verify", "shop", lived.full, "--sample", "10%")
     assert said.returncode == 0, said.stdout + said.stderr
     assert re.findall(r"^(?:PASS|SKIPPED) +(\w+):", said.stdout, re.MULTILINE) == ALL
     assert re.findall(r"^SKIPPED +(\w+):", said.stdout, re.MULTILINE) == ["lock_is_in_force"]
     lived.packs(lived.full)[0].unlink()
-    failing = subprocess.run(
-        [DR, "--plan", plan, "verify", "shop", lived.full, "--json"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    failing = forked.dr("--plan", plan, "verify", "shop", lived.full, "--json")
     assert failing.returncode == 41
     assert [check["name"] for check in json.loads(failing.stdout)] == ALL
 

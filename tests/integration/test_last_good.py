@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -37,9 +36,9 @@ from dr_pipelines.validation.questions import (
     sql_question,
 )
 from dr_pipelines.validation.touched import TouchedTable
+from tests.support import forked
 from tests.support.live import CLOCK, Live, running
 
-DR = Path(sys.executable).with_name("dr")
 COMMITS = 48
 ORDERS_ARE_THERE = "SELECT count(*) = 10 FROM orders WHERE note = 'old'"
 NOTHING_IS_GONE = "SELECT count(*) = 3 FROM labels"
@@ -81,7 +80,8 @@ class Accidents:
 
     def dr(self, *argv: str) -> Any:
         """The answer of a command that goes well."""
-        done = Runner().run(Command([str(DR), *argv, "--json", "--plan", str(self.base / "plan.yaml")], timeout=120))
+        done = forked.dr(*argv, "--json", "--plan", self.base / "plan.yaml")
+        assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
 

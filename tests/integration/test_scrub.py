@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import yaml
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import SystemClock
+from dr_pipelines.commands import Completed
 from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.operations import ScrubReport
 from dr_pipelines.plan import load_plan
@@ -29,6 +28,7 @@ from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.s3 import S3Store
 from dr_pipelines.storage.wrappers import Retrying
+from tests.support import forked
 from tests.support.stores import moto_bucket, rclone_client
 from tests.support.tiers import BACKUPS, CHILD, FIRST, FULL, content, tier
 
@@ -45,14 +45,13 @@ class Tiers:
     bucket: str
     access: S3Access
 
-    def dr(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        program = Path(sys.executable).with_name("dr")
+    def dr(self, *argv: str) -> Completed:
         secrets = {
             "DISK_KEY": self.access.access_key_id, "DISK_SECRET": self.access.secret_access_key,
             "BUCKET_KEY": "test", "BUCKET_SECRET": "testtest",
         }  # fmt: skip
         env = {**os.environ, "DR_PLAN": str(self.folder / "plan.yaml"), **secrets}
-        return subprocess.run([program, *argv], env=env, capture_output=True, text=True, timeout=120, check=False)
+        return forked.dr(*argv, env=env)
 
     def scrub(self, where: str, *, repair: bool = True) -> ScrubReport:
         site = Site(load_plan(self.folder / "plan.yaml"), stores={"disk": self.primary, "bucket": self.secondary})

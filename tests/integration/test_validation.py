@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,10 @@ from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.wrappers import Forwarding
 from dr_pipelines.validation.subject import RestoredCopy
 from dr_pipelines.validation.suite import Suite
+from tests.support import forked
 from tests.support.lived import Lived
 
 PASS, FAIL, NOT_PROVEN = Verdict
-DR = Path(sys.executable).with_name("dr")
 
 
 def rows_are(expected: int) -> Any:
@@ -236,7 +234,7 @@ def test_a_scratch_folder_that_the_server_cannot_enter_is_refused(lived: Lived, 
 def dr(lived: Lived, *argv: str, code: int = 0) -> str:
     (lived.base / "plan.yaml").write_text(yaml.dump(lived.plan()))
     env = {**os.environ, "DR_PLAN": str(lived.base / "plan.yaml")}
-    done = subprocess.run([DR, *argv], env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.dr(*argv, env=env)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

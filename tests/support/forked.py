@@ -7,38 +7,58 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from dr_pipelines import cli
+from dr_pipelines.commands import Completed
 
+DR = Path(sys.executable).with_name("dr")
+"""The program itself, for what no fork shows: that it is installed, and a terminal."""
 _FORKS = multiprocessing.get_context("forkserver")
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 
 
 class Forked:
-    """`dr` with these arguments, running. What it says is added to `log`."""
+    """`dr` with these arguments, running. `env` is all of its environment, ours unless given."""
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+    def __init__(self, argv: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None):
+        # Files without a name: they go when nobody has them open.
+        self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
+        said = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (self._out, self._err)]
         _FORKS.set_forkserver_preload([__name__, "tests.support.preloaded"])
-        self._log = log
-        self._process = _FORKS.Process(target=_run, args=([*argv], dict(env), str(log)), daemon=True)
+        given = ([str(word) for word in argv], dict(os.environ if env is None else env), cwd or Path.cwd(), said)
+        self._process = _FORKS.Process(target=_run, args=given, daemon=True)
         self._process.start()
 
-    def ended(self, within: float) -> bool:
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def stdout(self) -> str:
+        """What it has said by now."""
+        return _content(self._out)
+
+    @property
+    def stderr(self) -> str:
+        return _content(self._err)
+
+    def ended(self, within: float = 0) -> bool:
         """Whether it has, after so many seconds at most."""
         self._process.join(within)
         return self._process.exitcode is not None
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
+        """SIGKILL, to it alone; returns when it is gone."""
         self._process.kill()
-        assert self.code() == -signal.SIGKILL
+        self._process.join()
 
-    def interrupt(self) -> None:
-        """Ctrl-C."""
-        assert self._process.pid is not None
-        os.kill(self._process.pid, signal.SIGINT)
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
     def code(self) -> int:
         """The exit code, once it has ended by itself."""
@@ -46,15 +66,22 @@ class Forked:
         assert self._process.exitcode is not None
         return self._process.exitcode
 
-    @property
-    def said(self) -> str:
-        return self._log.read_text()
+
+def dr(*argv: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Completed:
+    """Run to the end."""
+    process = Forked(argv, env, cwd)
+    return Completed(process.code(), process.stdout, process.stderr)
 
 
-def _run(argv: list[str], env: dict[str, str], log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+def _content(file: IO[bytes]) -> str:
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()
+
+
+def _run(argv: list[str], env: dict[str, str], cwd: Path, said: list[str]) -> None:
+    for descriptor, path in enumerate(said, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), descriptor)
+    os.environ.clear()
     os.environ.update(env)
+    os.chdir(cwd)
     sys.argv = ["dr", *argv]
     cli.main()

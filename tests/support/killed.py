@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +36,7 @@ class Tiers:
         """What it wrote, in order, when nothing disturbs it; it ends with this exit code."""
         self.gate.opens()
         done = self._start(argv)
-        assert done.code() == code, done.said
+        assert done.code() == code, done.stdout + done.stderr
         return [*self.gate.writes]
 
     def kill(self, *argv: str, write: int) -> None:
@@ -43,6 +45,7 @@ class Tiers:
         process = self._start(argv)
         self.gate.until_closed(process)
         process.kill()
+        assert process.code() == -signal.SIGKILL
 
     def interrupt(self, *argv: str, write: int, down: bool = False) -> int:
         """Ctrl-C when it asks for its nth write; what it asks for until it has heard that is done, or with `down` is
@@ -50,13 +53,13 @@ class Tiers:
         self.gate.opens(closing_at=write)
         process = self._start(argv)
         self.gate.until_closed(process)
-        process.interrupt()
+        process.signal(signal.SIGINT)
         while not process.ended(0.1):
             self.gate.breaks() if down else self.gate.let_through()
         return process.code()
 
     def _start(self, argv: Sequence[str]) -> Forked:
-        return Forked(argv, self.env, self.folder / "said")
+        return Forked(argv, self.env)
 
 
 @contextmanager
@@ -72,7 +75,7 @@ def serving(folder: Path, begun: Path, tiers: Sequence[str] = ("primary",), **pl
             written = plan_with({tier: {**place, "bucket": tier} for tier in tiers}, **plan)
             (folder / "plan.yaml").write_text(yaml.dump(written))
             env = {"S3_KEY": server.access.access_key_id, "S3_SECRET": server.access.secret_access_key}
-            yield Tiers(folder, gate, {**env, "DR_PLAN": str(folder / "plan.yaml")})
+            yield Tiers(folder, gate, {**os.environ, **env, "DR_PLAN": str(folder / "plan.yaml")})
     finally:
         server.stop()
 

@@ -1,11 +1,9 @@
-"""`dr wal stream` as the program that it is, and a plan for it."""
+"""`dr wal stream` as a process, and a plan for it."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ import yaml
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
 from dr_pipelines.postgres.wal_status import StreamStatus, read_status
+from tests.support.forked import Forked
 
 CLOCK = SystemClock()
-DR = Path(sys.executable).with_name("dr")
 
 
 def write_plan(
@@ -55,13 +53,7 @@ class StreamProgram:
 
     def __init__(self, plan: Path, **env: str) -> None:
         self._status = plan.parent / "state" / "shop" / "stream.json"
-        self._process = subprocess.Popen(
-            [DR, "wal", "stream", "shop"],
-            env={**os.environ, "DR_PLAN": str(plan), **env},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self._process = Forked(["wal", "stream", "shop"], {**os.environ, "DR_PLAN": str(plan), **env})
 
     def __enter__(self) -> StreamProgram:
         return self
@@ -75,7 +67,7 @@ class StreamProgram:
             status = read_status(self._status)
             if status is not None and status.pid == self._process.pid and wanted(status):
                 return status
-            assert self._process.poll() is None, self._process.communicate()
+            assert not self._process.ended(), self._said()
             CLOCK.wait(0.05)
         raise AssertionError(f"not reached: {read_status(self._status)}")
 
@@ -84,12 +76,12 @@ class StreamProgram:
 
     def stop(self) -> tuple[int, str]:
         """SIGTERM; the exit code and what it printed."""
-        self._process.send_signal(signal.SIGTERM)
-        said, _ = self._process.communicate(timeout=120)
-        return self._process.returncode, said
+        self._process.signal(signal.SIGTERM)
+        return self._process.code(), self._said()
 
     def kill(self) -> None:
         """SIGKILL, to it alone."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.communicate()
+        self._process.kill()
+
+    def _said(self) -> str:
+        return self._process.stdout + self._process.stderr

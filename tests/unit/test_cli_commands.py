@@ -7,8 +7,6 @@ import os
 import re
 import shlex
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -17,8 +15,10 @@ import typer
 import yaml
 
 from dr_pipelines.cli import EXIT_CODES, app
+from dr_pipelines.commands import Completed
 from dr_pipelines.errors import DrError
 from dr_pipelines.repository.encryption import Identity
+from tests.support import forked
 
 SECRET = "never-to-be-printed"
 PLAN = {
@@ -44,11 +44,8 @@ class Dr:
         self.folder = folder
         self.env = {**os.environ, "DR_PLAN": str(folder / "plan.yaml"), "DR_TEST_PASSWORD": SECRET}
 
-    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        program = Path(sys.executable).with_name("dr")
-        done = subprocess.run(
-            [program, *argv], cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=60, check=False
-        )
+    def __call__(self, *argv: str) -> Completed:
+        done = forked.dr(*argv, env=self.env, cwd=self.folder)
         assert "Traceback" not in done.stderr
         assert SECRET not in done.stdout + done.stderr
         return done
