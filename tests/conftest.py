@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -22,6 +23,10 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from tests.support.lived import Lived
 from tests.support.lived import lived as live_once
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
+    # Dagster gives SIGTERM what SIGINT has, and every program that is started inherits what is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakePostgres = Callable[..., EmbeddedPostgres]
 
