@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,8 +20,8 @@ import yaml
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
 from dr_pipelines.postgres.wal_status import read_status
+from tests.support.forked import DR, dr
 
-DR = Path(sys.executable).with_name("dr")
 CLOCK = SystemClock()
 
 
@@ -51,7 +50,7 @@ def _write_plan(folder: Path, server: EmbeddedPostgres) -> dict[str, str]:
 
 def _answer(env: dict[str, str], *argv: str, code: int = 0) -> Any:
     """The one JSON document of a command that ends with `code`."""
-    done = subprocess.run([DR, *argv, "--json"], env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = dr(*argv, "--json", env=env)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -140,11 +139,7 @@ def test_the_main_job_by_commands_alone(postgres18: EmbeddedPostgres, folder: Pa
     finally:
         restored.kill()
 
-    again = subprocess.run(
-        [DR, "restore", "shop", "--to", str(target), "--json"], env=env, capture_output=True, text=True, check=False
-    )
-    assert again.returncode == 30
-    assert json.loads(again.stdout)["exit_code"] == 30
+    assert _answer(env, "restore", "shop", "--to", str(target), code=30)["exit_code"] == 30
 
     pack = next((folder / "disk").glob(f"**/{incremental['label']}/packs/000000*"))
     data = bytearray(pack.read_bytes())
@@ -160,7 +155,7 @@ def test_a_signal_during_a_backup_leaves_no_backup(
 ) -> None:
     env = _write_plan(folder, postgres18)
     # Bytes that do not compress, more than one pack: the signal comes when the first pack is there.
-    postgres18.psql("CREATE TABLE noise AS SELECT sha512(i::text::bytea) FROM generate_series(1, 2000000) i")
+    (postgres18.data_dir / "noise").write_bytes(os.urandom(160 << 20))
     _answer(env, "repository", "init")
     process = subprocess.Popen([DR, "backup", "shop", "--json"], env=env, stdout=subprocess.PIPE, text=True)
     while not list((folder / "disk").glob("**/packs/*")):
@@ -177,7 +172,8 @@ def test_a_signal_during_a_backup_leaves_no_backup(
 def test_a_backup_without_any_wal_says_that_it_needs_some(postgres18: EmbeddedPostgres, folder: Path) -> None:
     env = _write_plan(folder, postgres18)
     _answer(env, "repository", "init")
-    done = subprocess.run([DR, "backup", "shop"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = dr("backup", "shop", env=env)
+    assert done.returncode == 0
     assert "no WAL of shop is on primary yet" in done.stderr
     refused = _answer(env, "restore", "shop", "--to", str(folder / "restored"), "--preview", code=30)
     assert "become consistent" in refused["error"]
