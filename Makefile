@@ -45,11 +45,13 @@ lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest and rclone; a million objects; what proving costs
+bench: $(READY) ## speed and memory beside pg_basebackup, pgBackRest, rclone, restic and borg; a million objects; what proving costs
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.replication
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.validation
+	$(BIN)/python -m benchmarks.files
+	$(BIN)/python -m benchmarks.files --files 200000 --rounds 1
 
 lock: $(READY) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \

@@ -32,7 +32,7 @@ def _run(script: str, **env: str) -> str:
     return Runner().run(Command(["bash", "-euo", "pipefail", "-c", script], env=env)).stdout
 
 
-def _size(folder: Path) -> int:
+def folder_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
@@ -207,7 +207,7 @@ class ClientZstd:
         _run(f"{self._program} {address} -D {self._folder} -Ft -X none -c fast -Z client-zstd:level=1,workers=2")
 
     def stored(self) -> int:
-        return _size(self._folder)
+        return folder_size(self._folder)
 
 
 class PgBackRest:
@@ -251,7 +251,9 @@ class PgBackRest:
         self._do("backup", "--type=incr")
 
     def stored(self) -> int:
-        return _size(max(path for path in (self._folder / "repo/backup/bench").iterdir() if path.name[0].isdigit()))
+        return folder_size(
+            max(path for path in (self._folder / "repo/backup/bench").iterdir() if path.name[0].isdigit())
+        )
 
     def restore(self, target: Path, *, incrementals: bool) -> None:
         target.mkdir()
