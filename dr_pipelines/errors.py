@@ -73,6 +73,10 @@ class ObjectExists(StoreError):
     """A put with `if_absent` met an object under its key."""
 
 
+class ObjectChanged(StoreError):
+    """The object under this key is not the one that was asked for any more: it was replaced since it was listed."""
+
+
 class ObjectLocked(StoreError):
     """The object is immutable until its retention ends."""
 

@@ -164,41 +164,40 @@ class S3Store(Plain):
         end = "" if length is None else str(offset + length - 1)
         wanted = {"Range": f"bytes={offset}-{end}"} if offset or length is not None else {}
         try:
-            return self._bucket.read(key, **wanted)
+            return self._bucket.read(checked(key), **wanted)
         except StoreError as error:
             if status_of(error) == 416:  # nothing is left from there: an empty stream, as in a file
                 return iter(())
             raise
 
     def stat(self, key: str) -> ObjectInfo:
-        return self._info(key, self._bucket.head(key))
+        return self._info(key, self._bucket.head(checked(key)))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with self._bucket.told(prefix):
-            pages = self._bucket.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self._bucket.bucket, Prefix=prefix, PaginationConfig={"PageSize": self._page_size}
-            )
-            for page in pages:
-                if "IsTruncated" not in page:  # a web page is no listing, and no proof of an empty one
-                    raise self._bucket.no_s3()
-                for entry in page.get("Contents", []):
-                    kind = s3_classes.class_of(entry)
-                    yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"], storage_class=kind)
+        token: str | None = None
+        while True:
+            entries, token = self._bucket.page(prefix, self._page_size, token)
+            for entry in entries:
+                kind = s3_classes.class_of(entry)
+                yield ObjectInfo(entry["Key"], entry["Size"], entry["LastModified"], storage_class=kind)
+            if token is None:
+                return
 
     def delete(self, key: str) -> None:
+        checked(key)
         try:
             # With versions, S3 would hide even what is locked.
             if (self._aws or _may_be_asked(lambda: self._locks)) and is_held(self._bucket.head(key)):
                 raise ObjectLocked(f"{self.name}: {key} is locked", hint="wait until its retention ends.")
             with self._bucket.told(key):
-                self._bucket.client.delete_object(Bucket=self._bucket.bucket, Key=checked(key))
+                self._bucket.client.delete_object(Bucket=self._bucket.bucket, Key=key)
         except ObjectNotFound:
             return
 
     def extend_lock(self, key: str, retain_until: datetime) -> None:
         """Its mode stays what it is."""
         self._require_lock()
-        head = self._bucket.head(key)
+        head = self._bucket.head(checked(key))
         held = head.get("ObjectLockRetainUntilDate")
         if held is not None and held > retain_until:  # some services shorten what they should not
             raise ObjectLocked(f"{self.name}: {key} is locked until {held:%Y-%m-%d %H:%M} UTC: no lock is shortened")
@@ -306,7 +305,7 @@ class S3Store(Plain):
     def _retain(self, key: str, until: datetime, mode: LockMode) -> None:
         with self._bucket.told(key):
             self._bucket.client.put_object_retention(
-                Bucket=self._bucket.bucket, Key=checked(key), Retention={"Mode": mode, "RetainUntilDate": until}
+                Bucket=self._bucket.bucket, Key=key, Retention={"Mode": mode, "RetainUntilDate": until}
             )
 
     def _there(self, key: str, body: Body) -> Any:

@@ -14,7 +14,6 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Par
 
 from dr_pipelines.errors import AccessDenied, DrError, ObjectNotFound, StoreError, StoreUnavailable
 from dr_pipelines.storage.base import Pieces
-from dr_pipelines.storage.keys import checked
 from dr_pipelines.storage.refusals import no_such_service, redirected, refusal, unreachable
 from dr_pipelines.storage.s3_wire import Wire
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 _PIECE = 1024 * 1024
 """What is read at once: little enough to be still in the processor's cache when it is hashed and sent on."""
 _MD5 = re.compile("[0-9a-f]{32}")
+_BY_WIRE = {"Range": "Range", "IfMatch": "If-Match"}
 _UNKNOWN = ("NotImplemented", "MethodNotAllowed", "UnsupportedOperation", "InvalidRequest", "InvalidArgument")
 # What boto3 raises while it reads a body that ends early or a connection that breaks.
 _BROKEN = (HTTPClientError, OSError, EOFError)
@@ -41,24 +41,41 @@ class S3Bucket:
     def head(self, key: str, **which: Any) -> Any:
         """Raises `ObjectNotFound`."""
         with self.told(key):
-            head = self.client.head_object(Bucket=self.bucket, Key=checked(key), **which)
+            head = self.client.head_object(Bucket=self.bucket, Key=key, **which)
         if not {"ContentLength", "LastModified"} <= set(head):
             raise self.no_s3()
         return head
 
     def read(self, key: str, **which: Any) -> Iterator[bytes]:
         """The object, version or range in pieces. Raises `ObjectNotFound` before the first."""
+        answer = self.get(key, **which)
+        return Pieces(self.pieces(key, answer), _md5_of(answer))
+
+    def get(self, key: str, **which: Any) -> Any:
+        """As `get_object` answers; `pieces` reads on. Raises `ObjectNotFound`."""
         with self.told(key):
-            plain = not which.keys() - {"Range"}
-            answer: Any = self.wire.get(checked(key), which) if plain else None
+            plain = not which.keys() - _BY_WIRE.keys()
+            headers = {_BY_WIRE[name]: value for name, value in which.items()} if plain else {}
+            answer: Any = self.wire.get(key, headers) if plain else None
             if answer is None:
-                answer = self.client.get_object(Bucket=self.bucket, Key=checked(key), **which)
+                answer = self.client.get_object(Bucket=self.bucket, Key=key, **which)
         start = which.get("Range", "").partition("-")[0].replace("=", " ")
         if start and not answer.get("ContentRange", "").startswith(f"{start}-"):
             raise self.no_s3()
-        return Pieces(self._pieces(key, answer), _md5_of(answer))
+        return answer
 
-    def _pieces(self, key: str, answer: Any) -> Iterator[bytes]:
+    def page(self, prefix: str, size: int, token: str | None = None) -> tuple[list[Any], str | None]:
+        """Up to `size` entries of the listing, and the token of what comes after them; None at its end."""
+        asked: Any = {"ContinuationToken": token} if token else {}
+        with self.told(prefix):
+            page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=size, **asked)
+        following = page.get("NextContinuationToken") if page.get("IsTruncated") else None
+        # A web page is no listing, and no proof of an empty one; nor is one whole that says that there is more.
+        if "IsTruncated" not in page or (page["IsTruncated"] and following in (None, "", token)):
+            raise self.no_s3()
+        return [*page.get("Contents", [])], following
+
+    def pieces(self, key: str, answer: Any) -> Iterator[bytes]:
         expected, seen = answer.get("ContentLength"), 0
         with self.told(key), answer["Body"] as stream:
             while piece := stream.read(_PIECE):

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 _REFUSED = (301, 307, 308, 400, 403)
 _TOO_MANY = 3
+_METADATA = "x-amz-meta-"
+_AS_IT_IS = {
+    "ETag": "ETag",
+    "ContentType": "Content-Type",
+    "CacheControl": "Cache-Control",
+    "ContentDisposition": "Content-Disposition",
+    "ContentEncoding": "Content-Encoding",
+    "ContentLanguage": "Content-Language",
+}
 
 
 class Wire:
@@ -48,8 +57,11 @@ class Wire:
         found = {
             "ContentLength": size,
             "ContentRange": answer.headers.get("Content-Range"),
-            "ETag": answer.headers.get("ETag"),
             "ServerSideEncryption": answer.headers.get("x-amz-server-side-encryption"),
+            "LastModified": _time(answer.headers.get("Last-Modified")),
+            "VersionId": answer.headers.get("x-amz-version-id"),
+            **{name: answer.headers.get(header) for name, header in _AS_IT_IS.items()},
+            "Metadata": _metadata(answer.headers),
         }
         return {"Body": StreamingBody(answer.raw, size), **_known(found)}
 
@@ -107,6 +119,10 @@ def _raise_ours(error: BaseException) -> None:
     packed = error.kwargs.get("error") if isinstance(error, HTTPClientError) else None
     if isinstance(packed, DrError):
         raise packed
+
+
+def _metadata(headers: Any) -> dict[str, str]:
+    return {name[len(_METADATA) :]: value for name, value in headers.items() if name.lower().startswith(_METADATA)}
 
 
 def _time(date: str | None) -> Any:

@@ -7,12 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from tenacity import Retrying as Tenacity
-from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from dr_pipelines.clock import Clock
-from dr_pipelines.endings import has_given_up
-from dr_pipelines.errors import AccessDenied, DrError
+from dr_pipelines.errors import AccessDenied
+from dr_pipelines.storage.attempts import Attempts
 from dr_pipelines.storage.base import (
     Availability,
     Body,
@@ -152,66 +149,23 @@ class ReadOnly(Forwarding):
 
 
 class Retrying(Forwarding):
-    """Tries again what is transient, with backoff and jitter; a cut download goes on where it was cut."""
+    """Tries again what is transient; a cut download goes on where it was cut."""
 
     def __init__(self, store: ObjectStore, clock: Clock, *, attempts: int = 6, longest_wait: float = 20.0) -> None:
         super().__init__(store)
-        self._clock = clock
-        self._attempts = attempts
-        self._longest_wait = longest_wait
+        self._attempts = Attempts(clock, attempts=attempts, longest_wait=longest_wait)
 
     def open(self, key: str, *, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        def reopen(seen: int) -> Iterator[bytes]:
+            left = None if length is None else length - seen
+            return self._store.open(key, offset=offset + seen, length=left)
+
         first = super().open(key, offset=offset, length=length)
-        return Pieces(self._resumed(first, key, offset, length), getattr(first, "md5", None))
+        return Pieces(self._attempts.resumed(first, reopen), getattr(first, "md5", None))
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         # A listing is whole or not at all: it is collected before any of it is handed on.
         return iter(self._do(f"list {prefix}", lambda: [*self._store.list(prefix)]))
 
-    def _resumed(self, first: Iterator[bytes], key: str, offset: int, length: int | None) -> Iterator[bytes]:
-        pieces: Iterator[bytes] | None = first
-        position, end = offset, None if length is None else offset + length
-
-        def following() -> bytes | None:
-            nonlocal pieces
-            if pieces is None:
-                pieces = self._store.open(key, offset=position, length=None if end is None else end - position)
-            try:
-                return next(pieces, None)
-            except DrError:
-                pieces = None  # a stream that broke has ended: the next attempt opens another
-                raise
-
-        while (piece := self._do(f"read {key}", following)) is not None:
-            position += len(piece)
-            yield piece
-
-    def _sleep(self, seconds: float) -> None:
-        self._clock.wait(seconds)
-
     def _do(self, what: str, call: Callable[[], T], *, writes: bool = False) -> T:
-        try:
-            return call()
-        except DrError as error:
-            if not _may_be_tried_again(error):
-                raise
-            failed: list[DrError] = [error]
-
-        def again() -> T:
-            """Tenacity costs a small object a tenth of its time, so it is told of the first attempt when that fails."""
-            if failed:
-                raise failed.pop()
-            return call()
-
-        return Tenacity(
-            retry=retry_if_exception(_may_be_tried_again),
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.2, max=self._longest_wait),
-            sleep=self._sleep,
-            reraise=True,
-        )(again)
-
-
-def _may_be_tried_again(error: BaseException) -> bool:
-    """Not by a program that was told to end, which waits for its threads."""
-    return isinstance(error, DrError) and error.transient and not has_given_up()
+        return self._attempts(call)
