@@ -105,12 +105,12 @@ class AzureContainer:
             return url
         return f"{url}{'&' if '?' in url else '?'}versionid={quote(version, safe='')}"
 
-    def head(self, key: str, version: str | None = None) -> Head:
-        """Raises `ObjectNotFound`."""
+    def head(self, key: str, version: str | None = None, **condition: Any) -> Head:
+        """Raises `ObjectNotFound`, and `ObjectExists` where `condition` (as the SDK writes it) is not met."""
         dates: list[str | None] = []
         with self.told(key):
             found = self.blob(key, version).get_blob_properties(
-                raw_response_hook=lambda answer: dates.append(answer.http_response.headers.get("Date"))
+                raw_response_hook=lambda answer: dates.append(answer.http_response.headers.get("Date")), **condition
             )
         if found.last_modified is None:
             raise self.no_azure()
@@ -122,21 +122,28 @@ class AzureContainer:
         with self.told(""):
             return self.client.get_container_properties()
 
-    def pieces(self, key: str, offset: int, count: int, *, version: str | None = None) -> Iterator[bytes]:
+    def pieces(
+        self, key: str, offset: int, count: int, *, version: str | None = None, **condition: Any
+    ) -> Iterator[bytes]:
+        """`condition` as the SDK writes it; raises `ObjectExists` where it is not met."""
         position, end = offset, offset + count
+        while position < end:
+            data, _ = self.piece(key, position, end - position, version=version, **condition)
+            position += len(data)
+            yield data
+
+    def piece(
+        self, key: str, offset: int, count: int, *, version: str | None = None, **condition: Any
+    ) -> tuple[bytes, BlobProperties]:
+        """Up to `count` bytes, as they are stored, and what the service says of the blob."""
         with self.told(key):
-            while position < end:
-                piece = (
-                    self.blob(key, version)
-                    .download_blob(offset=position, length=min(_PIECE, end - position), version_id=version)
-                    .readall()
-                )
-                if not piece:
-                    raise StoreUnavailable(
-                        f"{self.name}: {key} ended after {position} bytes", hint="run the command again."
-                    )
-                position += len(piece)
-                yield piece
+            answer = self.blob(key, version).download_blob(
+                offset=offset, length=min(_PIECE, count), version_id=version, decompress=False, **condition
+            )
+            data = answer.readall()
+        if not data:
+            raise StoreUnavailable(f"{self.name}: {key} ended after {offset} bytes", hint="run the command again.")
+        return data, answer.properties
 
     def holds(self, key: str, head: Head, sha256: str) -> bool:
         """Has this blob, or version of one, the content? Of one in the archive only the note of its digest is seen;
