@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.commands import Runner
@@ -15,13 +16,15 @@ from dr_pipelines.plan.model import ServerPlan
 from dr_pipelines.plan.stores import LocalStorePlan
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.plan.tiers import TierPlan
-from dr_pipelines.postgres.server import Server, ServerConnection
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.storage.open import open_store
 from dr_pipelines.storage.wrappers import ReadOnly
+
+if TYPE_CHECKING:
+    from dr_pipelines.postgres.server import Server
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -224,6 +227,9 @@ class Site:
 
     def server(self, name: str) -> Server:
         """Raises `SecretMissing`."""
+        # Imported here: files need no driver of PostgreSQL.
+        from dr_pipelines.postgres.server import Server, ServerConnection
+
         given = self.plan_of(name).connection
         return Server(
             ServerConnection(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import signal
 import sys
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -12,23 +14,6 @@ from typing import Annotated
 import click
 import typer
 
-from dr_pipelines.cli import (
-    aging,
-    coverage,
-    equivalence,
-    files,
-    incident,
-    last_good,
-    objectives,
-    replicate,
-    restore,
-    retention,
-    scrub,
-    setup,
-    status,
-    validate,
-    work,
-)
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import give_up, on_ending, raise_when_safe
@@ -41,42 +26,64 @@ EXIT_CODES = (
     "129, 130 or 143 stopped by SIGHUP, SIGINT or SIGTERM."
 )
 
-app = typer.Typer(
-    help="Disaster recovery for PostgreSQL: backs up, proves, restores. Works with no Dagster at hand.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    suggest_commands=False,  # click suggests by itself
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.add_typer(setup.plan_app, name="plan")
-app.add_typer(setup.key_app, name="key")
-app.add_typer(setup.repository_app, name="repository")
-setup.store_app.command("age")(aging.age)
-app.add_typer(setup.store_app, name="store")
-app.add_typer(work.wal_app, name="wal")
-app.add_typer(files.files_app, name="files")
-app.add_typer(retention.retention_app, name="retention")
-app.add_typer(incident.incident_app, name="incident")
-app.command("backup")(work.backup)
-app.command("list")(work.list_backups)
-app.command("verify", short_help="Look at a stored backup: bytes, chain, WAL, copies.")(work.verify)
-app.command("validate", short_help="Prove a backup: restore it, check it, remove it.")(validate.validate)
-app.command("prove-incrementals", short_help="Compare incrementals with WAL, page by page.")(
-    equivalence.prove_incrementals
-)
-app.command("status", short_help="What each tier can bring back, and what is wrong.")(status.status)
-app.command("coverage", short_help="What is on a server and not in the plan.")(coverage.coverage)
-app.command("objectives", short_help="Promised RPO and RTO against what was measured.")(objectives.objectives)
-app.command("replicate", short_help="Copy to the other tiers what is due there.")(replicate.replicate)
-app.command("scrub", short_help="Read all objects of a tier, and repair them.")(scrub.scrub)
-app.command("restore")(restore.restore)
-app.command("find-last-good", short_help="Since which transaction the data are wrong.")(last_good.find_last_good)
-app.command("keep", short_help="Keep a backup, on every tier.")(retention.keep)
+
+@dataclass(frozen=True)
+class _Command:
+    """`what` in a module beside this one: a function, or an app with commands of its own. `help` where the first
+    sentence of its docstring is not enough."""
+
+    module: str
+    what: str
+    help: str | None = None
 
 
-@app.callback()
+COMMANDS = {
+    "plan": _Command("setup", "plan_app"),
+    "key": _Command("setup", "key_app"),
+    "repository": _Command("setup", "repository_app"),
+    "store": _Command("aging", "store_app"),
+    "wal": _Command("work", "wal_app"),
+    "files": _Command("files", "files_app"),
+    "retention": _Command("retention", "retention_app"),
+    "incident": _Command("incident", "incident_app"),
+    "backup": _Command("work", "backup"),
+    "list": _Command("work", "list_backups"),
+    "verify": _Command("work", "verify", "Look at a stored backup: bytes, chain, WAL, copies."),
+    "validate": _Command("validate", "validate", "Prove a backup: restore it, check it, remove it."),
+    "prove-incrementals": _Command("equivalence", "prove_incrementals", "Compare incrementals with WAL, page by page."),
+    "status": _Command("status", "status", "What each tier can bring back, and what is wrong."),
+    "coverage": _Command("coverage", "coverage", "What is on a server and not in the plan."),
+    "objectives": _Command("objectives", "objectives", "Promised RPO and RTO against what was measured."),
+    "replicate": _Command("replicate", "replicate", "Copy to the other tiers what is due there."),
+    "scrub": _Command("scrub", "scrub", "Read all objects of a tier, and repair them."),
+    "restore": _Command("restore", "restore"),
+    "find-last-good": _Command("last_good", "find_last_good", "Since which transaction the data are wrong."),
+    "keep": _Command("retention", "keep", "Keep a backup, on every tier."),
+}
+"""In the order in which `dr --help` shows them."""
+
+
+def make_app(only: str | None = None) -> typer.Typer:
+    """With one command, or with all where `only` is none of them: what a command does not need is not imported."""
+    app = typer.Typer(
+        help="Disaster recovery for PostgreSQL and files: backs up, proves, restores. Works with no Dagster at hand.",
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        suggest_commands=False,  # click suggests by itself
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_before)
+    for name, command in {only: COMMANDS[only]}.items() if only in COMMANDS else COMMANDS.items():
+        found = getattr(import_module(f"{__name__}.{command.module}"), command.what)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name, short_help=command.help)(found)
+    return app
+
+
 def _before(
     context: typer.Context,
     plan: Annotated[Path | None, typer.Option("--plan", help="The plan; default $DR_PLAN or dr_plan.yaml.")] = None,
@@ -114,12 +121,24 @@ def _arguments(given: list[str]) -> list[str]:
     return before + rest
 
 
+def _asked(arguments: list[str]) -> str | None:
+    """The command in ordered arguments."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--plan":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word
+    return None
+
+
 def main() -> None:
     """Run a command; every error becomes words and an exit code."""
     on_ending(_stop)
     settings.as_json = "--json" in sys.argv
     try:
-        code = app(_arguments(sys.argv[1:]), standalone_mode=False)
+        arguments = _arguments(sys.argv[1:])
+        code = make_app(_asked(arguments))(arguments, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:
         click.echo(asked.format_message())
         code = UsageError.exit_code

@@ -9,11 +9,15 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.cli.context import TIER, Json, settings
 from dr_pipelines.cli.output import Bars, out, print_json, print_table, size
+from dr_pipelines.cli.setup import store_app
 from dr_pipelines.errors import NotProven, StoreError
 from dr_pipelines.operations import AgingReport
 from dr_pipelines.wording import counted
 
+__all__ = ["age", "store_app"]
 
+
+@store_app.command("age")
 def age(
     tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or the name of its store.")],
     server: Annotated[str | None, typer.Option("--server", help="Of this server only.")] = None,

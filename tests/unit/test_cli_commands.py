@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from dr_pipelines.cli import EXIT_CODES, app
+from dr_pipelines.cli import EXIT_CODES, make_app
 from dr_pipelines.commands import Completed
 from dr_pipelines.errors import DrError
 from dr_pipelines.repository.encryption import Identity
@@ -274,7 +274,7 @@ def test_every_kind_of_error_has_a_documented_exit_code() -> None:
 
 def test_every_command_of_the_operators_guide_is_one() -> None:
     text = (Path(__file__).parents[2] / "docs" / "operators-guide.md").read_text()
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(make_app())
     found = re.findall(r"`dr ([^`]+)`", text)
     assert len(found) > 8
     for words in map(shlex.split, found):
