@@ -118,6 +118,8 @@ def _outcome(told: Told, event: int, ended: Judgement | None) -> tuple[Told, Fou
     """What is told from now on, and what is to be reported: a judgement; why there is none; nothing yet."""
     if ended is None and told.waits != event:
         return Told(told.judged, event), {}
+    if ended is None and told.trouble is not None:
+        return told, {}  # a store that is down answers some looks late and others never: one alarm is enough
     if ended is None:
         return told.troubled(event, unseen(StoreUnavailable("the stores have not answered since the look before")))
     error = ended.promised.exception()
