@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from dr_pipelines.plan.file_consistency import file_mistakes
+from dr_pipelines.plan.file_sets import BucketSource
 from dr_pipelines.plan.mistake import Mistake, unknown
 from dr_pipelines.plan.model import Plan, ServerPlan
 from dr_pipelines.plan.policies import ReplicationPlan
@@ -76,14 +77,24 @@ def _credentials_in_addresses(plan: Plan) -> Iterator[Mistake]:
 
 
 def _stores_overlap(plan: Plan) -> Iterator[Mistake]:
-    """Two tiers in one place are one disaster."""
+    """Two tiers in one place are one disaster; two folders of a bucket that files are only read from are not."""
+    only_read = _sources(plan) - _tier_stores(plan)
     for (name, store), (other_name, other) in combinations(plan.storage.items(), 2):
-        if _overlap(store.place, other.place):
+        if not {name, other_name} <= only_read and _overlap(store.place, other.place):
             yield Mistake(
                 f"storage.{other_name}",
                 f"is in the same place as storage.{name} ({' '.join(store.place)})",
                 "give every tier a bucket or folder of its own",
             )
+
+
+def _sources(plan: Plan) -> set[str]:
+    return {f.source.store for f in plan.file_storage.values() if isinstance(f.source, BucketSource)}
+
+
+def _tier_stores(plan: Plan) -> set[str]:
+    used = [*(server.storage for server in plan.databases.values()), *(f.storage for f in plan.file_storage.values())]
+    return {str(store) for tiers in used if tiers is not None for _, store in tiers.items()}
 
 
 def _overlap(place: tuple[str, ...], other: tuple[str, ...]) -> bool:

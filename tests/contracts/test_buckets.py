@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,18 +14,29 @@ from azure.storage.blob import ContainerSasPermissions, generate_container_sas
 
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.embedded.stores import EmbeddedS3
-from dr_pipelines.errors import AccessDenied, IntegrityError, ObjectNotFound, ObjectOffline, PlanError, StoreError
+from dr_pipelines.errors import (
+    AccessDenied,
+    IntegrityError,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectOffline,
+    PlanError,
+    StoreError,
+    StoreUnavailable,
+)
 from dr_pipelines.plan.stores import AzureStorePlan, LocalStorePlan, S3StorePlan
 from dr_pipelines.storage.attempts import Attempts
 from dr_pipelines.storage.azure_container import make_container_client
 from dr_pipelines.storage.azure_objects import AzureObjects
-from dr_pipelines.storage.bucket import Bucket, ObjectHeaders
+from dr_pipelines.storage.bucket import Bucket, BucketObject, ObjectHeaders
 from dr_pipelines.storage.bucket_service import BucketService
 from dr_pipelines.storage.open import open_bucket
 from dr_pipelines.storage.retrying_bucket import RetryingBucket
 from dr_pipelines.storage.s3 import Profile
 from dr_pipelines.storage.s3_objects import S3Objects
 from tests.contracts.bucket import BucketContract, content, put
+from tests.support.azure_wire import Answer, Request
+from tests.support.azure_wire import serving as answering
 from tests.support.faulty_server import cutting_once, replying, response, serving
 from tests.support.stores import (
     AZURITE_KEY,
@@ -158,6 +171,57 @@ def test_a_web_page_is_no_object() -> None:
         for look in (lambda: [*bucket.list()], lambda: bucket.stat("a")):
             with pytest.raises(StoreError, match="as S3 does"):
                 look()
+
+
+class _Ignorant:
+    """A service that looks at no condition, and tells of the object what it is told to tell."""
+
+    def __init__(self, body: bytes, etag: str, *, etag_later: str = "") -> None:
+        self._body, self._etag, self._later = body, etag, etag_later or etag
+        self.requests: list[Request] = []
+
+    def __call__(self, request: Request) -> Answer:
+        self.requests.append(request)
+        etag = self._etag if request.method == "GET" else self._later
+        headers = {"etag": f'"{etag}"', "last-modified": "Sun, 01 Nov 2026 10:00:00 GMT"}
+        return Answer(200, {**headers, "content-length": str(len(self._body))}, self._body)
+
+
+_MODIFIED = datetime(2026, 11, 1, 10, tzinfo=UTC)
+_MD5, _OTHER = (hashlib.md5(text, usedforsecurity=False).hexdigest() for text in (b"content", b"other"))
+
+
+@pytest.mark.parametrize("etag", [_MD5, ""])
+def test_what_comes_is_compared_where_conditions_are_ignored(etag: str) -> None:
+    service = _Ignorant(b"content", _OTHER if etag else "")
+    with answering(service, SystemClock().now) as endpoint:
+        bucket = opened(S3Objects(moto_client(endpoint), "bucket"))
+        with pytest.raises(ObjectChanged):
+            content(bucket, BucketObject("a", 7 if etag else 8, _MODIFIED, etag))
+    assert service.requests[0].headers.get("if-match") == (f'"{etag}"' if etag else None)
+
+
+@pytest.mark.parametrize(
+    ("etag", "later", "torn", "looks"),
+    [(_MD5, _MD5, False, 0), (_OTHER, _MD5, True, 1), (_OTHER, _OTHER, False, 1), ("parts-2", "else", True, 1)],
+    ids=["as its MD5", "replaced meanwhile", "encrypted: no MD5", "in parts"],
+)
+def test_bytes_of_two_versions_are_not_taken_for_one(etag: str, later: str, torn: bool, looks: int) -> None:
+    service = _Ignorant(b"content", etag, etag_later=later)
+    with answering(service, SystemClock().now) as endpoint:
+        bucket = opened(S3Objects(moto_client(endpoint), "bucket"))
+        with pytest.raises(ObjectChanged) if torn else nullcontext():
+            assert content(bucket, BucketObject("a", 7, _MODIFIED, etag)) == b"content"
+    assert [request.method for request in service.requests] == ["GET"] + ["HEAD"] * looks
+
+
+def test_a_body_that_ends_early_is_no_object() -> None:
+    short = response("200 OK", b"cont", size=7, ETag=_MD5, Last_Modified="Sun, 01 Nov 2026 10:00:00 GMT")
+    with serving(replying(short)) as endpoint:
+        service = S3Objects(moto_client(endpoint), "bucket")
+        bucket = RetryingBucket(service, Attempts(SystemClock(), attempts=1))
+        with pytest.raises(StoreUnavailable):
+            content(bucket, BucketObject("a", 7, _MODIFIED, _MD5))
 
 
 def test_a_bucket_of_s3_that_denies_its_listing(shared_s3: EmbeddedS3) -> None:

@@ -143,6 +143,16 @@ CASES: dict[str, tuple[str | None, ...]] = {
     "files of a store that is not there": (
         "retention: 30 days}", "retention: 30 days, source: {type: bucket, store: their}}"
     ),
+    "files of a store that is a directory": (
+        "retention: 30 days}", "retention: 30 days, source: {type: bucket, store: there}, storage: {primary: here}}"
+    ),
+    "files backed up to where they are": (
+        "retention: 30 days}", "retention: 30 days, source: {type: bucket, store: here}, storage: {primary: here}}"
+    ),
+    "files backed up to another folder of their bucket": (
+        "retention: 30 days}", "retention: 30 days, source: {type: bucket, store: media}, storage: {primary: here}}",
+        "encryption:", "  media: {type: s3, endpoint: https://one.example, bucket: backups, prefix: up}\nencryption:",
+    ),
     "two tiers of files on one store": (
         "retention: 30 days}", "retention: 30 days, storage: {primary: here, secondary: here}}"
     ),

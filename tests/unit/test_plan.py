@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from dr_pipelines.errors import PlanError, SecretMissing
 from dr_pipelines.plan import load_plan
-from dr_pipelines.plan.consistency import missing_secrets
+from dr_pipelines.plan.consistency import missing_secrets, mistakes
 from dr_pipelines.plan.explain import SECRET_FIELDS
 from dr_pipelines.plan.model import Plan, plan_schema
 
@@ -90,3 +90,22 @@ def test_the_example_validates_against_the_schema() -> None:
     jsonschema.validate({**document, "encryption": "none"}, plan_schema())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**document, "databasse": {}}, plan_schema())
+
+
+@pytest.mark.parametrize(("second", "wrong"), [("bucket: media, prefix: b", False), ("bucket: kept", True)])
+def test_files_may_be_read_from_two_folders_of_one_bucket(second: str, wrong: bool) -> None:
+    at = "type: s3, endpoint: https://one.example"
+    text = f"""
+      version: 1
+      name: shop
+      storage:
+        tier: {{{at}, bucket: kept}}
+        a: {{{at}, bucket: media, prefix: a}}
+        b: {{{at}, {second}}}
+      file_storage:
+        a: {{schedule: daily, retention: 30 days, source: {{type: bucket, store: a}}, storage: {{primary: tier}}}}
+        b: {{schedule: daily, retention: 30 days, source: {{type: bucket, store: b}}, storage: {{primary: tier}}}}
+      encryption: none
+    """
+    plan = Plan.model_validate(YAML(typ="safe").load(text))
+    assert [mistake.path for mistake in mistakes(plan)] == (["storage.b"] if wrong else [])
