@@ -161,7 +161,7 @@ def _end(tables: Iterable[RetentionTable], errors: list[DrError]) -> None:
         raise errors[0]
     frozen = [(table, guard) for table in tables for guard in table.guards]
     if frozen:
-        places = dict.fromkeys(f"{table.server} on {table.tier}" for table, _ in frozen)
+        places = dict.fromkeys(f"{table.name} on {table.tier}" for table, _ in frozen)
         raise NotProven(f"nothing goes: {', '.join(places)}; {frozen[0][1].sentence}", hint=frozen[0][1].hint)
 
 
@@ -177,9 +177,9 @@ def _show(table: RetentionTable) -> None:
         for decision in table.decisions
     ]
     if rows:
-        print_table(f"{table.server} on {table.tier}", ["label", "", "until", "frees", "early"], rows)
+        print_table(f"{table.name} on {table.tier}", ["label", "", "until", "frees", "early"], rows)
     else:
-        out.print(f"there is no backup of {table.server} on {table.tier}")
+        out.print(f"there is no backup of {table.name} on {table.tier}")
     for decision in table.decisions:
         out.print(f"{decision.label}: {decision.why}", soft_wrap=True)
     _show_rest(table)
@@ -203,7 +203,7 @@ def _show_rest(table: RetentionTable) -> None:
 
 def _tell(report: RetentionReport) -> None:
     table, pruned = report.table, report.pruned
-    where = f"{table.server} on {table.tier}"
+    where = f"{table.name} on {table.tier}"
     for guard in table.guards:
         out.print(f"{where}: nothing goes: {guard.sentence}; {guard.hint}", style="yellow", soft_wrap=True)
     if table.guards:
@@ -211,7 +211,7 @@ def _tell(report: RetentionReport) -> None:
     for label in report.expired:
         out.print(f"{where}: {label} is expired", soft_wrap=True)
     if report.expired:
-        out.print(f"to bring them back: `dr retention undo {table.server} --tier {table.tier}`", soft_wrap=True)
+        out.print(f"to bring them back: `dr retention undo {table.name} --tier {table.tier}`", soft_wrap=True)
     for label, why in report.refused.items():
         out.print(f"{where}: {label} stays: {why}", soft_wrap=True)
     removed = f"{counted(len(pruned.labels), 'backup')} and {counted(pruned.wal_objects, 'object')} of WAL"

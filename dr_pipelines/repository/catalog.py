@@ -15,7 +15,7 @@ from functools import cached_property
 from pydantic import ValidationError
 
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
-from dr_pipelines.repository.labels import Listed, list_labels
+from dr_pipelines.repository.labels import Listed, M, list_labels
 from dr_pipelines.repository.layout import BackupLayout, ProofName, backups_prefix, label_of, parse_proof
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, decode
 from dr_pipelines.repository.marks import Expired, Marks, newest_equivalence, read_expired
@@ -35,6 +35,10 @@ class Catalog:
     marks: Mapping[str, Marks] = field(default_factory=dict)
     expired: tuple[Expired[BackupManifest], ...] = ()
     lost: frozenset[str] = frozenset()
+
+    @property
+    def manifests(self) -> tuple[BackupManifest, ...]:
+        return self.backups
 
     @property
     def usable(self) -> tuple[BackupManifest, ...]:
@@ -230,20 +234,18 @@ def in_order(backups: Iterable[BackupManifest]) -> list[BackupManifest]:
     )
 
 
-def chain_of(
-    manifest: BackupManifest, backups: Iterable[BackupManifest] | Mapping[str, BackupManifest]
-) -> list[BackupManifest]:
+def chain_of(manifest: M, backups: Iterable[M] | Mapping[str, M]) -> list[M]:
     """The full backup, the incrementals after it, and `manifest` as the last. `backups` may be by label already.
 
     Raises `RepositoryError` when a link is missing.
     """
     by_label = backups if isinstance(backups, Mapping) else {backup.label: backup for backup in backups}
     chain, seen = [manifest], {manifest.label}
-    while (parent := chain[-1].parent) is not None:
+    while (parent := chain[-1].builds_on) is not None:
         if parent not in by_label or parent in seen:
             raise RepositoryError(
                 f"{manifest.label} builds on {parent}, which is not there",
-                hint=f"restore an earlier backup with more WAL; `dr list {manifest.server}` shows what there is.",
+                hint=f"restore an earlier backup with more WAL; `dr list {manifest.owner}` shows what there is.",
             )
         chain.append(by_label[parent])
         seen.add(parent)

@@ -1,18 +1,84 @@
-"""What one listing shows of everything that has a label: which are committed, which are expired, what is marked."""
+"""Everything that has a label: what is common to its manifests, and what one listing shows of it: which are committed,
+which are expired, what is marked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dr_pipelines.errors import ObjectNotFound, RepositoryError
 from dr_pipelines.repository.layout import LabelLayout, ProofName, parse_proof
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.marks import Keep, Marks, read_keep
+from dr_pipelines.repository.marks import Expired, Keep, Marks, read_keep
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 
 L = TypeVar("L", bound=LabelLayout)
+
+
+class Labelled(Protocol):
+    """A manifest: of a backup, or of a snapshot of files. It names all that is needed of it, whoever put that."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def owner(self) -> str:
+        """The server or file set."""
+
+    @property
+    def builds_on(self) -> str | None:
+        """The label without which it cannot be restored."""
+
+    @property
+    def started_at(self) -> datetime: ...
+
+    @property
+    def finished_at(self) -> datetime: ...
+
+    @property
+    def layout(self) -> LabelLayout: ...
+
+    @property
+    def objects(self) -> tuple[StoredObject, ...]:
+        """Every stored object of it but the manifest itself."""
+
+    @property
+    def restored_from(self) -> tuple[StoredObject, ...]:
+        """What a restore reads."""
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The prefixes below which all of that lies; its own first."""
+
+    @property
+    def stored_size(self) -> int: ...
+
+
+M = TypeVar("M", bound=Labelled)
+M_co = TypeVar("M_co", bound=Labelled, covariant=True)
+
+
+class LabelCatalog(Protocol[M_co]):
+    """What a tier holds of a server or a file set: `manifests` oldest first, of which nothing stands against the
+    `usable`; `marks` by label."""
+
+    @property
+    def manifests(self) -> Sequence[M_co]: ...
+
+    @property
+    def usable(self) -> Sequence[M_co]: ...
+
+    @property
+    def marks(self) -> Mapping[str, Marks]: ...
+
+    @property
+    def expired(self) -> Sequence[Expired[Any]]: ...
+
+
+def list_homes(store: ObjectStore, manifest: Labelled) -> dict[str, ObjectInfo]:
+    """What lies where the objects of a manifest do, by key: its own, and what it may share with others."""
+    return {info.key: info for home in manifest.homes for info in store.list(home)}
 
 
 class Listed(Generic[L]):
@@ -20,7 +86,7 @@ class Listed(Generic[L]):
 
     def __init__(self, layout: L) -> None:
         self.layout = layout
-        self.committed = self.expired = False
+        self.committed = self.expired = self.claimed = False
         self.sizes: dict[str, int] = {}
         self.classes: dict[str, str] = {}
         self.keeps: list[str] = []
@@ -39,6 +105,8 @@ class Listed(Generic[L]):
             self.committed = True
         elif key == layout.expired:
             self.expired = True
+        elif key.startswith(layout.claims):
+            self.claimed = True
         elif key.startswith(layout.keeps):
             self.keeps.append(key)
         elif key.startswith(layout.damages):

@@ -131,6 +131,19 @@ class BackupManifest(Record):
         return BackupLayout(self.server, self.label)
 
     @property
+    def owner(self) -> str:
+        return self.server
+
+    @property
+    def builds_on(self) -> str | None:
+        return self.parent
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The prefixes below which its objects lie."""
+        return (self.layout.prefix,)
+
+    @property
     def objects(self) -> tuple[StoredObject, ...]:
         """Every stored object of the backup but the manifest itself."""
         facts = () if self.facts is None else (self.facts,)

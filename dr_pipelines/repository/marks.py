@@ -27,6 +27,9 @@ VALIDATE = "validate"
 """The kind of a proof by restore. Every other kind only read bytes."""
 EQUIVALENCE = "equivalence"
 """The kind of a proof that is about what an incremental holds, not about stored bytes: it is true on every tier."""
+ANOMALY = "anomaly"
+"""The kind of what was found of a snapshot beside the one before: unusual (`fail`), or that a person accepts it
+(`pass`). It says nothing of stored bytes, and is true on every tier."""
 
 
 class Keep(BaseModel):
@@ -69,7 +72,8 @@ class Marks:
     def proven(self) -> ProofName | None:
         """The newest restore that passed, or else the newest reading of the bytes that did; None when it failed since.
         What a restore found wrong no reading of bytes makes right; what could not be looked at takes nothing back."""
-        restored, read = self.validated(), _newest(proof for proof in self.proofs if proof.kind != VALIDATE)
+        restored = self.validated()
+        read = _newest(proof for proof in self.proofs if proof.kind not in (VALIDATE, ANOMALY))
         if restored is not None and restored.verdict == "fail":
             return None
         if read is not None and read.verdict == "fail" and (restored is None or restored.at <= read.at):
@@ -84,6 +88,10 @@ class Marks:
         """The same, or where no restore proved anything, the newest that tried to."""
         tried = (proof for proof in self.proofs if proof.kind == VALIDATE)
         return self.validated() or max(tried, key=lambda proof: proof.at, default=None)
+
+    def anomaly(self) -> ProofName | None:
+        """Whether it was found unusual (`fail`), and a person accepted it since (`pass`)."""
+        return _newest(proof for proof in self.proofs if proof.kind == ANOMALY)
 
     def equivalence(self) -> ProofName | None:
         """The newest comparison of an incremental with its full and WAL."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from dr_pipelines.repository.file_layout import SnapshotLayout
+from dr_pipelines.repository.file_layout import SnapshotLayout, archives_prefix
 from dr_pipelines.repository.manifest import FORMAT_VERSION, Archive, Encoding, Record, StoredObject
 from dr_pipelines.repository.sealed import seal, unseal
 
@@ -59,6 +59,22 @@ class SnapshotManifest(Record):
     @property
     def layout(self) -> SnapshotLayout:
         return SnapshotLayout(self.file_set, self.label)
+
+    @property
+    def owner(self) -> str:
+        return self.file_set
+
+    @property
+    def builds_on(self) -> None:
+        """What it shares with others it names itself."""
+        return None
+
+    @property
+    def homes(self) -> tuple[str, ...]:
+        """The prefixes below which its objects lie; a table that another snapshot put is one of them."""
+        own = self.layout.prefix
+        elsewhere = () if self.table.key.startswith(own) else (self.table.key,)
+        return (own, archives_prefix(self.file_set), *elsewhere)
 
     @property
     def partial(self) -> bool:

@@ -38,8 +38,9 @@ _UNMARKED = Marks()
 
 @dataclass(frozen=True)
 class SnapshotCatalog:
-    """`snapshots` oldest first, whatever their state; `marks` of each by its label; `unfinished`, `expired` and
-    `problems` as in a server's catalog; `archives`: what lies in the store of each archive, whoever names it."""
+    """`snapshots` oldest first, whatever their state; `marks` of each by its label; `unfinished`, `expired`,
+    `problems` and `lost` as in a server's catalog; `archives`: what lies in the store of each archive, whoever names
+    it. A table that others name may be all that is left of a snapshot: its label is none of these."""
 
     snapshots: tuple[SnapshotManifest, ...] = ()
     unfinished: tuple[str, ...] = ()
@@ -47,6 +48,11 @@ class SnapshotCatalog:
     marks: Mapping[str, Marks] = field(default_factory=dict)
     expired: tuple[Expired[SnapshotManifest], ...] = ()
     archives: Mapping[str, tuple[ObjectInfo, ...]] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
+
+    @property
+    def manifests(self) -> tuple[SnapshotManifest, ...]:
+        return self.snapshots
 
     @property
     def usable(self) -> tuple[SnapshotManifest, ...]:
@@ -61,6 +67,12 @@ class SnapshotCatalog:
         lacking = [key for key in marks.missing if key not in {one.key for one in snapshot.break_glass}]
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         return f"has no whole {lacking[0]}{more}" if lacking else None
+
+    def failed_validation(self, snapshot: SnapshotManifest) -> str | None:
+        """Which restore of it failed, when none passed since; None when none did."""
+        newest = self.marks.get(snapshot.label, _UNMARKED).validated()
+        failed = newest is not None and newest.verdict == "fail"
+        return f"its validation failed on {newest.at:%Y-%m-%d %H:%M} UTC" if newest and failed else None
 
 
 def read_snapshots(store: ObjectStore, file_set: str) -> SnapshotCatalog:
@@ -77,24 +89,32 @@ def read_snapshots(store: ObjectStore, file_set: str) -> SnapshotCatalog:
     found: dict[str, SnapshotManifest] = {}
     marks: dict[str, Marks] = {}
     expired: list[Expired[SnapshotManifest]] = []
+    lost: set[str] = set()
     with ThreadPoolExecutor(8, thread_name_prefix="snapshots") as pool:
         for listed, read in zip(
             labels.values(), pool.map(lambda one: _try_read(store, one), labels.values()), strict=True
         ):
             if isinstance(read, str):
                 problems.append(read)
+                lost |= {read} if listed.damage else set()
             elif isinstance(read, Expired):
                 expired.append(read)
             elif read is not None:
                 found[read.label] = read
                 marks[read.label] = listed.marks(store, read.objects, sizes, read.finished_at)
+    named = {stored.key for one in (*found.values(), *(gone.manifest for gone in expired)) for stored in one.tables}
     return SnapshotCatalog(
         snapshots=tuple(sorted(found.values(), key=lambda one: (one.started_at, one.label))),
-        unfinished=tuple(label for label, one in labels.items() if not one.committed and not one.expired),
+        unfinished=tuple(
+            label
+            for label, one in labels.items()
+            if not (one.committed or one.expired) and (one.claimed or not named.issuperset(one.sizes))
+        ),
         problems=(*problems, *strange),
         marks=marks,
         expired=tuple(expired),
         archives=archives,
+        lost=frozenset(lost),
     )
 
 

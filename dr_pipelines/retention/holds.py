@@ -3,16 +3,16 @@ only of what would go."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dr_pipelines.errors import ObjectNotFound
 from dr_pipelines.plan.terms import StorageTerms
-from dr_pipelines.repository.layout import BackupLayout
+from dr_pipelines.repository.layout import LabelLayout
 from dr_pipelines.retention.calendar import Reason
 from dr_pipelines.retention.cold import Early, early
-from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 
 
 @dataclass
@@ -26,21 +26,22 @@ class Holds:
 def holds_of(
     store: ObjectStore,
     terms: StorageTerms,
-    server: str,
-    labels: Sequence[str],
+    going: Mapping[str, LabelLayout],
+    objects_of: Callable[[str], Iterable[ObjectInfo]],
     now: datetime,
     *,
     grace: timedelta,
     anyway: bool = False,
 ) -> Holds:
-    """`anyway`: a person wants it early; then the cost is told and is no reason."""
+    """`going`: by label; `objects_of`: what is removed with a label. `anyway`: a person
+    wants it early; then the cost is told and is no reason."""
     holds = Holds()
-    for label in labels:
+    for label, layout in going.items():
         reasons: list[Reason] = []
-        if (locked := _locked_until(store, BackupLayout(server, label))) is not None and locked > now:
+        if (locked := _locked_until(store, layout)) is not None and locked > now:
             reasons.append(Reason(f"locked until {locked:%Y-%m-%d %H:%M}", locked))
         # Expired now, its objects go after the grace.
-        charged = early(terms, store.list(BackupLayout(server, label).prefix), now + grace)
+        charged = early(terms, objects_of(label), now + grace)
         if charged is not None:
             holds.early[label] = charged
             if not anyway:
@@ -51,7 +52,7 @@ def holds_of(
     return holds
 
 
-def _locked_until(store: ObjectStore, layout: BackupLayout) -> datetime | None:
+def _locked_until(store: ObjectStore, layout: LabelLayout) -> datetime | None:
     """Of its manifest, which goes first."""
     try:
         return store.stat(layout.manifest).retain_until

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 from dr_pipelines.errors import ObjectNotFound
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.retention.decisions import Retained, whole_day
 from dr_pipelines.retention.planner import Retention, wal_of
-from dr_pipelines.retention.view import TierView
+from dr_pipelines.retention.view import SnapshotView, TierView
 from dr_pipelines.storage.base import ObjectStore
 
 _AHEAD = timedelta(days=60)
@@ -36,6 +37,30 @@ def extend_locks(
             _extend(store, key, until)
         locked[decision.label] = until
     return locked
+
+
+def extend_shared_locks(
+    store: ObjectStore, here: SnapshotView, planned: Retained, known: Mapping[str, datetime]
+) -> dict[str, datetime]:
+    """As `extend_locks`, for snapshots: what several name is locked for as long as the one that stays longest; to the
+    end of the day, so that it is asked for once a day however often snapshots come."""
+    kept = {decision.label: decision.until or _for_ever(planned.at) for decision in planned.decisions if decision.keep}
+    wanted: dict[str, datetime] = {}
+    had: dict[str, datetime] = {}
+    # Whoever names an object last, with these orders, wants it longest, or had it longest.
+    for label in sorted(kept, key=lambda label: kept[label]):
+        for stored in here.by_label[label].objects:
+            wanted[stored.key] = whole_day(kept[label])
+    for label in sorted(known.keys() & here.by_label.keys(), key=lambda label: known[label]):
+        for stored in here.by_label[label].objects:
+            had[stored.key] = whole_day(known[label])
+    for key, until in wanted.items():
+        if key not in had or had[key] < until:
+            _extend(store, key, until)
+    for label, until in kept.items():
+        if label not in known or known[label] < until:
+            _extend(store, here.by_label[label].layout.manifest, until)
+    return {label: max(until, known.get(label, until)) for label, until in kept.items()}
 
 
 def _for_ever(now: datetime) -> datetime:

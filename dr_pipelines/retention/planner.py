@@ -12,76 +12,30 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.repository.catalog import Catalog, in_order
-from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.retention.calendar import MONTH, Reason, latest, representatives
+from dr_pipelines.retention.decisions import IN_FLIGHT, Decision, Reasons, Retained, beside_the_rules, whole_day
 from dr_pipelines.retention.view import TierView, is_full
 from dr_pipelines.retention.wal import SystemWal, WalNeed
 from dr_pipelines.retention.window import Window, root_of, window_of
 
-IN_FLIGHT = timedelta(days=2)
-"""What reached the store within this time may be a part of something whose end is still to come."""
-
 _DAY = timedelta(days=1)
 
-Reasons = dict[str, list[Reason]]
-
 
 @dataclass(frozen=True)
-class Decision:
-    """Of one backup. `reasons` to keep it; without one it goes, and `trouble` or age is why."""
+class Retention(Retained):
+    """Of a server. `needs`: WAL that stays, by system; `at_hand`: the backups that a recovery within the window may
+    begin with, and the newest full."""
 
-    label: str
-    kind: BackupKind
-    finished_at: datetime
-    stored_bytes: int
-    reasons: tuple[Reason, ...]
-    trouble: str | None = None
-
-    @property
-    def keep(self) -> bool:
-        return bool(self.reasons)
-
-    @property
-    def until(self) -> datetime | None:
-        """When it is expected to go, as things stand. None: never, or now."""
-        return latest(self.reasons)
-
-    @property
-    def why(self) -> str:
-        if self.reasons:
-            return "; ".join(reason.text for reason in self.reasons)
-        if self.trouble is not None:
-            return self.trouble
-        newest = ", not the newest of a day, week or month that is kept" if self.kind is BackupKind.FULL else ""
-        return f"older than the recovery window{newest}"
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What is to happen on one tier. `decisions` oldest first; `needs`: WAL that stays, by system; `prune`: labels that
-    were expired long enough ago, `garbage`: of crashes, each with the bytes that go with it. `at_hand`: the backups
-    that a recovery within the window may begin with, and the newest full."""
-
-    tier: str
-    at: datetime
-    decisions: tuple[Decision, ...]
-    needs: Mapping[str, tuple[WalNeed, ...]]
-    prune: Mapping[str, int] = field(default_factory=dict)
-    garbage: Mapping[str, int] = field(default_factory=dict)
+    needs: Mapping[str, tuple[WalNeed, ...]] = field(default_factory=dict)
     at_hand: frozenset[str] = frozenset()
-
-    @property
-    def expire(self) -> tuple[Decision, ...]:
-        """Newest first: what builds on another goes before it."""
-        return tuple(decision for decision in reversed(self.decisions) if not decision.keep)
 
 
 @dataclass(frozen=True)
@@ -108,7 +62,8 @@ def plan_tier(
     backups = here.catalog.backups
     reasons, window = keep_by_rules(backups, here.restorable, here.troubles, here.wal, rules, now)
     needs: dict[str, list[WalNeed]] = defaultdict(list, {system: [*found] for system, found in window.needs.items()})
-    for label, reason in _beside_the_rules(here, others, holds or {}, now):
+    views = [here, *(other.view for other in others if other.view is not None)]
+    for label, reason in beside_the_rules(here.by_label, views, holds or {}, now):
         reasons[label].append(reason)
     incoming = _incoming(here, others, rules, now)
     for backup in incoming.values():
@@ -130,9 +85,9 @@ def plan_tier(
         here.tier,
         now,
         tuple(_decision(here, backup, reasons.get(backup.label, ())) for backup in backups),
-        {system: tuple(found) for system, found in needs.items()},
         _prunable(here, rules, now),
         _garbage(here, others, incoming, now),
+        {system: tuple(found) for system, found in needs.items()},
         window.bases | window.inside | _newest_full(here),
     )
 
@@ -175,20 +130,6 @@ def kept_labels(backups: Sequence[BackupManifest], rules: RetentionPlan, now: da
 
 
 # --- beside the rules ---------------------------------------------------------------------------------------
-
-
-def _beside_the_rules(
-    here: TierView, others: Sequence[OtherTier], holds: Mapping[str, Sequence[Reason]], now: datetime
-) -> Iterable[tuple[str, Reason]]:
-    """What people keep, on whichever tier they said so, and what the store holds."""
-    views = [here, *(other.view for other in others if other.view is not None)]
-    for label in here.by_label:
-        keeps = {(keep.until, keep.reason, keep.by): keep for view in views for keep in view.keeps(label, now)}
-        for keep in keeps.values():
-            until = f"until {keep.until:%Y-%m-%d}" if keep.until else "for ever"
-            yield label, Reason(f"kept {until} by {keep.by}: {keep.reason}", keep.until)
-        for reason in holds.get(label, ()):
-            yield label, reason
 
 
 def _incoming(
@@ -323,19 +264,17 @@ def _window_ends(fulls: Sequence[BackupManifest], window: timedelta) -> dict[str
     """When a window no longer begins with a full: once the next is older than it. Whole days, so that what is reckoned
     from it (locks) moves seldom. What comes after the newest is expected after as long as that took to come."""
     ordered = sorted(fulls, key=lambda full: full.finished_at)
-    ends = {full.label: _whole_day(later.finished_at + window) for full, later in pairwise(ordered)}
+    ends = {full.label: whole_day(later.finished_at + window) for full, later in pairwise(ordered)}
     if ordered:
         last = ordered[-1].finished_at
         usual = last - ordered[-2].finished_at if len(ordered) > 1 else _DAY
-        ends[ordered[-1].label] = _whole_day(last + usual + window)
+        ends[ordered[-1].label] = whole_day(last + usual + window)
     return ends
-
-
-def _whole_day(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
 
 
 def _decision(here: TierView, backup: BackupManifest, reasons: Sequence[Reason]) -> Decision:
     marks = here.catalog.marks.get(backup.label)
     stored = marks.stored_bytes if marks else backup.stored_size
-    return Decision(backup.label, backup.kind, backup.finished_at, stored, tuple(reasons), here.troubles[backup.label])
+    newest = ", not the newest of a day, week or month that is kept" if is_full(backup) else ""
+    otherwise = here.troubles[backup.label] or f"older than the recovery window{newest}"
+    return Decision(backup.label, backup.kind, backup.finished_at, stored, tuple(reasons), otherwise)

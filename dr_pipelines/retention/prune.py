@@ -6,18 +6,21 @@ says what it is. WAL goes oldest first, so that what a crash leaves of a timelin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
 from dr_pipelines.errors import ObjectLocked
-from dr_pipelines.repository.layout import BackupLayout, WalLayout, wal_damage
+from dr_pipelines.repository.file_layout import SnapshotLayout, snapshot_of, snapshots_prefix
+from dr_pipelines.repository.layout import BackupLayout, LabelLayout, WalLayout, wal_damage
 from dr_pipelines.repository.marks import read_keep
-from dr_pipelines.retention.planner import IN_FLIGHT, Retention
+from dr_pipelines.retention.decisions import IN_FLIGHT
+from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.records import Needs
-from dr_pipelines.retention.view import TierView
+from dr_pipelines.retention.snapshots import SnapshotRetention
+from dr_pipelines.retention.view import SnapshotView, TierView
 from dr_pipelines.retention.wal import SystemWal, WalNeed, WalObject
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 
@@ -34,11 +37,14 @@ def no_minimum(storage_class: str | None) -> timedelta:
 
 @dataclass
 class Pruned:
-    """What is gone; `locked`: how many objects stay because they are locked, and until when the last of them is."""
+    """What is gone; `archives`: how many of a file set; `postponed`: nothing went, for a snapshot was begun or came
+    back meanwhile; `locked`: how many objects stay because they are locked, and until when the last of them is."""
 
     labels: list[str] = field(default_factory=list)
     wal_objects: int = 0
+    archives: int = 0
     bytes: int = 0
+    postponed: bool = False
     locked: int = 0
     locked_until: datetime | None = None
 
@@ -55,9 +61,9 @@ def prune(
     """`needs` None: no WAL goes. Can be done again after a crash. Raises what the store raises."""
     done = Pruned()
     for label in planned.prune:
-        _prune_expired(store, BackupLayout(server, label), done)
+        _prune_expired(store, BackupLayout(server, label), frozenset(), done)
     for label in planned.garbage:
-        _prune_garbage(store, BackupLayout(server, label), planned.at, done)
+        _prune_garbage(store, BackupLayout(server, label), planned.at, frozenset(), done)
     if needs is None:
         return done
     for system_id, system in here.wal.items():
@@ -68,6 +74,36 @@ def prune(
     return done
 
 
+def prune_snapshots(store: ObjectStore, file_set: str, here: SnapshotView, planned: SnapshotRetention) -> Pruned:
+    """As `prune`. What is there now and was not when this was planned may need what nothing needed then."""
+    done = Pruned()
+    if not (planned.prune or planned.garbage or planned.archives):
+        return done
+    known = here.by_label.keys() | {one.label for one in here.unfinished if one.claimed}
+    if not _labels_in_use(store, file_set) <= known:
+        done.postponed = True
+        return done
+    for infos in planned.archives.values():
+        done.archives += len(_remove(store, infos, done)) == len(infos)
+    for label in planned.prune:
+        _prune_expired(store, SnapshotLayout(file_set, label), planned.needed, done)
+    for label in planned.garbage:
+        _prune_garbage(store, SnapshotLayout(file_set, label), planned.at, planned.needed, done)
+    return done
+
+
+def _labels_in_use(store: ObjectStore, file_set: str) -> set[str]:
+    """Those that have a manifest or a claim."""
+    found = set()
+    for info in store.list(snapshots_prefix(file_set)):
+        label = snapshot_of(file_set, info.key)
+        if label is not None:
+            layout = SnapshotLayout(file_set, label)
+            if info.key == layout.manifest or info.key.startswith(layout.claims):
+                found.add(label)
+    return found
+
+
 def prunable_wal(system: SystemWal, needs: Sequence[WalNeed], at: datetime, stay: MinimumStay) -> Iterator[WalObject]:
     """Not needed, not on its way, and paid for long enough. Oldest first."""
     stays = {name: max(stay(name), IN_FLIGHT).total_seconds() for name in system.classes}
@@ -75,22 +111,26 @@ def prunable_wal(system: SystemWal, needs: Sequence[WalNeed], at: datetime, stay
     return (found for found in system.unneeded(needs) if found.modified + stays[found.storage_class] <= now)
 
 
-def _prune_expired(store: ObjectStore, layout: BackupLayout, done: Pruned) -> None:
+def _prune_expired(store: ObjectStore, layout: LabelLayout, needed: Collection[str], done: Pruned) -> None:
     objects = [*store.list(layout.prefix)]
     if any(info.key == layout.manifest for info in objects):
         return  # it came back since
     last = [info for info in objects if info.key == layout.expired]
-    _remove_in_order(store, layout.label, [info for info in objects if info not in last], last, done)
+    content = [info for info in objects if info not in last and info.key not in needed]
+    _remove_in_order(store, layout.label, content, last, done)
 
 
-def _prune_garbage(store: ObjectStore, layout: BackupLayout, at: datetime, done: Pruned) -> None:
+def _prune_garbage(
+    store: ObjectStore, layout: LabelLayout, at: datetime, needed: Collection[str], done: Pruned
+) -> None:
     objects = [*store.list(layout.prefix)]
     if any(info.key in (layout.manifest, layout.expired) or info.modified > at - IN_FLIGHT for info in objects):
         return
     if any(read_keep(store, info.key).holds(at) for info in objects if info.key.startswith(layout.keeps)):
         return
     claims = [info for info in objects if info.key.startswith(layout.claims)]
-    _remove_in_order(store, layout.label, [info for info in objects if info not in claims], claims, done)
+    content = [info for info in objects if info not in claims and info.key not in needed]
+    _remove_in_order(store, layout.label, content, claims, done)
 
 
 def _remove_in_order(

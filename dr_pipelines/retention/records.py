@@ -14,7 +14,7 @@ from typing import Any
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.repository import layout
-from dr_pipelines.retention.planner import Retention
+from dr_pipelines.retention.decisions import Retained
 from dr_pipelines.retention.wal import WalNeed
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -32,13 +32,13 @@ class Record:
     frozen: tuple[str, ...] = ()
 
 
-def read_records(store: ObjectStore, server: str, since: datetime) -> list[Record]:
+def read_records(store: ObjectStore, name: str, since: datetime) -> list[Record]:
     """Oldest first: those since a time, and the newest of before, which held until the next.
 
     Raises `RepositoryError` for one that cannot be understood.
     """
     listed = [(found[1], info.key) for info in store.list(layout.EVIDENCE) if (found := layout.parse_evidence(info.key))
-              and found[0] == _kind(server)]  # fmt: skip
+              and found[0] == _kind(name)]  # fmt: skip
     before = [entry for entry in sorted(listed) if entry[0] < since]
     records = [_read(store, key) for at, key in sorted(listed) if at >= since]
     for _, key in reversed(before):
@@ -60,10 +60,10 @@ def needs_of(records: Iterable[Record], now: Needs, *, at: datetime, grace: time
     return {system: [need for needs in [now, *times] for need in needs.get(system, ())] for system in systems}
 
 
-def put_record(store: ObjectStore, server: str, planned: Retention, record: Record, outcome: Mapping[str, Any]) -> str:
-    key = layout.evidence(_kind(server), record.at, secrets.token_hex(6))
+def put_record(store: ObjectStore, name: str, planned: Retained, record: Record, outcome: Mapping[str, Any]) -> str:
+    key = layout.evidence(_kind(name), record.at, secrets.token_hex(6))
     told = {
-        "server": server,
+        "name": name,
         "tier": planned.tier,
         "at": record.at.isoformat(),
         "frozen": list(record.frozen),
@@ -79,8 +79,9 @@ def put_record(store: ObjectStore, server: str, planned: Retention, record: Reco
     return key
 
 
-def _kind(server: str) -> str:
-    return f"retention-{server}"
+def _kind(name: str) -> str:
+    """`name`: of the server, or of the file set; of these no two are alike."""
+    return f"retention-{name}"
 
 
 def _written(need: WalNeed) -> list[Any]:

@@ -12,12 +12,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TypeVar
 
 from dr_pipelines.lsn import Lsn, Timeline
+from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.retention.wal import SystemWal, WalNeed
 
+M = TypeVar("M", bound=Labelled)
 EVERYTHING = WalNeed(Timeline(1), Lsn(0))
 
 
@@ -137,10 +140,10 @@ class _System:
         return root_of(backup, self._by_label)
 
 
-def root_of(backup: BackupManifest, by_label: Mapping[str, BackupManifest]) -> BackupManifest:
+def root_of(backup: M, by_label: Mapping[str, M]) -> M:
     """The oldest that it builds on, as far as they are there."""
     seen = {backup.label}
-    while (parent := by_label.get(backup.parent or "")) is not None and parent.label not in seen:
+    while (parent := by_label.get(backup.builds_on or "")) is not None and parent.label not in seen:
         backup = parent
         seen.add(backup.label)
     return backup
