@@ -17,6 +17,7 @@ from dr_pipelines.plan.stores import LocalStorePlan
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.plan.tiers import TierPlan
 from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.owners import FileSetOwner, ServerOwner
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
@@ -74,6 +75,15 @@ class Site:
             known = ", ".join(self.plan.file_storage) or "none"
             raise UsageError(f"the plan names no file set {name!r}", hint=f"its file sets are: {known}.") from None
 
+    def owner(self, name: str) -> ServerOwner | FileSetOwner:
+        """A server or a file set of the plan by its name. Raises `UsageError` when it is neither."""
+        if name in self.plan.file_storage:
+            return FileSetOwner(name)
+        if name in self.plan.databases:
+            return ServerOwner(name)
+        known = ", ".join(self.users)
+        raise UsageError(f"the plan names no server and no file set {name!r}", hint=f"there are: {known or 'none'}.")
+
     @property
     def file_sets(self) -> tuple[str, ...]:
         """Those of which the plan says what is read and where it goes."""
@@ -111,7 +121,7 @@ class Site:
         """The name of a store, or of the one that a tier means in the whole plan. Raises `UsageError`."""
         if tier_or_name in self.plan.storage:
             return tier_or_name
-        names = {dict(self.storage_of(user).items()).get(tier_or_name) for user in self._users} - {None}
+        names = {dict(self.storage_of(user).items()).get(tier_or_name) for user in self.users} - {None}
         if len(names) != 1:
             raise UsageError(
                 f"{tier_or_name!r} is neither a store nor a tier that means one",
@@ -128,7 +138,7 @@ class Site:
         return tuple(tier for tier, _ in self.storage_of(server).items())
 
     @property
-    def _users(self) -> tuple[str, ...]:
+    def users(self) -> tuple[str, ...]:
         """Of stores: servers and file sets."""
         return (*self.plan.databases, *self.file_sets)
 

@@ -26,6 +26,7 @@ from dr_pipelines.metadata import (
 )
 from dr_pipelines.plan import Plan
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def due_runs(plan: Plan, server: str, state: "ReplicaState", now: datetime) -> I
     tier = state.lag.tier
     asked_for: set[tuple[str, str]] = set()
     for backup in state.due:
+        assert isinstance(backup, BackupManifest)
         thing = _THINGS[backup.asked_kind]
         partitions = partitions_of(plan, server, thing)
         if partitions is None or (tier, thing) not in [*replicas(plan.databases[server])]:

@@ -54,6 +54,10 @@ MaybeServer = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", help="A server of the plan; all of them when left out.")
 ]
 ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A server or a file set of the plan.")]
+MaybeName = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A server or file set of the plan; all of them when left out.")
+]
 TIER = "TIER|STORE"
 """A tier and the name of its store are one: what `dr status` names and what the plan names serve alike."""
 TierOption = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="Where the backups are read.")]
@@ -75,7 +79,9 @@ __all__ = [
     "TIER",
     "IdentityFile",
     "Json",
+    "MaybeName",
     "MaybeServer",
+    "Name",
     "ServerName",
     "Settings",
     "TierOption",

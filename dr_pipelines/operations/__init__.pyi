@@ -54,6 +54,9 @@ from .recovery import (
     preview_restore as preview_restore,
     restore as restore,
 )
+from .replica_sides import (
+    replicated_tiers as replicated_tiers,
+)
 from .replication import (
     ReplicaState as ReplicaState,
     ReplicationReport as ReplicationReport,
@@ -62,7 +65,6 @@ from .replication import (
     replica_is_current as replica_is_current,
     replicas_equal as replicas_equal,
     replicate as replicate,
-    replicated_tiers as replicated_tiers,
     replication_lag as replication_lag,
     unseen_replica as unseen_replica,
 )

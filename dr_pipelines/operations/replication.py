@@ -4,39 +4,34 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
-from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, UsageError
-from dr_pipelines.plan.policies import TierReplicationPlan
+from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.operations.replica_sides import replicated_tiers, sides_of
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.progress import Progress
 from dr_pipelines.replication import checks
 from dr_pipelines.replication.backups import SourceDamaged, copy_backup
 from dr_pipelines.replication.checks import TierLag
 from dr_pipelines.replication.copy import Copied, Copier
-from dr_pipelines.replication.policy import Due, due_backups
+from dr_pipelines.replication.policy import Due
 from dr_pipelines.replication.wal import copy_wal
-from dr_pipelines.replication.wal_policy import WalDue, wal_due, wal_need
-from dr_pipelines.repository.catalog import Catalog, chain_of, in_order
-from dr_pipelines.repository.layout import wal_prefix
-from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.sampling import part_of_today
-from dr_pipelines.retention.planner import kept_labels
-from dr_pipelines.retention.wal import wal_among
+from dr_pipelines.replication.wal_policy import WalDue
+from dr_pipelines.repository.sampling import Manifest, part_of_today
 from dr_pipelines.site import Site
 
 
 @dataclass(frozen=True)
 class ReplicationReport:
-    """What one run brought to a tier: the labels that are there now, objects and bytes that were copied for them, how
-    many were there already, and objects of WAL."""
+    """What one run brought to a tier of a `server` or file set: of the `kind` (backup, snapshot) the labels that are
+    there now, objects and bytes that were copied for them, how many were there already, and objects of WAL."""
 
     server: str
     tier: str
+    kind: str
     labels: tuple[str, ...]
     objects: int
     bytes: int
@@ -46,15 +41,9 @@ class ReplicationReport:
     seconds: float
 
 
-def replicated_tiers(site: Site, server: str) -> tuple[str, ...]:
-    """Those that copies are sent to."""
-    plan = site.plan_of(server).replication
-    return tuple(tier for tier in site.tiers(server) if (sent := plan.of(tier)) is not None and sent.send != "nothing")
-
-
 def replicate(
     site: Site,
-    server: str,
+    name: str,
     tier: str,
     progress: Progress,
     *,
@@ -62,25 +51,25 @@ def replicate(
     wal: bool = True,
     source: str = "primary",
 ) -> ReplicationReport:
-    """Bring to a tier what the plan sends there, or the backups with these labels and what they build on. `source` is
-    where it is read.
+    """Bring to a tier what the plan sends there of a server or a file set, or what has these labels with what that
+    builds on. `source` is where it is read.
 
     One damaged backup stops no other: what is whole is copied, then `IntegrityError` is raised. Raises `UsageError`,
     `BackupNotFound`, and at once what a store raises.
     """
-    return _Run(site, server, tier, source, progress).run(labels, wal=wal)
+    return _Run(site, name, tier, source, progress).run(labels, wal=wal)
 
 
-def replication_lag(site: Site, server: str, tier: str) -> TierLag:
+def replication_lag(site: Site, name: str, tier: str) -> TierLag:
     """How far a tier is behind the primary. Raises what a store raises."""
-    return look_at_replica(site, server, tier).lag
+    return look_at_replica(site, name, tier).lag
 
 
 @dataclass(frozen=True)
 class ReplicaState:
-    """A tier held against the primary, in one look: `due` are backups that are to be copied, oldest first."""
+    """A tier held against the primary, in one look: `due` is what is to be copied, oldest first."""
 
-    due: tuple[BackupManifest, ...]
+    due: tuple[Manifest, ...]
     lag: TierLag
 
     @property
@@ -88,18 +77,18 @@ class ReplicaState:
         return checks.replica_is_current(self.lag)
 
 
-def look_at_replica(site: Site, server: str, tier: str) -> ReplicaState:
+def look_at_replica(site: Site, name: str, tier: str) -> ReplicaState:
     """Raises what a store raises."""
-    sides = _Sides(site, server, tier, "primary")
+    sides = sides_of(site, name, tier, "primary")
     due = sides.due()
     wal = sides.wal_due(due) if sides.plan.send != "nothing" else WalDue()
-    lag = checks.tier_lag(tier, sides.plan.lag, due, wal, now=site.clock.now())
+    lag = checks.tier_lag(tier, sides.plan.lag, due, wal, now=site.clock.now(), kind=sides.kind)
     return ReplicaState(tuple(one.backup for one in due if one.held is None), lag)
 
 
-def replica_is_current(site: Site, server: str, tier: str) -> CheckResult:
+def replica_is_current(site: Site, name: str, tier: str) -> CheckResult:
     try:
-        return look_at_replica(site, server, tier).check
+        return look_at_replica(site, name, tier).check
     except DrError as error:
         return unseen_replica(tier, error)
 
@@ -111,12 +100,12 @@ def unseen_replica(tier: str, error: DrError) -> CheckResult:
     )
 
 
-def replica_equals(site: Site, server: str, label: str, tier: str, *, sample: int = 100) -> CheckResult:
-    """Of one backup: is its copy on a tier what the primary has? `sample` is the share of it, in percent, that is read.
-    One that is not there fails."""
-    source, target = (site.read_only_repository(server, name) for name in ("primary", tier))
+def replica_equals(site: Site, name: str, label: str, tier: str, *, sample: int = 100) -> CheckResult:
+    """Of one backup or snapshot: is its copy on a tier what the primary has? `sample` is the share of it, in percent,
+    that is read. One that is not there fails."""
+    source, target = (site.read_only_repository(name, each) for each in ("primary", tier))
     try:
-        backup = source.backup(server, label)
+        backup = site.owner(name).read(source.store, label)
         part = part_of_today(sample, label, site.clock.now())
         return checks.replica_equals(source.store, target.store, backup, tier, part)
     except ObjectNotFound as error:
@@ -125,25 +114,25 @@ def replica_equals(site: Site, server: str, label: str, tier: str, *, sample: in
         return not_proven(checks.REPLICA_EQUALS, error.message, label=label, tier=tier, hint=error.hint)
 
 
-def replicas_equal(site: Site, server: str, label: str, *, sample: int = 100) -> list[CheckResult]:
+def replicas_equal(site: Site, name: str, label: str, *, sample: int = 100) -> list[CheckResult]:
     """Of one backup of the primary: the same for each tier that has a copy of it, or must have one by now."""
     found = []
-    for tier in replicated_tiers(site, server):
+    for tier in replicated_tiers(site, name):
         try:
-            if (absent := _absence(site, server, label, tier)) is not None:
+            if (absent := _absence(site, name, label, tier)) is not None:
                 found.append(absent)
                 continue
         except DrError as error:
             found.append(not_proven(checks.REPLICA_EQUALS, error.message, label=label, tier=tier, hint=error.hint))
             continue
-        found.append(replica_equals(site, server, label, tier, sample=sample))
+        found.append(replica_equals(site, name, label, tier, sample=sample))
     return found
 
 
-def _absence(site: Site, server: str, label: str, tier: str) -> CheckResult | None:
+def _absence(site: Site, name: str, label: str, tier: str) -> CheckResult | None:
     """What is to say of a copy that is not on a tier; None where it is."""
-    sides = _Sides(site, server, tier, "primary")
-    if any(backup.label == label for backup in sides.there.backups):
+    sides = sides_of(site, name, tier, "primary")
+    if any(backup.label == label for backup in sides.there.manifests):
         return None
     due = next((one for one in sides.due() if one.backup.label == label), None)
     if due is None:
@@ -153,86 +142,19 @@ def _absence(site: Site, server: str, label: str, tier: str) -> CheckResult | No
     if late <= timedelta():
         said = f"{label} is not on {tier} yet, and has {format_duration(timedelta(seconds=-int(late.total_seconds())))}"
         return passed(checks.REPLICA_EQUALS, f"{said} to get there", label=label, tier=tier, applies=False)
-    hint = f"`dr replicate {server} --tier {tier}` copies it."
+    hint = f"`dr replicate {name} --tier {tier}` copies it."
     said = f"{label} is not on {tier}, and should be: the plan allows {format_duration(sides.plan.lag)}"
     return failed(checks.REPLICA_EQUALS, said, label=label, tier=tier, hint=hint)
-
-
-class _Sides:
-    """A tier and where it is copied from, both read whole, at once."""
-
-    def __init__(self, site: Site, server: str, tier: str, source: str) -> None:
-        # A primary that was lost whole is made anew and filled from a tier that was not.
-        plan = TierReplicationPlan() if tier == "primary" else site.plan_of(server).replication.of(tier)
-        if plan is None or tier == source:
-            raise UsageError(
-                f"nothing is copied from {source} to {tier}",
-                hint=f"the tiers that copies are sent to are: {', '.join(replicated_tiers(site, server)) or 'none'}.",
-            )
-        self.plan: TierReplicationPlan = plan
-        self._site, self._server, self._tier = site, server, tier
-        self._rules = site.plan_of(server).retention.on(tier)
-        self.source, self.target = (site.bare_repository(server, name) for name in (source, tier))
-        with ThreadPoolExecutor(2, thread_name_prefix="catalogs") as pool:
-            self.here, self.there = pool.map(self._read, (self.source, self.target))
-
-    def _read(self, repository: Repository) -> Catalog:
-        repository.check_format()
-        return repository.catalog(self._server)
-
-    def due(self) -> tuple[Due, ...]:
-        now = self._site.clock.now()
-        return due_backups(
-            self.plan.send, self.here, self.there, now=now, keeps=lambda backups: kept_labels(backups, self._rules, now)
-        )
-
-    def asked(self, labels: Sequence[str]) -> tuple[Due, ...]:
-        """What a person wants there, whatever the plan sends, with the chains that it needs."""
-        by_label = {backup.label: backup for backup in self.here.backups}
-        for label in labels:
-            if label not in by_label:
-                raise BackupNotFound(
-                    f"no backup {label!r} of {self._server} on {self.source.tier}",
-                    hint=f"`dr list {self._server} --tier {self.source.tier}` shows those that there are.",
-                )
-            if any(gone.manifest.label == label for gone in self.there.expired):
-                raise RepositoryError(
-                    f"{label} was expired from {self._tier}",
-                    hint=f"`dr retention undo` brings it back on {self._tier}.",
-                )
-        wanted = {link.label for label in labels for link in chain_of(by_label[label], by_label)}
-        whole = {backup.label for backup in self.there.backups if not self.there.marks[backup.label].missing}
-        return tuple(
-            Due(backup, backup.finished_at)
-            for backup in self.here.backups
-            if backup.label in wanted and backup.label not in whole
-        )
-
-    def wal_due(self, due: Sequence[Due]) -> WalDue:
-        """For the backups that are on the tier and those that are on their way."""
-        held = {backup.label: backup for backup in (*self.there.backups, *(one.backup for one in due))}
-        with ThreadPoolExecutor(2, thread_name_prefix="listings") as pool:
-            listed = pool.map(
-                lambda repository: [*repository.store.list(wal_prefix(self._server))], (self.source, self.target)
-            )
-            here, there = listed
-            gone = (expired.manifest for expired in (*self.here.expired, *self.there.expired))
-            known = (*held.values(), *self.here.backups, *gone)
-            sizes = {backup.system_id: backup.segment_size for backup in known}
-            wal = wal_among(here, self._server, sizes.get)
-            backups, now = in_order(held.values()), self._site.clock.now()
-            need = wal_need(self.plan.send, backups, self._rules, now=now, wal=wal)
-            return wal_due(self._server, here, there, need)
 
 
 class _Run:
     """One run of `replicate`."""
 
-    def __init__(self, site: Site, server: str, tier: str, source: str, progress: Progress) -> None:
+    def __init__(self, site: Site, name: str, tier: str, source: str, progress: Progress) -> None:
         self._clock, self._progress = site.clock, progress
-        self._server, self._tier = server, tier
+        self._name, self._tier = name, tier
         self._began = site.clock.monotonic()
-        self._sides = _Sides(site, server, tier, source)
+        self._sides = sides_of(site, name, tier, source)
         self._id = secrets.token_hex(8)
         self._troubles: list[DrError] = []
 
@@ -251,11 +173,11 @@ class _Run:
             raise self._trouble(len(there))
         seconds = self._clock.monotonic() - self._began
         return ReplicationReport(
-            self._server, self._tier, tuple(there), copied.objects, copied.bytes, copied.already_there,
+            self._name, self._tier, sides.kind, tuple(there), copied.objects, copied.bytes, copied.already_there,
             brought.objects, brought.bytes, seconds,
         )  # fmt: skip
 
-    def _copy_wal(self, copier: Copier, due: Sequence[Due]) -> Copied:
+    def _copy_wal(self, copier: Copier, due: Sequence[Due[Any]]) -> Copied:
         wal = self._sides.wal_due(due)
         if wal.whole or wal.heads:
             self._progress.phase(f"WAL to {self._tier}", wal.bytes)
@@ -264,12 +186,12 @@ class _Run:
             self._tell(error)
         return done.copied
 
-    def _copy_backups(self, copier: Copier, backups: Sequence[BackupManifest]) -> tuple[list[str], Copied]:
-        there = {backup.label for backup in self._sides.there.backups}
+    def _copy_backups(self, copier: Copier, backups: Sequence[Manifest]) -> tuple[list[str], Copied]:
+        there = {backup.label for backup in self._sides.there.manifests}
         copied, labels = Copied(), []
         for backup in backups:
-            if backup.parent is not None and backup.parent not in there:
-                self._progress.note(f"{backup.label} waits for {backup.parent}, which it builds on")
+            if backup.builds_on is not None and backup.builds_on not in there:
+                self._progress.note(f"{backup.label} waits for {backup.builds_on}, which it builds on")
                 continue
             self._progress.phase(f"{backup.label} to {self._tier}", backup.stored_size)
             try:

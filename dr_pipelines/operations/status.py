@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
-from dr_pipelines.operations.replication import replicated_tiers, replication_lag
+from dr_pipelines.operations.replica_sides import replicated_tiers
+from dr_pipelines.operations.replication import replication_lag
 from dr_pipelines.operations.windows import TierWindows, judged, view_tiers
 from dr_pipelines.postgres.tier_view import TierView
 from dr_pipelines.postgres.wal_slots import PatientServer

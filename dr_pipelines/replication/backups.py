@@ -1,5 +1,6 @@
-"""One backup to another tier. The order of writes is that of taking: a claim, the objects, a look at what is there,
-keeps, the manifest; so a crash leaves a whole copy or garbage, and the next run goes on where it ended."""
+"""One backup, or one snapshot of files, to another tier. The order of writes is that of taking: a claim, the objects, a
+look at what is there, keeps, the manifest; so a crash leaves a whole copy or garbage, and the next run goes on where it
+ended. What it shares with others and is there already is not copied again."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.replication.copy import Copied, Copier
-from dr_pipelines.repository.manifest import BackupManifest, decode
+from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.sealed import unseal
 from dr_pipelines.storage.base import Body, read_all
 
 OBJECTS_MATCH = "objects_match_sha256"
@@ -24,13 +26,13 @@ class SourceDamaged(IntegrityError):
     """A backup cannot be copied because the source has it not whole. Others can."""
 
 
-def copy_backup(copier: Copier, backup: BackupManifest, *, clock: Clock, run: str) -> Copied:
+def copy_backup(copier: Copier, backup: Labelled, *, clock: Clock, run: str) -> Copied:
     """Raises `SourceDamaged`; `BackupNotFound` when the source let it go meanwhile; `RepositoryError` when the target
     has another backup under this label; what a store raises. A proof of what was read is put on both tiers."""
     source, target = copier.source, copier.target
     try:
         data = _manifest(source, backup)
-        there = {info.key: info.size for info in target.store.list(backup.layout.prefix)}
+        there = _sizes(target, backup)
         _refuse_another(target, backup, data, there)
         claim = backup.layout.claim(secrets.token_hex(8))
         target.store.put(claim, Body.of(b'{"replicate": true}\n'))
@@ -49,11 +51,15 @@ def copy_backup(copier: Copier, backup: BackupManifest, *, clock: Clock, run: st
     return copied
 
 
-def _manifest(source: Repository, backup: BackupManifest) -> bytes:
+def _sizes(repository: Repository, backup: Labelled) -> dict[str, int]:
+    return {key: info.size for key, info in list_homes(repository.store, backup).items()}
+
+
+def _manifest(source: Repository, backup: Labelled) -> bytes:
     """As it is stored: its copy is the same to the byte."""
     try:
         data = read_all(source.store, backup.layout.manifest)
-        decode(data)
+        unseal(data)
         return data
     except (IntegrityError, ObjectNotFound) as error:
         raise SourceDamaged(
@@ -62,7 +68,7 @@ def _manifest(source: Repository, backup: BackupManifest) -> bytes:
         ) from error
 
 
-def _require_still_there(source: Repository, backup: BackupManifest) -> None:
+def _require_still_there(source: Repository, backup: Labelled) -> None:
     """What retention let go, or is pruning, is not damaged."""
     try:
         source.store.stat(backup.layout.manifest)
@@ -73,7 +79,7 @@ def _require_still_there(source: Repository, backup: BackupManifest) -> None:
         ) from None
 
 
-def _copy_keeps(source: Repository, target: Repository, backup: BackupManifest, there: Iterable[str]) -> None:
+def _copy_keeps(source: Repository, target: Repository, backup: Labelled, there: Iterable[str]) -> None:
     """As they are now: a copy may have taken hours."""
     for info in source.store.list(backup.layout.keeps):
         if info.key not in there:
@@ -81,34 +87,34 @@ def _copy_keeps(source: Repository, target: Repository, backup: BackupManifest, 
                 target.store.put(info.key, Body.of(read_all(source.store, info.key)))
 
 
-def _refuse_another(target: Repository, backup: BackupManifest, data: bytes, there: Iterable[str]) -> None:
+def _refuse_another(target: Repository, backup: Labelled, data: bytes, there: Iterable[str]) -> None:
     """Before anything of it is replaced."""
     manifest = backup.layout.manifest
     if manifest in there and read_all(target.store, manifest) != data:
         raise RepositoryError(
             f"{manifest} on {target.store.name} is not that of the backup that is to be copied",
-            hint=f"`dr scrub {target.tier}` repairs it when it is damaged; else another server writes there under the "
-            "same name: give each its own in the plan (databases).",
+            hint=f"`dr scrub {target.tier}` repairs it when it is damaged; else another plan's server or "
+            "file set writes there under the same name: give each a store or prefix of its own.",
         )
 
 
-def _require_all(target: Repository, backup: BackupManifest) -> None:
+def _require_all(target: Repository, backup: Labelled) -> None:
     """What an earlier run had left may have been pruned since the listing."""
-    sizes = {info.key: info.size for info in target.store.list(backup.layout.prefix)}
+    sizes = _sizes(target, backup)
     gone = [stored.key for stored in backup.objects if sizes.get(stored.key) != stored.size]
     if gone:
         raise StoreError(
             f"{gone[0]} is not on {target.store.name} any more, where it just was",
-            hint=f"run `dr replicate {backup.server}` again when nothing is pruned there.",
+            hint=f"run `dr replicate {backup.owner}` again when nothing is pruned there.",
         )
 
 
-def _claims(backup: BackupManifest, there: Iterable[str]) -> list[str]:
+def _claims(backup: Labelled, there: Iterable[str]) -> list[str]:
     """Of earlier runs that were killed."""
     return [key for key in there if key.startswith(backup.layout.claims)]
 
 
-def _end(copier: Copier, backup: BackupManifest, copied: Copied, claims: list[str], *, clock: Clock, run: str) -> None:
+def _end(copier: Copier, backup: Labelled, copied: Copied, claims: list[str], *, clock: Clock, run: str) -> None:
     """The copy is there: what fails now costs nothing but a proof or a claim that is left. A copy that went on where an
     earlier run had ended has not read everything, and proves nothing of the whole."""
     if not copied.already_there:
@@ -125,6 +131,6 @@ def _end(copier: Copier, backup: BackupManifest, copied: Copied, claims: list[st
             copier.target.store.delete(claim)
 
 
-def _prove(repository: Repository, backup: BackupManifest, seen: CheckResult, *, clock: Clock, run: str) -> None:
+def _prove(repository: Repository, backup: Labelled, seen: CheckResult, *, clock: Clock, run: str) -> None:
     with contextlib.suppress(DrError):
         put_proof(repository.store, backup.layout, PROOF, seen, at=clock.now(), tier=repository.tier, run=run)

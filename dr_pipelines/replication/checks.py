@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.plan.values import format_duration
@@ -13,9 +14,9 @@ from dr_pipelines.replication.policy import Due
 from dr_pipelines.replication.reading import matches
 from dr_pipelines.replication.wal_policy import WalDue
 from dr_pipelines.repository.completeness import manifest_is_complete
-from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.sampling import WHOLE, Part, objects_in
+from dr_pipelines.repository.sampling import WHOLE, Manifest, Part, objects_in
 from dr_pipelines.storage.base import ObjectStore, read_all
+from dr_pipelines.wording import counted
 
 REPLICA_IS_CURRENT = "replica_is_current"
 REPLICA_EQUALS = "replica_equals"
@@ -24,8 +25,9 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class TierLag:
-    """How far a tier is behind: labels that `waiting`, bytes of WAL that are not there (`wal_behind`), and for how long
-    the oldest of both has been due (`lag`); `limit` is the plan's. `held` says why a label that waits is not sent."""
+    """How far a tier is behind: labels (of a `kind`: backup or snapshot) that are `waiting`, bytes of WAL that are not
+    there (`wal_behind`), and for how long the oldest of both has been due (`lag`); `limit` is the plan's. `held` says
+    why a label that waits is not sent."""
 
     tier: str
     limit: timedelta
@@ -33,14 +35,15 @@ class TierLag:
     lag: timedelta = timedelta()
     wal_behind: int = 0
     held: tuple[str, ...] = ()
+    kind: str = "backup"
 
     @property
     def is_late(self) -> bool:
         return self.lag > self.limit
 
     def __str__(self) -> str:
-        many = "s wait" if len(self.waiting) > 1 else " waits"
-        parts = [f"{len(self.waiting)} backup{many}"] if self.waiting else []
+        many = "wait" if len(self.waiting) > 1 else "waits"
+        parts = [f"{counted(len(self.waiting), self.kind)} {many}"] if self.waiting else []
         parts += [f"{self.wal_behind / 1e6:.1f} MB of WAL wait"] if self.wal_behind else []
         if not parts:
             return "all copies are there"
@@ -48,7 +51,7 @@ class TierLag:
         return " and ".join(parts) + ", the oldest for {} (limit {})".format(*ages)
 
 
-def tier_lag(tier: str, limit: timedelta, due: Sequence[Due], wal: WalDue, *, now: datetime) -> TierLag:
+def tier_lag(tier: str, limit: timedelta, due: Sequence[Due[Any]], wal: WalDue, *, now: datetime, kind: str) -> TierLag:
     began = [one.since for one in due] + ([wal.oldest] if wal.oldest is not None else [])
     return TierLag(
         tier,
@@ -57,6 +60,7 @@ def tier_lag(tier: str, limit: timedelta, due: Sequence[Due], wal: WalDue, *, no
         max(now - min(began), timedelta()) if began else timedelta(),
         wal.bytes,
         tuple(f"{one.backup.label} is not sent: {one.held}" for one in due if one.held is not None),
+        kind,
     )
 
 
@@ -73,10 +77,10 @@ def replica_is_current(lag: TierLag) -> CheckResult:
 
 
 def replica_equals(
-    source: ObjectStore, target: ObjectStore, backup: BackupManifest, tier: str, part: Part = WHOLE
+    source: ObjectStore, target: ObjectStore, backup: Manifest, tier: str, part: Part = WHOLE
 ) -> CheckResult:
-    """The copy of a backup on a tier against the original: the manifest the same to the byte, every object with its
-    size, and those of the part with their SHA-256. Raises what a store raises."""
+    """The copy of a backup or snapshot on a tier against the original: the manifest the same to the byte, every object
+    with its size, and those of the part with their SHA-256. Raises what a store raises."""
     seen = manifest_is_complete(target, backup)
     details = {**seen.details, "tier": tier}
     if not seen.passed:

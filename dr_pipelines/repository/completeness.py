@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, IntegrityError, RepositoryError
+from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
@@ -18,9 +19,10 @@ CHAIN_IS_COMPLETE = "chain_is_complete"
 _SHOWN = 10
 
 
-def manifest_is_complete(store: ObjectStore, manifest: BackupManifest) -> CheckResult:
-    """Details: `objects` and `stored_bytes` seen, and up to ten keys of `missing` and of `wrong_size`."""
-    seen = {found.key: found.size for found in store.list(manifest.layout.prefix)}
+def manifest_is_complete(store: ObjectStore, manifest: Labelled) -> CheckResult:
+    """Of a backup or a snapshot of files. Details: `objects` and `stored_bytes` seen, and up to ten keys of `missing`
+    and of `wrong_size`."""
+    seen = {key: found.size for key, found in list_homes(store, manifest).items()}
     missing = [named.key for named in manifest.objects if named.key not in seen]
     wrong = [named.key for named in manifest.objects if named.key in seen and seen[named.key] != named.size]
     details = {

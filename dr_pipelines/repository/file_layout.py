@@ -31,6 +31,11 @@ def file_set_of(key: str) -> str:
     return key.removeprefix(FILES).partition("/")[0]
 
 
+def file_set_prefix(file_set: str) -> str:
+    """Everything of one file set."""
+    return f"{FILES}{file_set}/"
+
+
 def snapshots_prefix(file_set: str) -> str:
     return f"{FILES}{file_set}/snapshots/"
 

@@ -55,6 +55,10 @@ class SnapshotCatalog:
         return self.snapshots
 
     @property
+    def manifests(self) -> tuple[SnapshotManifest, ...]:
+        return self.snapshots
+
+    @property
     def usable(self) -> tuple[SnapshotManifest, ...]:
         """Those of which all is there, and nothing is marked as damaged. Oldest first."""
         return tuple(snapshot for snapshot in self.snapshots if self.trouble(snapshot) is None)
@@ -134,15 +138,22 @@ def list_archives(store: ObjectStore, file_set: str) -> tuple[dict[str, tuple[Ob
 def read_snapshot(store: ObjectStore, file_set: str, label: str) -> SnapshotManifest:
     """Raises `BackupNotFound`; `IntegrityError` when it is damaged or another's; `RepositoryError` when it is of a
     newer format or no manifest."""
-    key = SnapshotLayout(file_set, label).manifest
-    repair = f"`dr scrub {store.name}` repairs it from another tier."
     try:
-        manifest = decode_snapshot(read_all(store, key))
+        data = read_all(store, SnapshotLayout(file_set, label).manifest)
     except ObjectNotFound:
         raise BackupNotFound(
             f"there is no snapshot {label} of {file_set} on {store.name}",
             hint=f"`dr files list {file_set}` shows what there is.",
         ) from None
+    return parse_snapshot(data, store, file_set, label)
+
+
+def parse_snapshot(data: bytes, store: ObjectStore, file_set: str, label: str) -> SnapshotManifest:
+    """What was read from `store` as the manifest of this snapshot. Raises as `read_snapshot`."""
+    key = SnapshotLayout(file_set, label).manifest
+    repair = f"`dr scrub {store.name}` repairs it from another tier."
+    try:
+        manifest = decode_snapshot(data)
     except IntegrityError as error:
         raise IntegrityError(f"{key} on {store.name} is damaged: {error.message}", hint=repair) from error
     except ValidationError as error:

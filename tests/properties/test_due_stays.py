@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.replication.policy import due_backups
-from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.catalog import Catalog, in_order
 from dr_pipelines.repository.layout import BackupKind, WalLayout, label_for
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import Expired, Marks
@@ -92,7 +92,7 @@ def test_what_replication_would_send_stays(
     gone = [one for one, state in zip(backups, states, strict=True) if state[3] == "let go there"]
     source, target = view("primary", backups, damaged), view("secondary", there, spoilt, gone)
     due = due_backups(
-        send, source.catalog, target.catalog, now=NOW, keeps=lambda held: kept_labels(held, there_rules, NOW)
+        send, source.catalog, target.catalog, now=NOW, keeps=lambda held: kept_labels(in_order(held), there_rules, NOW)
     )
     other = OtherTier("secondary", send, there_rules, target)
     planned = plan_tier(source, here_rules, NOW, others=[other])

@@ -82,7 +82,7 @@ def test_what_retention_let_go_or_would_let_go_is_not_sent_again() -> None:
     source = catalog([FULL, FIRST, OTHER])
     assert due("everything", source, catalog(gone=[FULL, FIRST])) == [OTHER.label]
 
-    def keeps(backups: Sequence[BackupManifest]) -> Collection[str]:
+    def keeps(backups: Collection[BackupManifest]) -> Collection[str]:
         return [one.label for one in backups if one is not FULL]
 
     # What is kept is not sent without its chain.
