@@ -1,14 +1,26 @@
 # Everything that `dr_pipelines.operations` has; each module is imported when something of it is asked for.
 from .aging import (
     AgingReport as AgingReport,
+)
+from .aging import (
     age_storage as age_storage,
 )
 from .backups import (
     check_store as check_store,
+)
+from .backups import (
     find_backup as find_backup,
+)
+from .backups import (
     list_backups as list_backups,
+)
+from .backups import (
     take_backup as take_backup,
+)
+from .backups import (
     verify_backup as verify_backup,
+)
+from .backups import (
     wal_has_no_gap as wal_has_no_gap,
 )
 from .coverage import (
@@ -16,6 +28,8 @@ from .coverage import (
 )
 from .equivalence import (
     EquivalenceReport as EquivalenceReport,
+)
+from .equivalence import (
     prove_incrementals as prove_incrementals,
 )
 from .expectations import (
@@ -23,35 +37,59 @@ from .expectations import (
 )
 from .files import (
     labelled_snapshot as labelled_snapshot,
+)
+from .files import (
     list_snapshots as list_snapshots,
+)
+from .files import (
     take_snapshot as take_snapshot,
 )
 from .immutability import (
     bucket_is_as_planned as bucket_is_as_planned,
+)
+from .immutability import (
     check_immutability as check_immutability,
+)
+from .immutability import (
     lock_is_in_force as lock_is_in_force,
+)
+from .immutability import (
     locks_hold as locks_hold,
 )
 from .incidents import (
     close_incident as close_incident,
+)
+from .incidents import (
     list_incidents as list_incidents,
+)
+from .incidents import (
     open_incident as open_incident,
 )
 from .integrity import (
     check_backup as check_backup,
+)
+from .integrity import (
     check_replica as check_replica,
 )
 from .last_good import (
     LastGoodQuestion as LastGoodQuestion,
+)
+from .last_good import (
     find_last_good as find_last_good,
 )
 from .objectives import (
     Objectives as Objectives,
+)
+from .objectives import (
     measure_objectives as measure_objectives,
+)
+from .objectives import (
     objectives as objectives,
 )
 from .recovery import (
     preview_restore as preview_restore,
+)
+from .recovery import (
     restore as restore,
 )
 from .replica_sides import (
@@ -59,22 +97,50 @@ from .replica_sides import (
 )
 from .replication import (
     ReplicaState as ReplicaState,
+)
+from .replication import (
     ReplicationReport as ReplicationReport,
+)
+from .replication import (
     look_at_replica as look_at_replica,
+)
+from .replication import (
     replica_equals as replica_equals,
+)
+from .replication import (
     replica_is_current as replica_is_current,
+)
+from .replication import (
     replicas_equal as replicas_equal,
+)
+from .replication import (
     replicate as replicate,
+)
+from .replication import (
     replication_lag as replication_lag,
+)
+from .replication import (
     unseen_replica as unseen_replica,
 )
 from .retention import (
     RetentionReport as RetentionReport,
+)
+from .retention import (
     apply_retention as apply_retention,
+)
+from .retention import (
     keep_backup as keep_backup,
+)
+from .retention import (
     plan_retention as plan_retention,
+)
+from .retention import (
     prove_if_stale as prove_if_stale,
+)
+from .retention import (
     release_backup as release_backup,
+)
+from .retention import (
     undo_expiry as undo_expiry,
 )
 from .retention_look import (
@@ -82,25 +148,47 @@ from .retention_look import (
 )
 from .scrub import (
     ScrubReport as ScrubReport,
+)
+from .scrub import (
     objects_match_their_digests as objects_match_their_digests,
+)
+from .scrub import (
     scrub as scrub,
 )
 from .status import (
     ServerState as ServerState,
+)
+from .status import (
     TierState as TierState,
+)
+from .status import (
     status as status,
 )
 from .validation import (
     RestoreProof as RestoreProof,
+)
+from .validation import (
     ValidationReport as ValidationReport,
+)
+from .validation import (
     restore_proofs as restore_proofs,
+)
+from .validation import (
     validate_backup as validate_backup,
 )
 from .validations_due import (
     ValidationState as ValidationState,
+)
+from .validations_due import (
     fulls_are_proven as fulls_are_proven,
+)
+from .validations_due import (
     known_backups as known_backups,
+)
+from .validations_due import (
     look_at_validations as look_at_validations,
+)
+from .validations_due import (
     tier_to_validate as tier_to_validate,
 )
 from .wal import (
@@ -108,7 +196,13 @@ from .wal import (
 )
 from .windows import (
     TierWindows as TierWindows,
+)
+from .windows import (
     recoverability_chart as recoverability_chart,
+)
+from .windows import (
     recovery_window_is_kept as recovery_window_is_kept,
+)
+from .windows import (
     recovery_windows as recovery_windows,
 )

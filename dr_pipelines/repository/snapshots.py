@@ -55,10 +55,6 @@ class SnapshotCatalog:
         return self.snapshots
 
     @property
-    def manifests(self) -> tuple[SnapshotManifest, ...]:
-        return self.snapshots
-
-    @property
     def usable(self) -> tuple[SnapshotManifest, ...]:
         """Those of which all is there, and nothing is marked as damaged. Oldest first."""
         return tuple(snapshot for snapshot in self.snapshots if self.trouble(snapshot) is None)
