@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines.errors import DrError, IntegrityError
 from dr_pipelines.files import contents
-from dr_pipelines.files.table import decode_table, empty, encode_table
+from dr_pipelines.files.table import decode_table, empty
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest, decode_snapshot, encode_snapshot
 
 _MANIFEST, _BASE, _CHANGES, _CONTENTS, _ARCHIVES = (
@@ -45,11 +45,12 @@ class SnapshotMemory:
 
     def __init__(self, folder: Path) -> None:
         self._last, self._unfinished = folder / "last", folder / "unfinished"
+        self._recalled: Past | None = None
 
     def recall(self) -> Past | None:
         """None when there is nothing, or it is no longer whole."""
         try:
-            return Past(
+            self._recalled = Past(
                 manifest=decode_snapshot((self._last / _MANIFEST).read_bytes()),
                 base=decode_table((self._last / _BASE).read_bytes()),
                 changes=decode_table((self._last / _CHANGES).read_bytes()),
@@ -57,7 +58,8 @@ class SnapshotMemory:
                 archives={one.name: one for one in _Archives.validate_json((self._last / _ARCHIVES).read_bytes())},
             )
         except (OSError, ValidationError, DrError, pa.ArrowException):
-            return None
+            self._recalled = None
+        return self._recalled
 
     def keep(self, past: Past) -> None:
         """In place of what was known; what was unfinished is finished. Raises `OSError`."""
@@ -66,10 +68,17 @@ class SnapshotMemory:
         with tempfile.TemporaryDirectory(dir=self._last.parent, prefix=".new-") as new:
             folder = Path(new)
             (folder / _MANIFEST).write_bytes(encode_snapshot(past.manifest))
-            (folder / _BASE).write_bytes(encode_table(past.base))
-            (folder / _CHANGES).write_bytes(encode_table(past.changes))
-            pq.write_table(past.contents, folder / _CONTENTS, compression="zstd")
             (folder / _ARCHIVES).write_bytes(_Archives.dump_json((*past.archives.values(),)))
+            old = self._recalled
+            for name, table, before in (
+                (_BASE, past.base, old and old.base),
+                (_CHANGES, past.changes, old and old.changes),
+                (_CONTENTS, past.contents, old and old.contents),
+            ):
+                if table is before:  # the same object: the file says it already
+                    (folder / name).hardlink_to(self._last / name)
+                else:
+                    pq.write_table(table, folder / name, compression="zstd")
             self.forget()
             folder.rename(self._last)
             folder.mkdir()  # what the context removes

@@ -233,7 +233,8 @@ class _Snapshot:
 
     def _remember(self, past: Past, rows: pa.Table, archives: Mapping[str, FileArchive]) -> None:
         try:
-            contents = merged([contents_of(rows), self._past.contents], archives)
+            known = self._past.contents if archives == self._past.archives else None
+            contents = known or merged([contents_of(rows), self._past.contents], archives)
             self._memory.keep(replace(past, contents=contents, archives=archives))
         except OSError as error:
             self._progress.note(f"what was taken could not be remembered here ({error}): the next one reads all files")
