@@ -29,6 +29,8 @@ ORDERS_BETWEEN_STEPS = 500
 PRIMARY_BUCKET = "supabase-backups"
 WHOLE = "from the loss on"
 """The phase that is all the others together."""
+PARTITION = "dagster/partition"
+"""Dagster's tag of a run's partition."""
 PATIENCE = 60.0
 """Seconds that any one condition is waited for."""
 
@@ -180,10 +182,11 @@ class Demo:
         return report
 
     def _materialize(self, asset: str, partition: str) -> None:
+        """By its job, which runs the checks that belong to a backup; expectations are judged by a sensor."""
         self._call(
             f"dagster {asset}",
-            *("dagster", "asset", "materialize", "-m", "dr_pipelines.definitions"),
-            *("--select", f'key:"{SERVER}/{asset}"', "--partition", partition),
+            *("dagster", "job", "execute", "-m", "dr_pipelines.definitions", "-j", f"{SERVER}_{asset}"),
+            *("--tags", json.dumps({PARTITION: partition})),
         )
 
     def _call(self, name: str, *argv: str) -> str:
