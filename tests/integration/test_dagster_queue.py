@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from dr_pipelines.commands import Command, Runner
+from dr_pipelines.embedded.home import Home
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
@@ -107,7 +108,8 @@ def instance(tmp_path: Path, repository: Repository, make_postgres: MakePostgres
         until(made.answers)
         yield made
     finally:
-        process.stop(30)
+        process.stop(0)  # an orderly end takes it half a minute
+        Home(tmp_path).end_dagster()
 
 
 def until(condition: Callable[[], bool]) -> None:
