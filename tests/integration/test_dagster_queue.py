@@ -108,7 +108,7 @@ def instance(tmp_path: Path, repository: Repository, make_postgres: MakePostgres
         until(made.answers)
         yield made
     finally:
-        process.stop(0)  # an orderly end takes it half a minute
+        process.stop(0)  # an orderly end takes it 20 seconds
         Home(tmp_path).end_dagster()
 
 
