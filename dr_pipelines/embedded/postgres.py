@@ -123,7 +123,8 @@ def free_port(wanted: int = 0) -> int:
 
 
 class EmbeddedPostgres:
-    """One server in `data_dir`. `settings` go to its configuration; `initdb` are more arguments for initdb."""
+    """One server in `data_dir`. `settings` go to its configuration; `initdb` are more arguments for initdb; `programs`
+    is a folder of other programs than the package's."""
 
     def __init__(
         self,
@@ -133,10 +134,12 @@ class EmbeddedPostgres:
         settings: Mapping[str, str] | None = None,
         initdb: tuple[str, ...] = (),
         port: int | None = None,
+        programs: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.version = version
+        self.programs = programs or bin_dir(version)
         self.port = port or free_port()
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self._settings = dict(settings or {})
@@ -173,7 +176,7 @@ class EmbeddedPostgres:
             self._process = self._runner.start(
                 Command(
                     [
-                        str(bin_dir(self.version) / "postgres"),
+                        str(self.programs / "postgres"),
                         *("-D", str(self.data_dir), "-p", str(self.port)),
                         *("-c", "unix_socket_directories="),
                     ],
@@ -234,7 +237,7 @@ class EmbeddedPostgres:
         ).strip()  # fmt: skip
 
     def _run(self, program: str, *arguments: str) -> str:
-        command = Command([str(bin_dir(self.version) / program), *arguments], user=os_user(), timeout=300)
+        command = Command([str(self.programs / program), *arguments], user=os_user(), timeout=300)
         return self._runner.run(command).stdout
 
     def _wait_until_it_answers(self) -> None:

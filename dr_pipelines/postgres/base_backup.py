@@ -1,7 +1,8 @@
 """BASE_BACKUP of the streaming replication protocol, spoken over psycopg's libpq wrapper.
 
-One COPY stream carries every tablespace and, apart from them, PostgreSQL's backup_manifest; an incremental first sends
-its parent's (`UPLOAD_MANIFEST`). Nothing touches the disk. Source: PostgreSQL manual, "Streaming Replication Protocol".
+One COPY stream carries every tablespace and, apart from them, PostgreSQL's backup_manifest, or in PostgreSQL 14 one for
+each; an incremental first sends its parent's (`UPLOAD_MANIFEST`). Nothing touches the disk. Source: PostgreSQL manual,
+"Streaming Replication Protocol".
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from dr_pipelines.postgres.server import ServerConnection
 _UPLOAD_PIECE = 1024 * 1024
 _SILENCE = 1800.0
 """Seconds without a byte after which a server is given up: a checkpoint or the summarizer may take its time."""
+_ONE_STREAM = 150_000
+"""The version from which on there is one COPY for everything, and options are in parentheses."""
 _COPY = (pq.ExecStatus.COPY_OUT,)
 # By code, as servers speak many languages.
 _DAMAGED = "XX001"
@@ -69,23 +72,17 @@ def stream_base_backup(
     try:
         if parent_manifest is not None:
             session.upload_manifest(parent_manifest)
-        options = [
-            "MANIFEST 'yes'",
-            "CHECKPOINT 'fast'",
-            "WAL false",
-            "WAIT false",
-            "TABLESPACE_MAP false",
-            "PROGRESS true",
-        ]
-        options += [f"LABEL '{label}'", *(["INCREMENTAL"] if parent_manifest is not None else [])]
-        session.send(f"BASE_BACKUP ({', '.join(options)})")
+        session.send(_command(label, incremental=parent_manifest is not None, version=session.version))
         start = _position(session.result("start"))
         listed = session.result("tablespaces")
         spaces = _tablespaces(listed)
         begins(start, _estimate(listed))
-        session.result("stream", _COPY)
-        session.chain_is_accepted()
-        manifest = _copy(session, sink, progress)
+        if session.version < _ONE_STREAM:
+            manifest = _copies(session, listed, sink, progress)
+        else:
+            session.result("stream", _COPY)
+            session.chain_is_accepted()
+            manifest = _copy(session, sink, progress)
         stop = _position(session.result("end"))
         session.finish()
         return StreamedBackup(start, stop, spaces, manifest)
@@ -93,6 +90,38 @@ def stream_base_backup(
         raise session.broke(error) from error
     finally:
         session.close()
+
+
+def _command(label: str, *, incremental: bool, version: int) -> str:
+    if version < _ONE_STREAM:
+        return f"BASE_BACKUP LABEL '{label}' PROGRESS FAST NOWAIT MANIFEST 'yes'"
+    options = [
+        "MANIFEST 'yes'",
+        "CHECKPOINT 'fast'",
+        "WAL false",
+        "WAIT false",
+        "TABLESPACE_MAP false",
+        "PROGRESS true",
+    ]
+    options += [f"LABEL '{label}'", *(["INCREMENTAL"] if incremental else [])]
+    return f"BASE_BACKUP ({', '.join(options)})"
+
+
+def _copies(session: _Session, listed: pq.abc.PGresult, sink: Sink, progress: Callable[[int], None] | None) -> bytes:
+    """PostgreSQL 14: a COPY of its own for each archive, in the order of the list, and for the manifest."""
+    for row in range(listed.ntuples):
+        session.result("stream", _COPY)
+        oid = listed.get_value(row, 0)
+        sink.begin(None if oid is None else int(oid))
+        while (piece := session.copy_data()) is not None:
+            sink.data(piece)
+            if progress is not None:
+                progress(len(piece))
+    session.result("backup_manifest", _COPY)
+    manifest = bytearray()
+    while (piece := session.copy_data()) is not None:
+        manifest += piece
+    return bytes(manifest)
 
 
 def _copy(session: _Session, sink: Sink, progress: Callable[[int], None] | None) -> bytes:
@@ -147,6 +176,11 @@ class _Session:
                 hint="pg_hba.conf needs a `replication` line for this host, and the role REPLICATION.",
             )
         return ServerUnavailable(f"{self._where} does not answer: {said}", hint="is the server up?")
+
+    @property
+    def version(self) -> int:
+        """180004 is 18.4."""
+        return self._pg.server_version
 
     def upload_manifest(self, manifest: bytes) -> None:
         self._asks_for_chain = True

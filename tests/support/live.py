@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.commands import Runner
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, os_user
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, os_user
 from dr_pipelines.errors import DrError
 from dr_pipelines.postgres import tools
 from dr_pipelines.postgres.restore import RestoreReport, RestoreRequest, restore
@@ -100,19 +100,22 @@ class Live:
     def request(
         self, target_dir: Path, target: RecoveryTarget = LATEST, use_incrementals: UseIncrementals = "auto"
     ) -> RestoreRequest:
-        programs = bin_dir(self.server.version)
         return RestoreRequest(
-            "shop", target_dir, target, use_incrementals=use_incrementals, bin_dir=programs, os_user=os_user()
+            "shop",
+            target_dir,
+            target,
+            use_incrementals=use_incrementals,
+            bin_dir=self.server.programs,
+            os_user=os_user(),
         )
 
     def _stream(self) -> WalStream:
         target = tools.ReceiverTarget("127.0.0.1", self.server.port, "postgres")
-        programs = bin_dir(self.server.version)
         return WalStream(
             "shop",
             self.server.server,
             lambda spool, _: tools.pg_receivewal(
-                target, directory=spool, slot=SLOT, synchronous=True, bin_dir=programs
+                target, directory=spool, slot=SLOT, synchronous=True, bin_dir=self.server.programs
             ),
             [Tier("primary", functools.partial(self.repository.wal, "shop"))],
             slot=SLOT,
