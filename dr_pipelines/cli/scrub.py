@@ -17,7 +17,7 @@ from dr_pipelines.wording import counted
 
 def scrub(
     tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or a store of the plan.")],
-    server: Annotated[str | None, typer.Option("--server", help="One server of the plan only.")] = None,
+    server: Annotated[str | None, typer.Option("--server", help="One server or file set of the plan only.")] = None,
     sample: Annotated[
         str | None,
         typer.Option("--sample", metavar="SHARE", help="How much to read, as 10%; default the plan's."),

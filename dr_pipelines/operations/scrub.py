@@ -12,12 +12,14 @@ from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.errors import DrError, NotProven, ObjectNotFound, StoreError, UsageError
+from dr_pipelines.operations.replica_sides import sent_to
 from dr_pipelines.progress import Progress
 from dr_pipelines.replication.description import scrub_description
 from dr_pipelines.replication.reading import Sample
 from dr_pipelines.replication.repair import Outcome, State
 from dr_pipelines.replication.scrub import PROMISE, ScrubOrder, ServerScrub, scrub_server
 from dr_pipelines.repository import layout
+from dr_pipelines.repository.owners import ServerOwner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
@@ -58,9 +60,11 @@ def scrub(
     sample: int | None = None,
     repair: bool = True,
 ) -> ScrubReport:
-    """Every object that the plan's servers (or one) have on a store, against its SHA-256; `sample` is a share in
-    percent, the plan's when it is not given. What was seen is in the report and its check; raises `NotProven` when the
-    store could not be listed or stopped to answer, `RepositoryError` where there is no repository, and `UsageError`.
+    """Every object that the plan's servers and file sets (or one of them) have on a store, against its SHA-256.
+
+    `sample` is a share in percent, the plan's when it is not given. What was seen is in the report and its check.
+    Raises `NotProven` when the store could not be listed or stopped to answer, `RepositoryError` where there is no
+    repository, and `UsageError`.
     """
     places = _places(site, tier_or_store, server)
     share = site.plan.scrub.sample if sample is None else sample
@@ -96,22 +100,22 @@ def objects_match_their_digests(
 
 
 def _places(site: Site, tier_or_store: str, server: str | None) -> list[tuple[str, str]]:
-    """(server, tier) for each server that has a tier on the store."""
+    """(server or file set, tier) for each that has a tier on the store."""
     if server is not None and tier_or_store in site.tiers(server):
         return [(server, tier_or_store)]
     name = site.name_of(tier_or_store)
     found = [
         (each, tier)
-        for each, plan in site.plan.databases.items()
-        for tier, store in plan.storage.items()
+        for each in site.users
+        for tier, store in site.storage_of(each).items()
         if store == name and server in (None, each)
     ]
     if not found:
         raise UsageError(
-            f"no server of the plan has anything on {tier_or_store}"
+            f"no server or file set of the plan has anything on {tier_or_store}"
             if server is None
             else f"{server} has nothing on {tier_or_store}",
-            hint="`dr plan show` shows which server uses which store.",
+            hint="`dr plan show` shows what uses which store.",
         )
     return found
 
@@ -124,12 +128,12 @@ def _order(site: Site, server: str, tier: str, run: str, share: int, repair: boo
                 others.append(site.bare_repository(server, name))
             except DrError as error:
                 closed.append(f"{name} cannot be opened: {error.message}")
-    sent = site.plan_of(server).replication.of(tier)
-    everything = sent is None or sent.send == "everything"
+    owner, sent = site.owner(server), sent_to(site, server, tier)
+    everything = isinstance(owner, ServerOwner) and (sent is None or sent.send == "everything")
     window = site.plan_of(server).retention.on(tier).recovery_window if everything else None
     sample = Sample(share, 0.0 if share >= 100 else _where_to_go_on(repository.store, server, tier))
     filled = sent is None or sent.send != "nothing"
-    return ScrubOrder(server, repository, others, run, tuple(closed), window, sample, repair, filled)
+    return ScrubOrder(owner, repository, others, run, tuple(closed), window, sample, repair, filled)
 
 
 def _where_to_go_on(store: ObjectStore, server: str, tier: str) -> float:

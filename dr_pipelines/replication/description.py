@@ -9,6 +9,7 @@ from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound
 from dr_pipelines.replication.inventory import Fault
 from dr_pipelines.replication.repair import Outcome, State
 from dr_pipelines.repository import layout
+from dr_pipelines.repository.file_layout import FILES
 from dr_pipelines.repository.manifest import FORMAT_VERSION
 from dr_pipelines.repository.repository import Repository, new_description
 from dr_pipelines.repository.sealed import is_as_sealed, unseal
@@ -37,7 +38,7 @@ def _fault(repository: Repository) -> Fault | None:
     try:
         data = read_all(repository.store, layout.REPOSITORY)
     except ObjectNotFound:
-        is_used = next(iter(repository.store.list(layout.SERVERS)), None) is not None
+        is_used = any(any(repository.store.list(prefix)) for prefix in (layout.SERVERS, FILES))
         return Fault(layout.REPOSITORY, "missing") if is_used else None
     return None if _is_whole(data) or _is_newer(data) else Fault(layout.REPOSITORY, "damaged")
 

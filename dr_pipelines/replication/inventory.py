@@ -1,24 +1,27 @@
-"""What a tier holds of a server, and what each object must be: by the manifest that names it, by its own name, or
-by the digest or form that it carries itself. One listing and every small record is read; no key is needed.
+"""What a tier holds of a server or a file set, and what each object must be: by the manifest that names it, by
+its own name, or by the digest or form that it carries itself. One listing and every small record is read; no key is
+needed.
 
 Reading the rest and what to do about a fault does not belong here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
 from dr_pipelines.lsn import Timeline, WalSegment, is_history_name
 from dr_pipelines.repository import layout
-from dr_pipelines.repository.catalog import parse_manifest
-from dr_pipelines.repository.layout import BackupLayout, WalLayout
-from dr_pipelines.repository.manifest import BackupManifest, StoredObject, decode
+from dr_pipelines.repository.labels import Labelled
+from dr_pipelines.repository.layout import WalLayout
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject
 from dr_pipelines.repository.marks import read_expired, read_keep
+from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.sealed import is_as_sealed
 from dr_pipelines.repository.wal import description
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore, read_all
@@ -30,7 +33,7 @@ _SEGMENT_SIZES = tuple(1 << power for power in range(20, 31))
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An object and what it must be. `label` is its backup's; None for WAL."""
+    """An object and what it must be. `label` is that of a backup or snapshot that needs it; None for WAL."""
 
     stored: StoredObject
     label: str | None = None
@@ -48,33 +51,66 @@ class Fault:
 
 @dataclass
 class Inventory:
-    """`there`: everything of the server that was listed. `backups` are committed, `expired` can still be undone;
+    """`there`: everything of the owner that was listed. `backups` (or snapshots) are committed, `expired` can still be
+    undone;
     `described`: the segment size of each system's WAL;
     `faults` of records; `not_understood`: why a record of a newer format was not looked into."""
 
-    server: str
+    owner: Owner[Labelled]
     there: Mapping[str, ObjectInfo]
-    backups: dict[str, BackupManifest] = field(default_factory=dict)
-    expired: dict[str, BackupManifest] = field(default_factory=dict)
+    backups: dict[str, Labelled] = field(default_factory=dict)
+    expired: dict[str, Labelled] = field(default_factory=dict)
     records: int = 0
     record_bytes: int = 0
     described: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     not_understood: list[str] = field(default_factory=list)
 
+    @property
+    def server(self) -> str:
+        """The owner's name, where what is asked is about WAL: a file set has none."""
+        return self.owner.name
+
     def named(self) -> Iterator[Named]:
-        """Every object with a digest. Of an expired backup only what is there: pruning may have begun."""
-        for label, backup in self.backups.items():
-            yield from (Named(stored, label) for stored in backup.objects)
-        for label, backup in self.expired.items():
-            yield from (Named(stored, label) for stored in backup.objects if stored.key in self.there)
+        """Every object with a digest, once, whoever shares it. Of what is expired only what is there: pruning may have
+        begun."""
+        seen: set[StoredObject] = set()
+        for label, stored in self._named_by_manifests():
+            if stored not in seen:
+                seen.add(stored)
+                yield Named(stored, label)
         for info in self.there.values():
             if info.key.startswith(layout.wal_prefix(self.server)) and (key := layout.parse_wal_key(info.key)):
                 yield Named(StoredObject(key=info.key, size=info.size, sha256=key.sha256))
 
+    def _named_by_manifests(self) -> Iterator[tuple[str, StoredObject]]:
+        for label, backup in self.backups.items():
+            yield from ((label, stored) for stored in backup.objects)
+        for label, backup in self.expired.items():
+            yield from ((label, stored) for stored in backup.objects if stored.key in self.there)
+
+    def needing(self, fault: Fault) -> Sequence[str]:
+        """The labels of all that names a faulty object; of a record its own. None for WAL."""
+        if fault.label is None or fault.stored is None:
+            return (fault.label,) if fault.label is not None else ()
+        return self._by_object.get(fault.stored) or (fault.label,)
+
+    @cached_property
+    def _by_object(self) -> Mapping[StoredObject, list[str]]:
+        """As of when it is first asked, which is when all manifests that can be were read."""
+        found: dict[StoredObject, list[str]] = defaultdict(list)
+        for label, stored in self._named_by_manifests():
+            found[stored].append(label)
+        return found
+
+    @property
+    def of_server(self) -> Mapping[str, BackupManifest]:
+        """The backups, which say what WAL there is; a file set has none."""
+        return {label: backup for label, backup in self.backups.items() if isinstance(backup, BackupManifest)}
+
     def labels(self) -> set[str]:
-        """Of every backup of which there is anything."""
-        found = {layout.label_of(self.server, key) for key in self.there}
+        """Of everything of which there is anything."""
+        found = {self.owner.label_of(key) for key in self.there}
         return {label for label in found if label is not None}
 
     def systems(self) -> set[str]:
@@ -83,8 +119,10 @@ class Inventory:
 
     def segment_size(self, system_id: str) -> int | None:
         """As a backup of the system says, which proves it by its digest."""
-        known = [*self.backups.values(), *self.expired.values()]
-        return next((backup.segment_size for backup in known if backup.system_id == system_id), None)
+        for backup in (*self.backups.values(), *self.expired.values()):
+            if isinstance(backup, BackupManifest) and backup.system_id == system_id:
+                return backup.segment_size
+        return None
 
     def segments(self, system_id: str, size: int) -> dict[Timeline, dict[int, list[ObjectInfo]]]:
         """Objects of WAL segments, whole or their heads, by timeline and number."""
@@ -98,25 +136,25 @@ class Inventory:
         return found
 
 
-def take_inventory(store: ObjectStore, server: str) -> Inventory:
+def take_inventory(store: ObjectStore, owner: Owner[Labelled]) -> Inventory:
     """Raises what the store raises: a listing that is not whole is no inventory."""
-    there = {info.key: info for info in store.list(layout.server_prefix(server))}
-    inventory = Inventory(server, there)
+    there = {info.key: info for info in store.list(owner.prefix)}
+    inventory = Inventory(owner, there)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="inventory") as pool:
         for _ in pool.map(lambda read: read(), list(_readings(store, inventory))):
             pass
     for system_id, size in inventory.described.items():
         if inventory.segment_size(system_id) not in (None, size):
-            inventory.faults.append(Fault(WalLayout(server, system_id).description, "damaged"))
+            inventory.faults.append(Fault(WalLayout(owner.name, system_id).description, "damaged"))
     return inventory
 
 
 def _readings(store: ObjectStore, inventory: Inventory) -> Iterator[Callable[[], None]]:
     for key in inventory.there:
-        label = layout.label_of(inventory.server, key)
+        label = inventory.owner.label_of(key)
         if label is None:
             continue
-        backup = BackupLayout(inventory.server, label)
+        backup = inventory.owner.layout(label)
         if key == backup.manifest:
             yield partial(_read, store, inventory, key, label, _manifest)
         elif key == backup.expired and backup.manifest not in inventory.there:
@@ -153,13 +191,14 @@ def _read(
 
 def _manifest(store: ObjectStore, inventory: Inventory, key: str, label: str) -> None:
     data = read_all(store, key)
-    inventory.backups[label] = parse_manifest(data, store, inventory.server, label)
+    inventory.backups[label] = inventory.owner.parse(data, store, label)
     if not is_as_sealed(data):
         raise IntegrityError(f"{key} on {store.name} was changed")
 
 
 def _expired(store: ObjectStore, inventory: Inventory, key: str, label: str) -> None:
-    inventory.expired[label] = read_expired(store, BackupLayout(inventory.server, label), decode).manifest
+    owner = inventory.owner
+    inventory.expired[label] = read_expired(store, owner.layout(label), owner.decode).manifest
     if not is_as_sealed(read_all(store, key)):
         raise IntegrityError(f"{key} on {store.name} was changed")
 
@@ -174,8 +213,8 @@ def _description(store: ObjectStore, inventory: Inventory, key: str, label: str)
 
 def record_is_whole(store: ObjectStore, inventory: Inventory, fault: Fault) -> bool:
     """At a second look. A record that is gone is a fault only where it has to be."""
-    backup = BackupLayout(inventory.server, fault.label or "")
-    again = Inventory(inventory.server, inventory.there)
+    backup = inventory.owner.layout(fault.label or "")
+    again = Inventory(inventory.owner, inventory.there)
     try:
         if fault.key == backup.manifest:
             _manifest(store, again, fault.key, backup.label)

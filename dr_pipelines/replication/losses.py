@@ -15,14 +15,15 @@ from dr_pipelines.lsn import Lsn, Timeline, WalSegment, is_history_name
 from dr_pipelines.replication.inventory import Fault, Inventory
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.catalog import chain_of
-from dr_pipelines.repository.layout import BackupLayout, WalLayout
+from dr_pipelines.repository.labels import Labelled
+from dr_pipelines.repository.layout import WalLayout
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.storage.base import ObjectInfo
 
 
 @dataclass(frozen=True)
 class LostBackup:
-    """A backup that cannot be restored from this tier any more, and why."""
+    """A backup or snapshot that cannot be restored from this tier any more, and why."""
 
     label: str
     because: str
@@ -70,13 +71,15 @@ def _minute(at: datetime | None) -> str:
     return f"{at:%Y-%m-%d %H:%M} UTC" if at else "?"
 
 
-def damages_a_restore(fault: Fault, inventory: Inventory) -> bool:
-    """Whether a restore reads it: the index and the break-glass bundle only make one easier."""
-    if fault.label is None:
-        return False
-    known = inventory.backups.get(fault.label) or inventory.expired.get(fault.label)
+def costs(fault: Fault, inventory: Inventory) -> list[str]:
+    """The labels of what cannot be restored without it: the index and the break-glass bundle only make that easier."""
+    return [label for label in inventory.needing(fault) if _is_read(fault, label, inventory)]
+
+
+def _is_read(fault: Fault, label: str, inventory: Inventory) -> bool:
+    known = inventory.backups.get(label) or inventory.expired.get(label)
     if known is None:
-        return fault.key == BackupLayout(inventory.server, fault.label).manifest
+        return fault.key == inventory.owner.layout(label).manifest
     return any(stored.key == fault.key for stored in known.restored_from)
 
 
@@ -84,13 +87,13 @@ def lost_backups(lost: Iterable[Fault], inventory: Inventory, gaps: Sequence[Los
     """Those that lack an object, those that build on one of them, and those whose own WAL is gone. Oldest first."""
     found: dict[str, str] = {}
     for fault in lost:
-        if damages_a_restore(fault, inventory) and fault.label is not None:
-            found.setdefault(fault.label, f"{fault.key} is {fault.what}")
-    for label, backup in inventory.backups.items():
+        for label in costs(fault, inventory):
+            found.setdefault(label, f"{fault.key} is {fault.what}")
+    for label, backup in inventory.of_server.items():
         if any(_needs(backup, gap) for gap in gaps):
             found.setdefault(label, "the WAL that makes it consistent is lost")
-    for label, backup in sorted(inventory.backups.items()):
-        broken = next((link for link in _ancestors(backup, inventory.backups) if link in found), None)
+    for label, known in sorted(inventory.backups.items()):
+        broken = next((link for link in _ancestors(known, inventory.backups) if link in found), None)
         if broken is not None:
             found.setdefault(label, f"it builds on {broken}")
     return tuple(LostBackup(label, because) for label, because in sorted(found.items()))
@@ -112,7 +115,7 @@ def _gaps(lost: set[str], system_id: str, inventory: Inventory, unusable: set[st
         for first, last in _runs(sorted(gone)):
             before = [info.modified for info in objects.get(first - 1, ())]
             start, end = WalSegment(timeline, first, size).start, WalSegment(timeline, last, size).end
-            following = _next_backup(inventory.backups.values(), system_id, timeline, end, unusable)
+            following = _next_backup(inventory.of_server.values(), system_id, timeline, end, unusable)
             yield LostWal(
                 system_id,
                 timeline,
@@ -174,15 +177,15 @@ def _needs(backup: BackupManifest, gap: LostWal) -> bool:
     )
 
 
-def _ancestors(backup: BackupManifest, backups: Mapping[str, BackupManifest]) -> list[str]:
+def _ancestors(backup: Labelled, backups: Mapping[str, Labelled]) -> list[str]:
     """A parent that is not there is named too: its manifest may be what is damaged."""
     try:
         return [link.label for link in chain_of(backup, backups.values())[:-1]]
     except RepositoryError:
-        found, parent = list[str](), backup.parent
+        found, parent = list[str](), backup.builds_on
         while parent is not None and parent not in found:
             found.insert(0, parent)
-            parent = backups[parent].parent if parent in backups else None
+            parent = backups[parent].builds_on if parent in backups else None
         return found
 
 

@@ -15,9 +15,10 @@ from dr_pipelines.lsn import Timeline, WalSegment
 from dr_pipelines.replication.inventory import Fault, Inventory
 from dr_pipelines.replication.reading import matches
 from dr_pipelines.repository import layout
-from dr_pipelines.repository.catalog import read_manifest
-from dr_pipelines.repository.layout import BackupKind, BackupLayout, WalLayout
+from dr_pipelines.repository.labels import Labelled
+from dr_pipelines.repository.layout import BackupKind, WalLayout
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
+from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
 
@@ -26,12 +27,12 @@ _ON_ITS_WAY = timedelta(hours=6)
 
 
 def missing_manifests(inventory: Inventory, store: ObjectStore, others: Sequence[Repository]) -> Iterator[Fault]:
-    """Of backups that are whole but for it. A backup that is being taken, copied or pruned lacks something else too."""
+    """Of what is whole but for it. A backup that is being taken, copied or pruned lacks something else too."""
     for label in sorted(inventory.labels()):
-        backup, there = BackupLayout(inventory.server, label), inventory.there
+        backup, there = inventory.owner.layout(label), inventory.there
         if backup.manifest in there or backup.expired in there:
             continue
-        if (found := _manifest_elsewhere(backup, others)) is None:
+        if (found := _manifest_elsewhere(inventory.owner, label, others)) is None:
             continue
         if all((info := there.get(named.key)) and info.size == named.size for named in found.objects) and _all_match(
             store, found.objects
@@ -39,10 +40,10 @@ def missing_manifests(inventory: Inventory, store: ObjectStore, others: Sequence
             yield Fault(backup.manifest, "missing", label)
 
 
-def _manifest_elsewhere(backup: BackupLayout, others: Sequence[Repository]) -> BackupManifest | None:
+def _manifest_elsewhere(owner: Owner[Labelled], label: str, others: Sequence[Repository]) -> Labelled | None:
     for other in others:
         try:
-            return read_manifest(other.store, backup.server, backup.label)
+            return owner.read(other.store, label)
         except DrError:  # whatever it is, this tier does not show that the manifest should be here
             continue
     return None
@@ -69,7 +70,7 @@ def missing_wal(
         needed = {*_of_backups(inventory, system_id, size), *_of_window(inventory, system_id, size, here, window, now)}
         absent = [one for one in sorted(needed) if one.number not in here.get(one.timeline, {})]
         found = [*(elsewhere.find(keys, segment) for segment in absent)]
-        if window is not None and any(_is_full_of(backup, system_id) for backup in inventory.backups.values()):
+        if window is not None and any(_is_full_of(backup, system_id) for backup in inventory.of_server.values()):
             found += _of_the_end(keys, size, here, elsewhere, now - window, now - _ON_ITS_WAY)
         for one in found:
             if one is not None:
@@ -77,7 +78,7 @@ def missing_wal(
 
 
 def _of_backups(inventory: Inventory, system_id: str, size: int) -> Iterator[WalSegment]:
-    for backup in inventory.backups.values():
+    for backup in inventory.of_server.values():
         if backup.system_id == system_id:
             for timeline, start, end in backup.needed_wal:
                 for number in range(start.value // size, -(-end.value // size)):
@@ -93,7 +94,7 @@ def _of_window(
     now: datetime,
 ) -> Iterator[WalSegment]:
     """Between the full that the window begins with and the newest WAL that is here."""
-    fulls = [backup for backup in inventory.backups.values() if _is_full_of(backup, system_id)]
+    fulls = [backup for backup in inventory.of_server.values() if _is_full_of(backup, system_id)]
     if window is None or not fulls:
         return
     before = [full for full in fulls if full.finished_at <= now - window]

@@ -6,10 +6,12 @@ What an object must be is said by `inventory.py`; what it costs when nothing can
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import TypeVar
 
 from dr_pipelines.clock import Clock
@@ -18,11 +20,13 @@ from dr_pipelines.replication.inventory import Fault, Inventory, described_size,
 from dr_pipelines.replication.reading import as_on, matches
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.break_glass import bundle
-from dr_pipelines.repository.catalog import chain_of, read_manifest
+from dr_pipelines.repository.catalog import chain_of
 from dr_pipelines.repository.fetch import fetch_body
-from dr_pipelines.repository.layout import BackupLayout
-from dr_pipelines.repository.manifest import BackupManifest, StoredObject, decode
+from dr_pipelines.repository.labels import Labelled
+from dr_pipelines.repository.layout import LabelLayout
+from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_expired
+from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import seal, unseal
 from dr_pipelines.repository.wal import description
@@ -55,8 +59,8 @@ class Outcome:
 
 
 class Repair:
-    """Of one server on one tier. `others` are the tiers that can be asked, `closed` says why one cannot. Safe to use
-    from several threads."""
+    """Of one server or file set on one tier. `others` are the tiers that can be asked, `closed` says why one cannot.
+    Safe to use from several threads."""
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class Repair:
         clock: Clock,
     ) -> None:
         self._inventory, self._tier, self._others = inventory, repository, others
-        self._store, self._server = repository.store, inventory.server
+        self._store, self._owner = repository.store, inventory.owner
         self._closed, self._clock = closed, clock
 
     def mend(self, fault: Fault) -> Outcome:
@@ -85,9 +89,9 @@ class Repair:
         return Outcome(fault, State.UNDECIDED, "; ".join(troubles)) if troubles else Outcome(fault, State.LOST)
 
     def _mend(self, fault: Fault, troubles: list[str]) -> str | None:
-        backup = BackupLayout(self._server, fault.label or "")
+        backup = self._owner.layout(fault.label or "")
         if fault.stored is not None:
-            return self._content(fault.stored, fault.label, troubles)
+            return self._content(fault, fault.stored, troubles)
         if fault.key == backup.manifest:
             return self._manifest(backup, troubles)
         if fault.key == backup.expired:
@@ -96,47 +100,48 @@ class Repair:
             return self._keep(fault.key, troubles)
         return self._description(fault.key, troubles)
 
-    def _content(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
-        source = self._revived(stored, label, troubles) or self._copied(stored, label, troubles)
-        if source is None and label is not None:
-            source = self._written_anew(stored, label)
+    def _content(self, fault: Fault, stored: StoredObject, troubles: list[str]) -> str | None:
+        needing = self._inventory.needing(fault)
+        source = self._revived(stored, needing, troubles) or self._copied(stored, needing, troubles)
+        if source is None and fault.label is not None:
+            source = self._written_anew(stored, fault.label)
         return source
 
-    def _revived(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
+    def _revived(self, stored: StoredObject, needing: Sequence[str], troubles: list[str]) -> str | None:
         """What was overwritten or deleted on a versioned store is still there."""
-        until = self._lock_of(stored.key, label)
+        until = self._lock_of(stored.key, needing)
         revived = _asked(self._tier, troubles, lambda store: _old_version(store, stored))
         if not revived or not self._is_whole(stored):
             return None
         self._lock(stored.key, until)
         return f"an old version on {self._tier.tier}"
 
-    def _copied(self, stored: StoredObject, label: str | None, troubles: list[str]) -> str | None:
+    def _copied(self, stored: StoredObject, needing: Sequence[str], troubles: list[str]) -> str | None:
         for other in self._others:
             body = _asked(other, troubles, lambda store: fetch_body(store, as_on(store, stored)))
             if body is not None:
-                self._put(stored.key, body, label)
+                self._put(stored.key, body, needing)
                 return other.tier
         for other in self._others:
             body = _asked(other, troubles, lambda store: _laid_over(store, stored))
             if body is not None:
-                self._put(stored.key, body, label)
+                self._put(stored.key, body, needing)
                 return f"an old version on {other.tier}"
         return None
 
     def _written_anew(self, stored: StoredObject, label: str) -> str | None:
         """The break-glass bundle says nothing that the manifests do not."""
-        backup = self._inventory.backups.get(label)
+        backup = self._inventory.of_server.get(label)
         if backup is None or stored not in backup.break_glass:
             return None
         bare = backup.model_copy(update={"break_glass": ()})  # as it was when the bundle was written
         try:
-            files = bundle(chain_of(bare, self._inventory.backups.values()))
+            files = bundle(chain_of(bare, self._inventory.of_server))
         except RepositoryError:
             return None
         for data in files.values():
             if Body.of(data).sha256 == stored.sha256:
-                self._put(stored.key, Body.of(data), label)
+                self._put(stored.key, Body.of(data), [label])
                 return "the manifests"
         return None
 
@@ -149,34 +154,34 @@ class Repair:
         for tier in [self._tier, *self._others]:
             for stored, body in _asked(tier, troubles, lambda store: [*_whole_wal(store, fault.key, wanted)]) or ():
                 if tier is not self._tier:
-                    self._put(stored.key, body, None)
+                    self._put(stored.key, body)
                 self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
                 return f"{tier.tier}, as {stored.key.rpartition('/')[2]}"
         return None
 
-    def _manifest(self, backup: BackupLayout, troubles: list[str]) -> str | None:
+    def _manifest(self, backup: LabelLayout, troubles: list[str]) -> str | None:
         if backup.label in self._inventory.backups:  # only its blanks are not as they were written
             data = read_all(self._store, backup.manifest)
-            self._put(backup.manifest, Body.of(seal(unseal(data))), backup.label)
+            self._put(backup.manifest, Body.of(seal(unseal(data))), [backup.label])
             return "itself"
         for _, data, where in self._manifests(backup.label, troubles):
-            self._put(backup.manifest, Body.of(data), backup.label)
-            self._inventory.backups[backup.label] = read_manifest(self._store, self._server, backup.label)
+            self._put(backup.manifest, Body.of(data), [backup.label])
+            self._inventory.backups[backup.label] = self._owner.read(self._store, backup.label)
             return where
         return None
 
-    def _expired(self, backup: BackupLayout, troubles: list[str]) -> str | None:
+    def _expired(self, backup: LabelLayout, troubles: list[str]) -> str | None:
         for manifest, data, where in self._manifests(backup.label, troubles):
             at, reason = self._inventory.there[backup.expired].modified, "the reason was damaged and is lost"
             put_expired(self._store, manifest.layout, data, at=at, reason=reason)
-            self._inventory.expired[backup.label] = read_expired(self._store, backup, decode).manifest
+            self._inventory.expired[backup.label] = read_expired(self._store, backup, self._owner.decode).manifest
             return where
         return None
 
-    def _manifests(self, label: str, troubles: list[str]) -> Iterator[tuple[BackupManifest, bytes, str]]:
-        backup = BackupLayout(self._server, label)
+    def _manifests(self, label: str, troubles: list[str]) -> Iterator[tuple[Labelled, bytes, str]]:
         for other in self._others:
-            if (found := _asked(other, troubles, lambda store: _manifest_on(store, backup))) is not None:
+            ask = partial(_manifest_on, self._owner, label)
+            if (found := _asked(other, troubles, ask)) is not None:
                 yield (*found, other.tier)
 
     def _keep(self, key: str, troubles: list[str]) -> str:
@@ -184,28 +189,28 @@ class Repair:
         for other in self._others:
             data = _asked(other, troubles, lambda store: whole_keep(store, key))
             if data is not None:
-                self._put(key, Body.of(data), None)
+                self._put(key, Body.of(data))
                 return other.tier
         lasting = Keep(until=None, reason="what it said is lost", by="dr scrub", at=self._clock.now())
-        self._put(key, Body.of(encode_keep(lasting)), None)
+        self._put(key, Body.of(encode_keep(lasting)))
         return "nothing: it holds for ever now"
 
     def _description(self, key: str, troubles: list[str]) -> str | None:
-        size = self._inventory.segment_size(layout.system_id_of(self._server, key))
+        size = self._inventory.segment_size(layout.system_id_of(self._owner.name, key))
         if size is not None:
-            self._put(key, Body.of(description(size)), None)
+            self._put(key, Body.of(description(size)))
             return "the backups' manifests"
         for other in self._others:
             data = _asked(other, troubles, lambda store: _description_on(store, key))
             if data is not None:
-                self._put(key, Body.of(data), None)
+                self._put(key, Body.of(data))
                 return other.tier
         return None
 
-    def _put(self, key: str, body: Body, label: str | None) -> None:
-        """Over whatever is there, locked no shorter than it. Raises `IntegrityError` when it is not read back as it was
-        put."""
-        until = self._lock_of(key, label)
+    def _put(self, key: str, body: Body, needing: Sequence[str] = ()) -> None:
+        """Over whatever is there, locked no shorter than it or what needs it. Raises `IntegrityError` when it is not
+        read back as it was put."""
+        until = self._lock_of(key, needing)
         self._tier.put(key, body, if_absent=False)
         self._lock(key, until)
         if not self._is_whole(StoredObject(key=key, size=body.size, sha256=body.sha256)):
@@ -222,14 +227,16 @@ class Repair:
         except ObjectNotFound:
             return False
 
-    def _lock_of(self, key: str, label: str | None) -> datetime | None:
-        """Of what it takes the place of, else of its backup's manifest."""
-        keys = [key, BackupLayout(self._server, label).manifest] if label else [key]
-        for each in keys:
-            try:
-                until = self._store.stat(each).retain_until
-            except ObjectNotFound:
-                continue
+    def _lock_of(self, key: str, needing: Sequence[str]) -> datetime | None:
+        """Of what it takes the place of, else the longest of the manifests of what needs it."""
+        if (until := self._locked_until(key)) is not None or not self._store.capabilities.object_lock:
+            return until
+        ends = (self._locked_until(self._owner.layout(label).manifest) for label in needing)
+        return max((end for end in ends if end is not None), default=None)
+
+    def _locked_until(self, key: str) -> datetime | None:
+        with contextlib.suppress(ObjectNotFound):
+            until = self._store.stat(key).retain_until
             if until is not None and until > self._clock.now():
                 return until
         return None
@@ -257,12 +264,12 @@ def _old_version(store: ObjectStore, stored: StoredObject) -> bool:
     return store.capabilities.versioning and store.revive(stored.key, stored.sha256)
 
 
-def _manifest_on(store: ObjectStore, backup: BackupLayout) -> tuple[BackupManifest, bytes]:
+def _manifest_on(owner: Owner[Labelled], label: str, store: ObjectStore) -> tuple[Labelled, bytes]:
     try:
-        manifest = read_manifest(store, backup.server, backup.label)
-        return manifest, read_all(store, backup.manifest)
+        manifest = owner.read(store, label)
+        return manifest, read_all(store, manifest.layout.manifest)
     except RepositoryError:  # not there
-        expired = read_expired(store, backup, decode)
+        expired = read_expired(store, owner.layout(label), owner.decode)
         return expired.manifest, expired.data
 
 

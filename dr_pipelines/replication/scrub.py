@@ -1,5 +1,6 @@
-"""Every object of a server on one tier against its digest; what is damaged or missing is repaired; what no tier can
-repair is marked, so that no restore picks it, and the restore points that it costs are named.
+"""Every object of a server or a file set on one tier against its digest; what is damaged or missing is
+repaired; what no tier can repair is marked, so that no restore picks it, and the restore points that it costs are
+named.
 
 The order makes a crash harmless: an object is repaired before a mark is lifted, and a mark is put before it is told.
 Backups and WAL come and go meanwhile: every fault is looked at again before it is believed.
@@ -22,7 +23,7 @@ from dr_pipelines.replication.inventory import Fault, Inventory, record_is_whole
 from dr_pipelines.replication.losses import (
     LostBackup,
     LostWal,
-    damages_a_restore,
+    costs,
     lost_backups,
     lost_histories,
     lost_wal,
@@ -31,8 +32,10 @@ from dr_pipelines.replication.missing import missing_manifests, missing_wal
 from dr_pipelines.replication.reading import ALL, Sample, Seen, as_on, matches, read_objects
 from dr_pipelines.replication.repair import WAL_DAMAGE, Outcome, Repair, State
 from dr_pipelines.repository import layout
-from dr_pipelines.repository.layout import BackupLayout
+from dr_pipelines.repository.labels import Labelled
+from dr_pipelines.repository.layout import LabelLayout
 from dr_pipelines.repository.marks import put_damage, put_proof, read_damage
+from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Body
 
@@ -49,9 +52,9 @@ PROMISE = "objects_match_their_digests"
 class ScrubOrder:
     """What is to be scrubbed. `others` are the tiers that may hold good bytes, `closed` says why one cannot be asked.
     `filled`: the plan sends backups here. `window`: how far back WAL must be here without a hole; None where only what
-    the backups need is sent. `run` names the scrub in marks and proofs."""
+    the backups need is sent, and for a file set. `run` names the scrub in marks and proofs."""
 
-    server: str
+    owner: Owner[Labelled]
     repository: Repository
     others: Sequence[Repository]
     run: str
@@ -64,9 +67,10 @@ class ScrubOrder:
 
 @dataclass
 class ServerScrub:
-    """What was seen and done. `objects` that have a digest or carry one, of which `read` were read, `bytes` in all;
-    `offline` would have had to be recalled, `unread` could not be read. `outcomes` has every fault. `emptied`: another
-    tier that has backups where this one has none at all: that is no damage to repair, and nothing to call good."""
+    """What was seen and done, of a `server` or file set. Of `objects` that have a digest or carry one `read` were read,
+    `bytes` in all; `offline` would have had to be recalled, `unread` could not be read. `outcomes` has every fault.
+    `emptied`: another tier that has backups where this one has none at all: that is no damage to repair, and nothing to
+    call good."""
 
     server: str
     tier: str
@@ -131,11 +135,11 @@ class _Scrub:
     def __init__(self, order: ScrubOrder, clock: Clock, progress: Progress) -> None:
         self._order, self._clock, self._progress = order, clock, progress
         self._store = order.repository.store
-        self._result = ServerScrub(order.server, order.repository.tier, sample=order.sample)
+        self._result = ServerScrub(order.owner.name, order.repository.tier, sample=order.sample)
 
     def run(self) -> ServerScrub:
         order, result = self._order, self._result
-        inventory = take_inventory(self._store, order.server)
+        inventory = take_inventory(self._store, order.owner)
         repair = Repair(inventory, order.repository, order.others, order.closed, self._clock)
         marked = self._marked(inventory)
         # Records first: a manifest that is whole again says what else must be there.
@@ -160,7 +164,7 @@ class _Scrub:
 
     def _has_backups(self, other: Repository) -> bool:
         try:
-            return bool(other.backups(self._order.server))
+            return bool(self._order.owner.catalog(other.store).manifests)
         except DrError as error:
             self._result.notes.append(f"whether {other.tier} has backups cannot be seen: {error.message}")
             return False
@@ -170,7 +174,7 @@ class _Scrub:
         order, notes = self._order, list[str]()
         holes = [*missing_wal(inventory, order.others, order.window, self._clock.now(), notes)]
         if holes:
-            again, notes = take_inventory(self._store, order.server), list[str]()
+            again, notes = take_inventory(self._store, order.owner), list[str]()
             holes = [*missing_wal(again, order.others, order.window, self._clock.now(), notes)]
         self._result.notes += notes
         return holes
@@ -199,7 +203,8 @@ class _Scrub:
     def _stands(self, fault: Fault, inventory: Inventory) -> bool:
         """A backup that was expired or pruned since, and WAL that is gone, is no damage; neither is what a second look
         finds whole."""
-        if fault.label is not None and not self._is_there_still(fault, BackupLayout(self._order.server, fault.label)):
+        needing = [self._order.owner.layout(label) for label in inventory.needing(fault)]
+        if needing and not any(self._is_there_still(fault, label) for label in needing):
             return False
         if fault.stored is None:
             return not record_is_whole(self._store, inventory, fault)
@@ -208,23 +213,25 @@ class _Scrub:
         except ObjectNotFound:
             return fault.what == "missing" or fault.label is not None
 
-    def _is_there_still(self, fault: Fault, backup: BackupLayout) -> bool:
+    def _is_there_still(self, fault: Fault, backup: LabelLayout) -> bool:
         there = {info.key for info in self._store.list(backup.prefix)}
         if fault.key == backup.manifest and fault.what == "missing":
             return backup.manifest not in there and backup.expired not in there
         if backup.manifest in there:
             return True
-        return fault.what == "damaged" and backup.expired in there and fault.key in there
+        if fault.what == "missing" or backup.expired not in there:
+            return False
+        return fault.key in there or any(info.key == fault.key for info in self._store.list(fault.key))
 
     # --- marks ---
 
     def _marked(self, inventory: Inventory) -> _Marked:
         found: _Marked = {}
         for key in inventory.there:
-            label = layout.label_of(self._order.server, key)
+            label = self._order.owner.label_of(key)
             if (wal := layout.damaged_wal(key)) is not None:
                 found.setdefault(wal, set()).add(key)
-            elif label is not None and key.startswith(BackupLayout(self._order.server, label).damages):
+            elif label is not None and key.startswith(self._order.owner.layout(label).damages):
                 for about in self._told_by(key, label, inventory):
                     found.setdefault(about, set()).add(key)
         return found
@@ -243,16 +250,17 @@ class _Scrub:
         by_label: dict[str, list[str]] = {}
         for outcome in self._result.of(State.LOST):
             fault = outcome.fault
-            if fault.label is not None and fault.key == BackupLayout(self._order.server, fault.label).expired:
+            if fault.label is not None and fault.key == self._order.owner.layout(fault.label).expired:
                 self._forget(fault.key)
-            elif fault.label is not None and damages_a_restore(fault, inventory):
-                by_label.setdefault(fault.label, []).append(fault.key)
+            elif labels := costs(fault, inventory):
+                for label in labels:
+                    by_label.setdefault(label, []).append(fault.key)
             elif layout.parse_wal_key(fault.key) is not None and fault.what == "damaged" and fault.key not in marked:
                 self._store.put(layout.wal_damage(fault.key), Body.of(WAL_DAMAGE))
                 self._result.marked.append(fault.key)
         for label, keys in sorted(by_label.items()):
-            if not set(keys) <= set(marked):
-                backup = BackupLayout(self._order.server, label)
+            backup = self._order.owner.layout(label)
+            if not all(any(mark.startswith(backup.damages) for mark in marked.get(key, ())) for key in keys):
                 put_damage(self._store, backup, sorted(keys), at=self._clock.now(), found_by=self._order.run)
                 self._result.marked.append(label)
 
@@ -281,8 +289,9 @@ class _Scrub:
         """Of each backup of which every object was read, on the tier itself."""
         bad: dict[str, list[str]] = {}
         for outcome in self._result.outcomes:
-            if outcome.fault.label is not None and outcome.state is not State.REPAIRED:
-                bad.setdefault(outcome.fault.label, []).append(outcome.fault.key)
+            if outcome.state is not State.REPAIRED:
+                for label in inventory.needing(outcome.fault):
+                    bad.setdefault(label, []).append(outcome.fault.key)
         repaired = {outcome.fault.key for outcome in self._result.of(State.REPAIRED)}
         for label, backup in inventory.backups.items():
             if label in bad:

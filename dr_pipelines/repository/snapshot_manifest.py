@@ -71,9 +71,9 @@ class SnapshotManifest(Record):
 
     @property
     def homes(self) -> tuple[str, ...]:
-        """The prefixes below which its objects lie; a table that another snapshot put is one of them."""
+        """The prefixes below which its objects lie; tables that other snapshots put are among them."""
         own = self.layout.prefix
-        elsewhere = () if self.table.key.startswith(own) else (self.table.key,)
+        elsewhere = (table.key for table in self.tables if not table.key.startswith(own))
         return (own, archives_prefix(self.file_set), *elsewhere)
 
     @property

@@ -32,6 +32,7 @@ from dr_pipelines.repository import layout
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import encode
 from dr_pipelines.repository.marks import Keep, put_expired, put_keep, read_keep
+from dr_pipelines.repository.owners import ServerOwner
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.site import Site
@@ -43,7 +44,7 @@ from tests.support.tiers import BACKUPS, CHILD, CLOCK, FIRST, FULL, SECOND, SIZE
 
 
 def scrub(on: Repository, *others: Repository, **changes: object) -> ServerScrub:
-    order = ScrubOrder("shop", on, others, "scrub-1", window=timedelta(days=7))
+    order = ScrubOrder(ServerOwner("shop"), on, others, "scrub-1", window=timedelta(days=7))
     return scrub_server(replace(order, **changes), clock=CLOCK, progress=Silent())  # type: ignore[arg-type]
 
 
@@ -72,7 +73,7 @@ def test_the_newest_wal_is_missing_when_another_tier_has_had_it_for_long() -> No
     later = FixedClock(CLOCK.now() + timedelta(days=1))
 
     def scrubbed(window: timedelta | None) -> ServerScrub:
-        order = ScrubOrder("shop", primary, [secondary], "scrub-2", window=window)
+        order = ScrubOrder(ServerOwner("shop"), primary, [secondary], "scrub-2", window=window)
         return scrub_server(order, clock=later, progress=Silent())
 
     assert not scrubbed(timedelta(hours=1)).outcomes  # it may have been let go
