@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, ServerName, TierOption, settings, share_of
+from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, Name, ServerName, TierOption, settings, share_of
 from dr_pipelines.cli.listing import show_backups
 from dr_pipelines.cli.output import (
     Bars,
@@ -24,6 +24,7 @@ from dr_pipelines.cli.output import (
 from dr_pipelines.endings import on_ending
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.owners import FileSetOwner
 
 wal_app = typer.Typer(suggest_commands=False, help="The write-ahead log.", no_args_is_help=True)
 
@@ -61,8 +62,8 @@ def list_backups(server: MaybeServer = None, tier: TierOption = None, as_json: J
 
 
 def verify(
-    server: ServerName,
-    label: Annotated[str, typer.Argument(help="A backup's label, or latest.")] = "latest",
+    name: Name,
+    label: Annotated[str, typer.Argument(help="The label of a backup or snapshot, or latest.")] = "latest",
     tier: TierOption = None,
     identity: IdentityFile = None,
     sample: Annotated[
@@ -73,16 +74,20 @@ def verify(
     ] = "100%",
     as_json: Json = False,
 ) -> None:
-    """Read a backup whole and compare it with all that is known of it, without restoring it.
+    """Read a backup or a snapshot of files whole and compare it with all that is known of it, without restoring it.
 
-    Each object is compared with its SHA-256 and, with an identity, each file with PostgreSQL's own checksum. Its chain,
-    the WAL after it, its recipients, its locks and its copies on other tiers are looked at too.
+    Each object is compared with its SHA-256 and, with an identity, each file with its checksum. A backup's chain and
+    the WAL after it, recipients, locks and the copies on other tiers are looked at too.
     """
     site, share = settings.site(identity), share_of(sample)
-    where = site.tier_of(server, tier or "primary")
-    found = operations.find_backup(site, label, where, server)
+    is_of_files = isinstance(site.owner(name), FileSetOwner)
+    where = site.tier_of(name, tier or "primary")
     with Bars() as bars:
-        checks = operations.check_backup(site, server, found.label, where, bars, sample=share)
+        if is_of_files:
+            checks = operations.check_snapshot(site, name, label, where, bars, sample=share)
+        else:
+            found = operations.find_backup(site, label, where, name)
+            checks = operations.check_backup(site, name, found.label, where, bars, sample=share)
     answer_checks(checks, as_json=as_json)
 
 

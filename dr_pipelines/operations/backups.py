@@ -8,19 +8,22 @@ from collections.abc import Sequence
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
+from dr_pipelines.files.verify import CONTENTS_MATCH as FILE_CONTENTS_MATCH
 from dr_pipelines.postgres.restore_source import no_backup
 from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.postgres.take import SealedWal
 from dr_pipelines.postgres.take import take_backup as _take_backup
-from dr_pipelines.postgres.verify import CONTENTS_MATCH, OBJECTS_MATCH, verify
+from dr_pipelines.postgres.verify import CONTENTS_MATCH, verify
 from dr_pipelines.postgres.wal_checks import wal_has_no_gap as _wal_has_no_gap
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.digests import OBJECTS_MATCH
+from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.sampling import part_of_today
+from dr_pipelines.repository.sampling import Part, part_of_today
 from dr_pipelines.site import Site
 from dr_pipelines.storage.check import check_store as _check_store
 
@@ -96,15 +99,22 @@ def verify_backup(
     backup = labelled(repository, server, label)
     part = part_of_today(sample, backup.label, site.clock.now())
     checks = verify(repository, backup, progress=progress, part=part)
+    put_down(site, backup, tier, checks, progress, part)
+    return checks
+
+
+def put_down(
+    site: Site, backup: Labelled, tier: str, checks: Sequence[CheckResult], progress: Progress, part: Part
+) -> None:
+    """What was found of the bytes of a backup or snapshot, beside it."""
     proof = _proof_of(checks)
     if proof is not None and (part.is_whole or not proof[1].passed):
         kind, found = proof
         try:
-            store = site.bare_repository(server, tier).store
+            store = site.bare_repository(backup.owner, tier).store
             put_proof(store, backup.layout, kind, found, at=site.clock.now(), tier=tier, run=here("dr verify"))
         except DrError as error:
             progress.note(f"that {backup.label} was verified could not be put on {tier}: {error.message}")
-    return checks
 
 
 def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
@@ -115,7 +125,7 @@ def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
         return "verify", failed("backup_is_right", wrong[0].summary, checks=[check.name for check in wrong])
     seen = [check for check in checks if check.passed]
     unseen = {check.name for check in checks if not check.passed}
-    if unseen - {CONTENTS_MATCH} or not any(check.name == OBJECTS_MATCH for check in seen):
+    if unseen - {CONTENTS_MATCH, FILE_CONTENTS_MATCH} or not any(check.name == OBJECTS_MATCH for check in seen):
         return None
     kind = "digests" if unseen else "verify"
     return kind, passed("backup_is_right", seen[-1].summary, checks=[check.name for check in seen])

@@ -16,16 +16,17 @@ BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
 
 
 def lock_is_in_force(site: Site, server: str, tier: str, label: str | None = None) -> CheckResult:
-    """Are what the tier holds of the server's backups and WAL, or of one backup, locked for as long as the plan
-    promises?"""
+    """Are what the tier holds of a server's backups and WAL or of a file set's snapshots, or of one of them, locked for
+    as long as the plan promises?"""
     name = site.store_name(server, tier)
     lock_for = site.placement(server, tier).lock_for
     if lock_for is None:
         return _not_asked(LOCK_IS_IN_FORCE, name)
     try:
         repository = site.bare_repository(server, tier)
-        backup = None if label is None else repository.backup(server, label)
-        return immutability.lock_is_in_force(repository, server, lock_for, now=site.clock.now(), backup=backup)
+        owner = site.owner(server)
+        backup = None if label is None else owner.read(repository.store, label)
+        return immutability.lock_is_in_force(repository, owner, lock_for, now=site.clock.now(), backup=backup)
     except DrError as error:
         return not_proven(LOCK_IS_IN_FORCE, f"{tier} cannot be asked: {error.message}", hint=error.hint)
 
@@ -68,16 +69,16 @@ def check_immutability(site: Site, tier_or_store: str, *, canary: bool) -> list[
     """All that `dr store check` asks about it; locks are read back where there is a backup to look at."""
     name = site.name_of(tier_or_store)
     checks = [bucket_is_as_planned(site, name)]
-    for server, plan in site.plan.databases.items():
-        for tier, store in plan.storage.items():
-            if store == name and (not _locks(site, name) or _has_backups(site, server, tier)):
-                checks.append(lock_is_in_force(site, server, tier))
+    for user in site.users:
+        for tier, store in site.storage_of(user).items():
+            if store == name and (not _locks(site, name) or _has_backups(site, user, tier)):
+                checks.append(lock_is_in_force(site, user, tier))
     return [*checks, locks_hold(site, name)] if canary else checks
 
 
 def _has_backups(site: Site, server: str, tier: str) -> bool:
     try:
-        return bool(site.read_only_repository(server, tier).backups(server))
+        return bool(site.owner(server).catalog(site.read_only_repository(server, tier).store).manifests)
     except DrError:
         return True  # the check says what is the matter
 

@@ -13,7 +13,7 @@ from dr_pipelines.operations.immutability import lock_is_in_force
 from dr_pipelines.operations.replication import replica_equals, replicas_equal
 from dr_pipelines.operations.windows import promised_window
 from dr_pipelines.plan.references import is_reference
-from dr_pipelines.postgres.verify import CONTENTS_MATCH, OBJECTS_MATCH
+from dr_pipelines.postgres.verify import CONTENTS_MATCH
 from dr_pipelines.postgres.wal_checks import WAL_IS_CONTINUOUS, wal_is_continuous
 from dr_pipelines.progress import Progress
 from dr_pipelines.replication.checks import REPLICA_EQUALS
@@ -24,10 +24,11 @@ from dr_pipelines.repository.completeness import (
     chain_is_complete,
     manifest_is_complete,
 )
+from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.recipients import RECIPIENTS_ARE_AS_PLANNED, recipients_are_as_planned
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.sampling import part_of_today
+from dr_pipelines.repository.sampling import Manifest, part_of_today
 from dr_pipelines.retention.window import window_of
 from dr_pipelines.site import Site
 
@@ -57,11 +58,11 @@ def check_backup(
         MANIFEST_IS_COMPLETE: lambda: manifest_is_complete(repository.store, backup),
         CHAIN_IS_COMPLETE: lambda: chain_is_complete(repository, backup),
     }
-    found = _look(label, looks, only)
+    found = look(label, looks, only)
     if only is None or {OBJECTS_MATCH, CONTENTS_MATCH} & {*only}:
         _, *read = verify_backup(site, server, label, tier, progress, sample=sample)
         found += read
-    found += _look(label, _surroundings(site, repository, backup), only)
+    found += look(label, _surroundings(site, repository, backup), only)
     if tier == "primary" and (only is None or REPLICA_EQUALS in only):
         found += replicas_equal(site, server, label, sample=sample)
     return found
@@ -86,18 +87,19 @@ def check_replica(
         CHAIN_IS_COMPLETE: lambda: chain_is_complete(repository, backup),
         **_surroundings(site, repository, backup),
     }
-    return _look(label, looks, only)
+    return look(label, looks, only)
 
 
 def _surroundings(site: Site, repository: Repository, backup: BackupManifest) -> Looks:
     return {
         WAL_IS_CONTINUOUS: lambda: _wal(site, repository, backup),
-        RECIPIENTS_ARE_AS_PLANNED: lambda: _recipients(site, repository, backup),
+        RECIPIENTS_ARE_AS_PLANNED: lambda: recipients_of(site, repository, backup),
         LOCK_IS_IN_FORCE: lambda: lock_is_in_force(site, backup.server, repository.tier, backup.label),
     }
 
 
-def _look(label: str, looks: Looks, only: Collection[str] | None) -> list[CheckResult]:
+def look(label: str, looks: Looks, only: Collection[str] | None) -> list[CheckResult]:
+    """What each says, or those of these names; one that could not look proves nothing."""
     return [_looked(name, label, look) for name, look in looks.items() if only is None or name in only]
 
 
@@ -132,7 +134,7 @@ def _is_in_window(site: Site, repository: Repository, backup: BackupManifest) ->
     return backup.label in window.bases | window.inside
 
 
-def _recipients(site: Site, repository: Repository, backup: BackupManifest) -> CheckResult:
+def recipients_of(site: Site, repository: Repository, backup: Manifest) -> CheckResult:
     """Where the plan's recipients are not set, as on a host that recovers, its identity is one of them. Raises
     `SecretMissing` when that does not tell all of them."""
     encryption = site.plan.encryption

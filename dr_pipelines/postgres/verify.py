@@ -7,7 +7,7 @@ the part, and of the files those that begin in it; what was not read is said.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,13 @@ from dr_pipelines.postgres.tar_stream import BLOCK, Content, Header, TarWalk
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.completeness import manifest_is_complete
+from dr_pipelines.repository.digests import objects_match_sha256, percent
 from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import Archive, BackupManifest, StoredObject
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.sampling import WHOLE, Part, objects_in
+from dr_pipelines.repository.sampling import WHOLE, Part
 from dr_pipelines.wording import counted
 
-OBJECTS_MATCH = "objects_match_sha256"
 CONTENTS_MATCH = "contents_match_backup_manifest"
 
 
@@ -40,43 +40,6 @@ def verify(
         objects_match_sha256(repository, manifest, progress, matching=read, part=part),
         contents,
     ]
-
-
-def objects_match_sha256(
-    repository: Repository,
-    manifest: BackupManifest,
-    progress: Progress,
-    *,
-    matching: Collection[StoredObject] = (),
-    part: Part = WHOLE,
-) -> CheckResult:
-    """Stored objects against their SHA-256; needs no key. `matching` are those that were found to match already."""
-    done = {stored.key for stored in matching}
-    chosen = objects_in(manifest, part)
-    left = [stored for stored in chosen if stored.key not in done]
-    progress.phase("objects", sum(stored.size for stored in left))
-    bad: list[str] = []
-    read = [*matching]
-    for stored in left:
-        try:
-            fetch_verified(repository.store, stored)
-            read.append(stored)
-        except (IntegrityError, ObjectNotFound) as error:
-            bad.append(error.message)
-        except DrError as error:
-            summary = f"{stored.key} could not be read: {error.message}"
-            return not_proven(OBJECTS_MATCH, summary, label=manifest.label, objects=len(read), hint=error.hint)
-        progress.advance(stored.size)
-    seen = {"label": manifest.label, "objects": len(read), "of": len(manifest.objects)}
-    seen |= {"bytes": sum(stored.size for stored in read), "of_bytes": manifest.stored_size}
-    if bad:
-        summary = f"{len(bad)} of {len(bad) + len(read)} objects that were read are damaged or gone"
-        hint = f"`dr scrub {repository.tier}` repairs them from another tier."
-        return failed(OBJECTS_MATCH, summary, bad=bad[:10], hint=hint, **seen)
-    if len(read) == len(manifest.objects):
-        return passed(OBJECTS_MATCH, f"all {len(read)} objects match", **seen)
-    said = f"{len(read)} of {counted(len(manifest.objects), 'object')} read, all match: a sample of {_share(seen)}"
-    return passed(OBJECTS_MATCH, said, **seen)
 
 
 def contents_match_backup_manifest(
@@ -124,17 +87,8 @@ def _look_at_contents(
     read = (*stretch.packs, manifest.backup_manifest)
     if part.is_whole:
         return passed(CONTENTS_MATCH, f"all {count} files match", **details), read
-    said = f"{seen} of {counted(count, 'file')} read, all match: a sample of {_percent(seen, count)}"
+    said = f"{seen} of {counted(count, 'file')} read, all match: a sample of {percent(seen, count)}"
     return passed(CONTENTS_MATCH, said, **details), read
-
-
-def _share(seen: dict[str, Any]) -> str:
-    return f"{_percent(seen['bytes'], seen['of_bytes'])} by bytes"
-
-
-def _percent(part: int, whole: int) -> str:
-    share = 100 * part / max(whole, 1)
-    return f"{share:.0f} %" if share >= 1 or not part else "less than 1 %"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.replication.copy import Copied, Copier
+from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import unseal
 from dr_pipelines.storage.base import Body, read_all
 
-OBJECTS_MATCH = "objects_match_sha256"
 PROOF = "replicate"
 
 

@@ -19,9 +19,9 @@ from dr_pipelines.checks import CheckResult, failed, not_proven, passed
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ObjectNotFound
 from dr_pipelines.repository import layout
-from dr_pipelines.repository.catalog import Catalog
+from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.layout import Role
-from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Body, LockAttempt, ObjectInfo, ObjectStore, read_all
 
@@ -50,11 +50,17 @@ class _Seen:
 
 
 def lock_is_in_force(
-    repository: Repository, server: str, lock_for: timedelta, *, now: datetime, backup: BackupManifest | None = None
+    repository: Repository,
+    owner: Owner[Labelled],
+    lock_for: timedelta,
+    *,
+    now: datetime,
+    backup: Labelled | None = None,
 ) -> CheckResult:
-    """Every object of a backup. Without one, of the newest, and a sample of the others and of WAL, which is another one
-    every day. Passes only when there were objects whose lock is promised until now or longer; or, of one backup, when
-    the time that it was promised for is over."""
+    """Every object of a backup or a snapshot; what it shares with earlier ones must be locked still, however old
+    it is. Without one, of the newest, and a sample of the others and of WAL, which is another one every day. Passes
+    only when there were objects whose lock is promised until now or longer; or, of one backup, when the time that it
+    was promised for is over."""
     store = repository.store
     if not store.capabilities.object_lock:
         return failed(
@@ -63,20 +69,23 @@ def lock_is_in_force(
             hint="make the bucket anew with object lock, or take `lock` out of this store in the plan.",
         )
     try:
-        listed = [*store.list(layout.server_prefix(server) if backup is None else backup.layout.prefix)]
+        listed = [*store.list(owner.prefix)] if backup is None else _of(store, backup)
         promised = _promised(listed, lock_for, now)
         if backup is not None and listed and not promised:
             return _over(backup, lock_for)
-        chosen = _chosen(repository.catalog(server), promised, now) if backup is None else promised
+        if backup is None:
+            chosen = [*_chosen(owner.catalog(store).manifests, promised, now)]
+        else:
+            chosen = [*promised, *(info for info in listed if _is_shared(info, backup) and info not in promised)]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="locks") as pool:
-            looks = pool.map(lambda info: _look(store, info, lock_for), chosen)
+            looks = pool.map(lambda info: _look(store, info, lock_for, now), chosen)
             seen = [look for look in looks if look is not None]
     except DrError as error:
         return not_proven(LOCK_IS_IN_FORCE, f"{repository.tier} could not be read: {error.message}", hint=error.hint)
     return _judged(repository.tier, seen, lock_for)
 
 
-def _over(backup: BackupManifest, lock_for: timedelta) -> CheckResult:
+def _over(backup: Labelled, lock_for: timedelta) -> CheckResult:
     days = lock_for.total_seconds() / 86400
     summary = f"the {days:g} days for which {backup.label} was to be locked are over"
     return passed(LOCK_IS_IN_FORCE, summary, label=backup.label, applies=False)
@@ -106,8 +115,18 @@ def _promised(listed: Iterable[ObjectInfo], lock_for: timedelta, now: datetime) 
     return [info for info in listed if layout.role_of(info.key) is not Role.NOTE and info.modified + lock_for > now]
 
 
-def _chosen(catalog: Catalog, promised: Sequence[ObjectInfo], now: datetime) -> Iterator[ObjectInfo]:
-    newest = max(catalog.backups, key=lambda backup: backup.finished_at, default=None)
+def _of(store: ObjectStore, backup: Labelled) -> list[ObjectInfo]:
+    named = {backup.layout.manifest, *(stored.key for stored in backup.objects)}
+    return [info for key, info in list_homes(store, backup).items() if key in named]
+
+
+def _is_shared(info: ObjectInfo, backup: Labelled) -> bool:
+    """It may be older than it was to be locked for, and is needed as long as what shares it."""
+    return not info.key.startswith(backup.layout.prefix)
+
+
+def _chosen(manifests: Sequence[Labelled], promised: Sequence[ObjectInfo], now: datetime) -> Iterator[ObjectInfo]:
+    newest = max(manifests, key=lambda backup: backup.finished_at, default=None)
     wanted = {newest.layout.manifest, *(stored.key for stored in newest.objects)} if newest is not None else set()
     day = f"{now:%Y-%m-%d}"
     others = sorted((info for info in promised if info.key not in wanted), key=lambda info: _place(info.key, day))
@@ -118,10 +137,10 @@ def _place(key: str, day: str) -> str:
     return hashlib.sha256(f"{day} {key}".encode()).hexdigest()
 
 
-def _look(store: ObjectStore, info: ObjectInfo, lock_for: timedelta) -> _Seen | None:
+def _look(store: ObjectStore, info: ObjectInfo, lock_for: timedelta, now: datetime) -> _Seen | None:
     """None for what was removed since it was listed."""
     try:
-        return _Seen(info.key, store.stat(info.key).retain_until, info.modified + lock_for)
+        return _Seen(info.key, store.stat(info.key).retain_until, max(info.modified + lock_for, now))
     except ObjectNotFound:
         return None
 

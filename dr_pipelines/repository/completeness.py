@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, IntegrityError, RepositoryError
@@ -12,10 +13,13 @@ from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.storage.base import ObjectStore
+from dr_pipelines.wording import counted
 
 MANIFEST_IS_COMPLETE = "manifest_is_complete"
 CHAIN_IS_COMPLETE = "chain_is_complete"
+SNAPSHOT_IS_COMPLETE = "snapshot_is_complete"
 _SHOWN = 10
 
 
@@ -42,6 +46,23 @@ def manifest_is_complete(store: ObjectStore, manifest: Labelled) -> CheckResult:
         f"backup {manifest.label}: all {len(manifest.objects)} objects are there",
         **details,
     )
+
+
+def snapshot_is_complete(
+    store: ObjectStore, manifest: SnapshotManifest, partial: Literal["fail", "warn"] = "fail"
+) -> CheckResult:
+    """Of a snapshot: the same, and whether all files of its source could be read; `partial` says whether it fails when
+    not. Details: `unreadable`, `files`."""
+    found = manifest_is_complete(store, manifest)
+    counts = manifest.counts
+    details = {**found.details, "unreadable": counts.unreadable, "files": counts.files}
+    summary = found.summary.replace(f"backup {manifest.label}", f"snapshot {manifest.label}", 1)
+    if found.passed and manifest.partial:
+        lacks = f"{counted(counts.unreadable, 'file')} of its source could not be read"
+        judge = failed if partial == "fail" else passed
+        hint = f"`dr files diff {manifest.file_set} {manifest.label} live` names them; what was read is safe."
+        return judge(SNAPSHOT_IS_COMPLETE, f"{summary}, but it is partial: {lacks}", hint=hint, **details)
+    return CheckResult(SNAPSHOT_IS_COMPLETE, found.verdict, summary, details)
 
 
 def chain_is_complete(repository: Repository, manifest: BackupManifest) -> CheckResult:

@@ -7,6 +7,7 @@ what an identity proves where one is at hand.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, passed
@@ -16,7 +17,8 @@ from dr_pipelines.repository.encryption import Identity, is_encrypted, opens, st
 from dr_pipelines.repository.layout import WalLayout, parse_wal_key
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.sampling import WHOLE, Part
+from dr_pipelines.repository.sampling import WHOLE, Manifest, Part, archives_in
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.wording import counted
 
@@ -28,15 +30,18 @@ _PACKS = 8
 _KEEP = "keep the old identity until it has expired, and take a full for the new recipients: `dr backup {} --full`."
 
 
+_KEEP_FILES = "keep the old identity until it has expired; what `dr files snapshot {}` takes is for the new ones."
+
+
 def recipients_are_as_planned(
-    repository: Repository, manifest: BackupManifest, planned: Collection[str], part: Part = WHOLE
+    repository: Repository, manifest: Manifest, planned: Collection[str], part: Part = WHOLE
 ) -> CheckResult:
-    """The recipients of the manifest against the plan's, and the headers of the backup's objects, of some of its packs
-    and of the WAL that it begins with against both. Raises what the store raises."""
+    """The recipients of the manifest against the plan's, and the headers of its objects, of some of its packs and of
+    the WAL that a backup begins with against both. Raises what the store raises."""
     label, told = manifest.label, set(manifest.encoding.recipients)
     details: dict[str, Any] = {"label": label, "planned": sorted(planned), "recipients": sorted(told)}
     if told != set(planned):
-        hint = _KEEP.format(manifest.server)
+        hint = (_KEEP if isinstance(manifest, BackupManifest) else _KEEP_FILES).format(manifest.owner)
         return failed(RECIPIENTS_ARE_AS_PLANNED, _other(told, set(planned), label), hint=hint, **details)
     looked = _looked_at(repository, manifest, part)
     ours = [identity for identity in repository.codec.identities if str(identity.recipient) in told]
@@ -46,7 +51,7 @@ def recipients_are_as_planned(
     if wrong:
         key, said = next(iter(wrong.items()))
         summary = f"{len(wrong)} of {len(looked)} objects that were looked at are not as planned: {key} {said}"
-        hint = "who put it? Take a full once that is found out."
+        hint = "who put it? Once that is found out, take a full backup, or a snapshot that stores all files anew."
         return failed(RECIPIENTS_ARE_AS_PLANNED, summary, hint=hint, **details)
     if not told:
         return passed(RECIPIENTS_ARE_AS_PLANNED, f"{label} is in clear text, as the plan wants it", **details)
@@ -67,7 +72,10 @@ def _other(told: set[str], planned: set[str], label: str) -> str:
     return f"{label} {' and '.join(said)}"
 
 
-def _looked_at(repository: Repository, manifest: BackupManifest, part: Part) -> list[str]:
+def _looked_at(repository: Repository, manifest: Manifest, part: Part) -> list[str]:
+    if isinstance(manifest, SnapshotManifest):
+        chosen = (pack for archive in archives_in(manifest, part) for pack in archive.packs)
+        return [stored.key for stored in (*manifest.tables, *islice(chosen, _PACKS))]
     packs = manifest.archive.packs
     begin = part.of(manifest.archive.size)[0] // manifest.archive.pack_size
     facts = () if manifest.facts is None else (manifest.facts,)

@@ -33,11 +33,12 @@ def file_site(
     clock: Clock | None = None,
     identity: str | None = None,
     encryption: Any = "none",
+    state_dir: str = "/nowhere/state",
     **changes: Any,
 ) -> Site:
     """The file set `docs` on `stores` by tier; `changes` as the plan writes it."""
     plan = {
-        "version": 1, "name": "test", "encryption": encryption,
+        "version": 1, "name": "test", "encryption": encryption, "state_dir": state_dir,
         "storage": {tier: {"type": "local", "path": f"/nowhere/{tier}"} for tier in stores},
         "file_storage": {DOCS: {
             "schedule": "hourly", "retention": "30 days", "source": {"type": "directory", "path": "/nowhere/docs"},
