@@ -43,7 +43,7 @@ COMMANDS = {
     "repository": _Command("setup", "repository_app"),
     "store": _Command("aging", "store_app"),
     "wal": _Command("work", "wal_app"),
-    "files": _Command("files", "files_app"),
+    "files": _Command("file_restores", "files_app"),
     "retention": _Command("retention", "retention_app"),
     "incident": _Command("incident", "incident_app"),
     "backup": _Command("work", "backup"),

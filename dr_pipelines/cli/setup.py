@@ -133,11 +133,12 @@ def repository_init(as_json: Json = False) -> None:
 
 
 def _places(plan: Plan) -> dict[str, tuple[str, str]]:
-    """Each store that is used, with one (server, tier) that uses it."""
+    """Each store that is used, with one (server or file set, tier) that uses it."""
+    storage = {name: described.storage for name, described in (*plan.databases.items(), *plan.file_storage.items())}
     found: dict[str, tuple[str, str]] = {}
-    for server, described in plan.databases.items():
-        for tier, store in described.storage.items():
-            found.setdefault(store, (server, tier))
+    for user, tiers in storage.items():
+        for tier, store in tiers.items() if tiers is not None else ():
+            found.setdefault(store, (user, tier))
     return found
 
 

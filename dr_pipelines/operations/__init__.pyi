@@ -35,6 +35,9 @@ from .equivalence import (
 from .expectations import (
     judge_catalog as judge_catalog,
 )
+from .file_restores import (
+    restore_files as restore_files,
+)
 from .files import (
     labelled_snapshot as labelled_snapshot,
 )

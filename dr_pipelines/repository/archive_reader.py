@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import IO, cast
 
@@ -18,7 +19,7 @@ from dr_pipelines.errors import IntegrityError, RepositoryError
 from dr_pipelines.repository.buffers import large_buffer
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import Decryptor, is_encrypted
-from dr_pipelines.repository.fetch import DAMAGED, fetch_into
+from dr_pipelines.repository.fetch import DAMAGED, Fetch, fetch_into
 from dr_pipelines.repository.manifest import Archive
 from dr_pipelines.storage.base import ObjectStore
 
@@ -31,10 +32,15 @@ Piece = tuple[memoryview, int]
 
 
 class ArchiveReader:
-    """Reads an archive back. Of a pack whose stored bytes do not match their SHA-256 nothing is handed out."""
+    """Reads an archive back. Of a pack whose stored bytes do not match their SHA-256 nothing is handed out.
 
-    def __init__(self, store: ObjectStore, archive: Archive, codec: Codec, *, workers: int = 3) -> None:
+    `fetch` brings packs from elsewhere too, where `store` has not got them whole."""
+
+    def __init__(
+        self, store: ObjectStore, archive: Archive, codec: Codec, *, workers: int = 3, fetch: Fetch | None = None
+    ) -> None:
         self._store, self._archive, self._codec, self._count = store, archive, codec, workers
+        self._fetch = fetch or partial(fetch_into, store)
         expected = -(-archive.size // archive.pack_size)
         if len(archive.packs) != expected:
             raise RepositoryError(
@@ -65,7 +71,7 @@ class ArchiveReader:
         stored = self._archive.packs[number]
         size = min(self._archive.pack_size, self._archive.size - number * self._archive.pack_size)
         encoded = scratch[: stored.size]
-        fetch_into(self._store, stored, encoded)
+        self._fetch(stored, encoded)
         try:
             yield from _decompress(self._plain(encoded), size, next_buffer)
         except IntegrityError as error:

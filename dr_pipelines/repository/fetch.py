@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from dr_pipelines.errors import DrError, IntegrityError, StoreError
@@ -12,6 +12,8 @@ from dr_pipelines.storage.base import Body, ObjectStore
 
 _STREAMED = 1024 * 1024
 """What is larger, in bytes, is sent on while it arrives; what is smaller is there at once."""
+Fetch = Callable[[StoredObject, memoryview], None]
+"""Brings a stored object into memory of its size, proven. Raises as `fetch_into`."""
 DAMAGED = "take the backup from another tier (`dr restore --tier …`) or an older one; `dr verify` says which are whole."
 
 

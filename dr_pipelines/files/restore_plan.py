@@ -1,0 +1,173 @@
+"""What a restore will do with the rows of a snapshot, decided before anything is written. Pure.
+
+A table comes from a store, so nothing in it is trusted: paths that would leave the target, or go through a link or a
+file, are refused by name, and so is a row whose content the manifest does not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files.select import folders_above
+from dr_pipelines.files.table import DIRECTORY, FILE, LINK
+from dr_pipelines.repository.snapshot_manifest import FileArchive
+
+_LEAVES = r"(?:^|/)\.{0,2}(?:/|$)|\x00"
+"""Empty parts, `.`, `..`, and so absolute paths and those that end in a slash; and what no path can hold."""
+_TWIN = ("device", "inode", "sha256", "size", "mode", "mtime_ns", "uid", "gid")
+"""Files of which all of these are equal were hard links of one."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What was not restored, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Rows of `Restoring.contents` (from `start` to before `stop`) whose content lies in one pack of an archive, or
+    with `spans` is one that goes over several of its packs."""
+
+    archive: FileArchive
+    pack: int
+    start: int
+    stop: int
+    spans: bool
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """`contents` are the files that have one, in the order in which they lie in archives; `twins` maps the path of a
+    file to the one that it is a hard link of. `folders` are all that must be there, those without a row too."""
+
+    directories: pa.Table
+    links: pa.Table
+    empty_files: pa.Table
+    contents: pa.Table
+    units: tuple[Unit, ...] = ()
+    folders: tuple[bytes, ...] = ()
+    twins: Mapping[bytes, bytes] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """What will be written."""
+        return pc.sum(self.contents["size"]).as_py() or 0
+
+
+def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket: bool = False) -> Restoring:
+    """`rows` of one snapshot. In a bucket any key is as good as another, and there are no links or directories."""
+    by_name = {archive.name: archive for archive in archives}
+    failures: list[Failure] = []
+    if into_bucket:
+        rows = _refuse(rows, pc.equal(rows["type"], LINK), "a bucket has no links", failures)
+        folders: set[bytes] = set()
+    else:
+        outside = pc.match_substring_regex(rows["path"], _LEAVES)
+        rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
+        folders = {folder for path in rows["path"].to_pylist() for folder in folders_above(path)}
+        rows = _refuse(rows, _through_files(rows, folders), "the path goes through a link or a file", failures)
+    rows = _refuse_contentless(rows, by_name, failures)
+    files = rows.filter(pc.equal(rows["type"], FILE))
+    has_content = pc.greater(files["size"], 0)
+    contents = files.filter(has_content)
+    contents = contents.take(pc.sort_indices(contents, [("archive", "ascending"), ("offset", "ascending")]))
+    twins = {} if into_bucket else _twins(contents)
+    if twins:
+        contents = contents.filter(pc.invert(pc.is_in(contents["path"], value_set=pa.array([*twins], pa.binary()))))
+    contents = contents.combine_chunks()
+    directories = rows.filter(pc.equal(rows["type"], DIRECTORY))
+    # Parents sort before what lies in them.
+    needed = () if into_bucket else tuple(sorted(folders.union(directories["path"].to_pylist()) - _paths(failures)))
+    return Restoring(
+        directories,
+        rows.filter(pc.equal(rows["type"], LINK)),
+        files.filter(pc.invert(has_content)),
+        contents,
+        units_of(contents, by_name),
+        needed,
+        twins,
+        tuple(failures),
+    )
+
+
+def units_of(contents: pa.Table, archives: Mapping[str, FileArchive]) -> tuple[Unit, ...]:
+    """What is fetched, pack by pack; what spans packs comes last."""
+    if not len(contents):
+        return ()
+    names = pc.dictionary_encode(contents["archive"].combine_chunks())
+    known = [archives[name] for name in names.dictionary.to_pylist()]
+    which = names.indices.to_numpy()
+    size = np.array([archive.pack_size for archive in known])[which]
+    offset = contents["offset"].to_numpy()
+    first, last = offset // size, (offset + contents["size"].to_numpy() - 1) // size
+    spans = first != last
+    # A content that spans packs is a unit by itself, with the rows that share it.
+    ends = np.stack([which, first, spans, np.where(spans, offset, 0)])
+    starts = [0, *(np.flatnonzero((ends[:, 1:] != ends[:, :-1]).any(axis=0)) + 1).tolist(), len(contents)]
+    units = [
+        Unit(known[which[start]], int(first[start]), start, stop, bool(spans[start]))
+        for start, stop in itertools.pairwise(starts)
+    ]
+    return tuple(sorted(units, key=lambda unit: unit.spans))
+
+
+def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure]) -> pa.Table:
+    """The others."""
+    failures += [Failure(path, reason) for path in rows["path"].filter(wrong).to_pylist()]
+    return rows.filter(pc.invert(wrong))
+
+
+def _through_files(rows: pa.Table, folders: set[bytes]) -> pa.Array:
+    """Which rows lie below a path that is a link or a file: what is written there would follow it."""
+    others = rows["path"].filter(pc.not_equal(rows["type"], DIRECTORY)).to_pylist()
+    blocked = folders.intersection(others)
+    if not blocked:
+        return pa.array([False] * len(rows), pa.bool_())
+    return pa.array([not blocked.isdisjoint(folders_above(path)) for path in rows["path"].to_pylist()], pa.bool_())
+
+
+def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], failures: list[Failure]) -> pa.Table:
+    told = pc.is_valid(rows["error"])
+    failures += [
+        Failure(path, f"the snapshot has not got it: {why}")
+        for path, why in zip(rows["path"].filter(told).to_pylist(), rows["error"].filter(told).to_pylist(), strict=True)
+    ]
+    # A directory that could not be listed is one all the same.
+    rows = rows.filter(pc.or_(pc.invert(told), pc.equal(rows["type"], DIRECTORY)))
+    sizes = pa.table({"name": [*archives], "total": pa.array([one.size for one in archives.values()], pa.int64())})
+    place = pc.index_in(rows["archive"], value_set=sizes["name"].combine_chunks().cast(pa.string()))
+    end = pc.add(rows["offset"], rows["size"])
+    there = pc.and_(pc.less_equal(end, sizes["total"].take(place)), pc.greater_equal(rows["offset"], 0))
+    whole = pc.and_(pc.fill_null(there, False), pc.is_valid(rows["sha256"]))
+    content = pc.and_(pc.equal(rows["type"], FILE), pc.fill_null(pc.not_equal(rows["size"], 0), True))
+    negative = pc.fill_null(pc.less(rows["size"], 0), True)
+    wrong = pc.and_(content, pc.or_(pc.invert(whole), negative))
+    return _refuse(rows, wrong, "the snapshot's table names a content that its archives have not", failures)
+
+
+def _twins(contents: pa.Table) -> dict[bytes, bytes]:
+    """Each hard link but the first of a file → the first."""
+    some = contents.filter(pc.fill_null(pc.greater(contents["hard_links"], 1), False))
+    some = some.take(pc.sort_indices(some["path"])).select(["path", *_TWIN]) if len(some) else some
+    first: dict[tuple[object, ...], bytes] = {}
+    found: dict[bytes, bytes] = {}
+    for row in some.to_batches():
+        for path, *who in zip(*(row[name].to_pylist() for name in ("path", *_TWIN)), strict=True):
+            leader = first.setdefault(tuple(who), path)
+            if leader is not path:
+                found[path] = leader
+    return found
+
+
+def _paths(failures: Iterable[Failure]) -> set[bytes]:
+    return {failure.path for failure in failures}
