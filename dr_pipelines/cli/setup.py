@@ -19,6 +19,7 @@ from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan, default_plan_path
 from dr_pipelines.plan.load import check_secrets
 from dr_pipelines.plan.model import plan_schema as json_schema
+from dr_pipelines.plan.tiers import TierPlan
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.site import Site
@@ -134,7 +135,8 @@ def repository_init(as_json: Json = False) -> None:
 
 def _places(plan: Plan) -> dict[str, tuple[str, str]]:
     """Each store that is used, with one (server or file set, tier) that uses it."""
-    storage = {name: described.storage for name, described in (*plan.databases.items(), *plan.file_storage.items())}
+    storage: dict[str, TierPlan | None] = {name: described.storage for name, described in plan.databases.items()}
+    storage |= {name: described.storage for name, described in plan.file_storage.items()}
     found: dict[str, tuple[str, str]] = {}
     for user, tiers in storage.items():
         for tier, store in tiers.items() if tiers is not None else ():
