@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"storage"}),
     frozenset({"repository"}),
     frozenset({"postgres", "files"}),
-    frozenset({"replication", "retention", "validation", "objectives"}),
+    frozenset({"replication", "retention", "validation", "objectives", "reconcile"}),
     frozenset({"reports"}),
     frozenset({"site"}),
     frozenset({"operations"}),
@@ -52,7 +52,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "typer": ("dr_pipelines/cli/",),
     "great_expectations": ("dr_pipelines/validation/expectations.py",),
     "pandas": ("dr_pipelines/validation/expectations.py",),
-    "pyarrow": ("dr_pipelines/files/",),
+    "pyarrow": ("dr_pipelines/files/", "dr_pipelines/reconcile/"),
     "matplotlib": ("dr_pipelines/reports/recoverability.py",),
 }
 """Who may import a library."""

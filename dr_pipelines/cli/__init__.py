@@ -56,6 +56,7 @@ COMMANDS = {
     "objectives": _Command("objectives", "objectives", "Promised RPO and RTO against what was measured."),
     "replicate": _Command("replicate", "replicate", "Copy to the other tiers what is due there."),
     "scrub": _Command("scrub", "scrub", "Read all objects of a tier, and repair them."),
+    "reconcile": _Command("reconcile", "reconcile", "Rows of databases against the files they point at."),
     "restore": _Command("restore", "restore"),
     "find-last-good": _Command("last_good", "find_last_good", "Since which transaction the data are wrong."),
     "keep": _Command("retention", "keep", "Keep a backup, on every tier."),

@@ -107,6 +107,13 @@ def answer_checks(checks: Sequence[CheckResult], *, as_json: bool) -> None:
         )
 
 
+def end_as(check: CheckResult) -> None:
+    """As the verdict of what is printed already says. Raises `CheckFailed` or `NotProven`."""
+    if check.verdict is not Verdict.PASS:
+        ending = CheckFailed if check.verdict is Verdict.FAIL else NotProven
+        raise ending(check.summary, hint=check.details.get("hint"))
+
+
 def _names(checks: Sequence[CheckResult]) -> str:
     return ", ".join(check.name for check in checks)
 

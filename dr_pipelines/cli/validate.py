@@ -9,8 +9,7 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
-from dr_pipelines.cli.output import Bars, print_checks, print_facts, print_json, print_table, size
-from dr_pipelines.errors import CheckFailed, NotProven
+from dr_pipelines.cli.output import Bars, end_as, print_checks, print_facts, print_json, print_table, size
 from dr_pipelines.operations import ValidationReport
 from dr_pipelines.repository.validations import Validation
 
@@ -39,7 +38,7 @@ def validate(
         print_json({**vars(report), "recovery_seconds": seen.recovery_seconds, "speeds": report.speeds})
     else:
         _show(report)
-    _end(report.check)
+    end_as(report.check)
 
 
 def _show(report: ValidationReport) -> None:
@@ -74,11 +73,3 @@ def _worth_a_line(report: ValidationReport) -> list[CheckResult]:
 def _rto(seen: Validation) -> str:
     took = f"{seen.recovery_seconds:.1f} s"
     return f"{took}, the measured RTO" if seen.reached else f"{took} until it ended: no RTO was measured"
-
-
-def _end(check: CheckResult) -> None:
-    """As the verdict says."""
-    if check.verdict is Verdict.PASS:
-        return
-    ending = CheckFailed if check.verdict is Verdict.FAIL else NotProven
-    raise ending(check.summary, hint=check.details.get("hint"))

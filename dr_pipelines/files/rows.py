@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan, Wanted
-from dr_pipelines.files.table import FILE, SCHEMA, empty, places_in, with_all_columns, with_columns
+from dr_pipelines.files.table import (
+    FILE,
+    SCHEMA,
+    UNCHANGED,
+    empty,
+    equal_columns,
+    places_in,
+    with_all_columns,
+    with_columns,
+)
 from dr_pipelines.repository.snapshot_manifest import Counts
+
+_MARGIN = timedelta(seconds=2)
+"""What was written to so shortly before a snapshot began may have been written to again within one tick of its file
+system's clock: it is read once more."""
 
 
 def newest_of_each(rows: pa.Table) -> pa.Table:
@@ -34,6 +48,16 @@ def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
     for name in ("headers", "metadata"):  # not in a listing; with the same ETag they are the same
         full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), old[name])
     return full
+
+
+def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.Array:
+    """For each row of a scan whether its file has the content that the row of the same path in `old` names, which was
+    seen by a snapshot that began at `seen_at`."""
+    known = pc.and_(pc.is_valid(old["sha256"]), equal_columns(rows, old, UNCHANGED))
+    if seen_at is not None:
+        before = int((seen_at - _MARGIN).timestamp() * 1e9)
+        known = pc.and_(known, pc.fill_null(pc.less(rows["ctime_ns"], before), True))
+    return pc.fill_null(known, False)
 
 
 def wanted_of(rows: pa.Table, chosen: pa.Array) -> list[Wanted]:

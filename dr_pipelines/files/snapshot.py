@@ -23,6 +23,7 @@ from dr_pipelines.files.pack import Packed, Packer, Read
 from dr_pipelines.files.read_table import read_tables
 from dr_pipelines.files.rows import (
     counted,
+    is_as_it_was,
     newest_of_each,
     rows_of,
     rows_read,
@@ -33,11 +34,9 @@ from dr_pipelines.files.rows import (
 from dr_pipelines.files.source import FileSource, Wanted
 from dr_pipelines.files.table import (
     FILE,
-    UNCHANGED,
     changes_of,
     empty,
     encode_table,
-    equal_columns,
     in_order,
     lay_over,
     places_in,
@@ -56,9 +55,6 @@ from dr_pipelines.repository.snapshots import (
     read_snapshots,
 )
 
-_MARGIN = timedelta(seconds=2)
-"""What was written to so shortly before a snapshot began may have been written to again within one tick of its file
-system's clock: it is read once more."""
 _LARGEST_CHANGES = 0.2
 """From which share of the rows on a table is stored whole again."""
 _RESUMED_FOR = timedelta(days=1)
@@ -143,10 +139,7 @@ class _Snapshot:
         old = previous.take(places)
         is_file = pc.equal(rows["type"], FILE)
         content_free = pc.or_(pc.invert(is_file), pc.equal(rows["size"], 0))
-        known = pc.and_(pc.is_valid(old["sha256"]), equal_columns(rows, old, UNCHANGED))
-        if self._past.manifest is not None:
-            before = (self._past.manifest.started_at - _MARGIN).timestamp() * 1e9
-            known = pc.and_(known, pc.fill_null(pc.less(rows["ctime_ns"], int(before)), True))
+        known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
         if self._left_behind:
             stale = pc.is_in(old["archive"], value_set=pa.array([*self._left_behind], pa.string()))
             known = pc.and_(known, pc.invert(stale))

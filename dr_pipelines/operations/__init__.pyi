@@ -89,6 +89,15 @@ from .objectives import (
 from .objectives import (
     objectives as objectives,
 )
+from .reconcile import (
+    SETTLED as SETTLED,
+)
+from .reconcile import (
+    Reconciliation as Reconciliation,
+)
+from .reconcile import (
+    reconcile as reconcile,
+)
 from .recovery import (
     preview_restore as preview_restore,
 )

@@ -54,9 +54,10 @@ class AnomalyPlan(Model):
 
 class ReferencePlan(Model):
     """Rows that point at files of the set: of a server's database, a table (`public.documents`) with the column that
-    holds the path and, where there is one, the column of its SHA-256 in hex (`digest`) or size in bytes. A path in the
-    column is relative to `prefix` in the file set. With `supabase` the table is Supabase Storage's own
-    `storage.objects`, of the bucket named there."""
+    holds the path and, where there is one, the column of its SHA-256 in hex (`digest`), size in bytes, or the instant
+    when the row was last written (`changed`, a timestamp with time zone): what `poll` looks for. A path in the column
+    is relative to the folder `prefix` in the file set. With `supabase` the table is Supabase Storage's own
+    `storage.objects`, of the bucket named there. Names of tables and columns are written as in SQL."""
 
     server: str
     database: str = "postgres"
@@ -65,12 +66,13 @@ class ReferencePlan(Model):
     path: str | None = None
     digest: str | None = None
     size: str | None = None
+    changed: str | None = None
     prefix: str = ""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> ReferencePlan:
         if self.supabase is not None:
-            if self.table or self.path or self.digest or self.size:
+            if self.table or self.path or self.digest or self.size or self.changed:
                 raise ValueError("a bucket of Supabase says itself where its rows are; leave out table and columns")
         elif not (self.table and self.path):
             raise ValueError("name the table and the column that holds the path (or `supabase: BUCKET`)")

@@ -77,6 +77,14 @@ class ReadSession:
                 self._connection.execute(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}")
             return self._connection.execute(sql.SQL(query), values or None).fetchall()
 
+    def stream(self, query: str, values: Sequence[Any] = (), *, some: int = 20_000) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of one question, as the transaction that `begin` began sees them, in lists of `some`: they are never
+        in memory together. Raises as `ask`."""
+        with self._translated(), self._connection.cursor("dr_rows") as cursor:
+            cursor.execute(sql.SQL(query), values or None, binary=True)
+            while rows := cursor.fetchmany(some):
+                yield rows
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:

@@ -1,0 +1,161 @@
+"""Whether the rows of databases and the files they point at agree: on the source, or in a snapshot.
+
+On the source everything changes while it is looked at. Rows are read before and after the listing, and what differs
+then is looked at once more, later: only what differs each time in the same way is a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dr_pipelines.checks import CheckResult
+from dr_pipelines.errors import BackupNotFound, DrError, UsageError
+from dr_pipelines.files.look import known_digests, read_digests
+from dr_pipelines.files.memory import SnapshotMemory
+from dr_pipelines.files.read_table import read_table
+from dr_pipelines.files.table import lay_over
+from dr_pipelines.operations.files import file_source, labelled_snapshot
+from dr_pipelines.operations.references import References, references_of
+from dr_pipelines.progress import Progress
+from dr_pipelines.reconcile.checks import references_match
+from dr_pipelines.reconcile.compare import DIGEST, EXTRA, MISSING, SIZE, Comparison, compare, lasting, worth_reading
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshots import read_snapshots
+from dr_pipelines.site import Site
+
+LIVE = "live"
+SETTLED = 5.0
+"""Seconds after which what differs on the source is looked at again: by then an upload has its row."""
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """`against`: what the rows were held against. `found` is for those who go on with it."""
+
+    file_set: str
+    against: str
+    check: CheckResult
+    found: Comparison = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the contents of files: the rows of a snapshot, and when it began."""
+
+    rows: Any = None
+    seen_at: datetime | None = None
+
+
+def reconcile(
+    site: Site,
+    file_set: str,
+    progress: Progress,
+    *,
+    against: str = LIVE,
+    database_at: str | None = None,
+    tier: str | None = None,
+    read_all: bool = False,
+    settled: float = SETTLED,
+) -> Reconciliation:
+    """`against`: `live`, a snapshot's label, `latest`, or an instant (the newest snapshot that was whole by then).
+    `read_all`: files of which rows name digests are read though a snapshot knows theirs. `tier`: where snapshots are
+    read. Raises `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
+    references = references_of(site, file_set, database_at=database_at)
+    if against == LIVE:
+        found = _Live(site, file_set, references, progress, read_all).look(settled)
+        return Reconciliation(file_set, LIVE, references_match(found, against="the source"), found)
+    manifest, files = _snapshot(site, file_set, against, tier or "primary")
+    found = _in_snapshot(references, manifest, files)
+    doubtful = set() if database_at else {EXTRA} if references.say_when else {MISSING, EXTRA, SIZE, DIGEST}
+    check = references_match(found, against=f"snapshot {manifest.label}", doubtful=doubtful)
+    return Reconciliation(file_set, manifest.label, check, found)
+
+
+# --- the source ---------------------------------------------------------------------------------------------
+
+
+class _Live:
+    def __init__(self, site: Site, file_set: str, references: References, progress: Progress, read_all: bool) -> None:
+        self._clock, self._progress = site.clock, progress
+        self._source = file_source(site, file_set)
+        self._references, self._read_all = references, read_all
+        self._known = known_contents(site, file_set)
+
+    def look(self, settled: float) -> Comparison:
+        first = self._look_once(self._read_all)
+        if not len(first.findings) and not first.undigested:
+            return first
+        self._progress.note(f"what differs is looked at again in {settled:.0f} s")
+        self._clock.wait(settled)
+        second = self._look_once(False)
+        return replace(second, findings=lasting(first.findings, second.findings))
+
+    def _look_once(self, read_all: bool) -> Comparison:
+        """Of rows that were there before the listing and after it."""
+        references = self._references
+        self._progress.phase("rows")
+        before, began = references.read(), self._clock.now()
+        self._progress.phase("look")
+        scan = self._source.scan()
+        files = known_digests(scan, self._known.rows, self._known.seen_at)
+        chosen = worth_reading(files, before, everything=read_all, present=references.listed_by_rows)
+        files = read_digests(self._source, files, chosen, self._progress)
+        self._known = Known(files, began)
+        self._progress.phase("rows")
+        after = references.read()
+        earlier = compare(before, files, references.folders, scan.unreadable)
+        found = compare(after, files, references.folders, scan.unreadable)
+        return replace(found, findings=lasting(earlier.findings, found.findings))
+
+
+def known_contents(site: Site, file_set: str) -> Known:
+    """Of the newest snapshot that this host remembers, or can read; nothing where neither is so."""
+    past = SnapshotMemory(site.state_dir / "files" / file_set).recall()
+    if past is not None and past.manifest is not None:
+        return Known(lay_over(past.base, past.changes), past.manifest.started_at)
+    try:
+        repository = site.read_only_repository(file_set, "primary")
+        manifest = labelled_snapshot(repository, file_set, "latest")
+        return Known(read_table(repository, manifest), manifest.started_at)
+    except DrError:
+        return Known()
+
+
+# --- a snapshot ---------------------------------------------------------------------------------------------
+
+
+def _in_snapshot(references: References, manifest: SnapshotManifest, files: Any) -> Comparison:
+    """Rows that say that they were written since are left out."""
+    rows = references.read(before=manifest.started_at)
+    younger = references.read(since=manifest.started_at) if references.say_when else references.nothing()
+    return compare(rows, files, references.folders, younger=younger)
+
+
+def _snapshot(site: Site, file_set: str, asked: str, tier: str) -> tuple[SnapshotManifest, Any]:
+    repository = site.read_only_repository(file_set, site.tier_of(file_set, tier))
+    repository.check_format()
+    at = _instant(asked)
+    if at is None:
+        manifest = labelled_snapshot(repository, file_set, asked)
+    else:
+        whole = [one for one in read_snapshots(repository.store, file_set).usable if one.finished_at <= at]
+        if not whole:
+            raise BackupNotFound(
+                f"no snapshot of {file_set} on {tier} was whole by {at:%Y-%m-%d %H:%M:%S} UTC",
+                hint=f"`dr files list {file_set}` shows what there is.",
+            )
+        manifest = whole[-1]
+    return manifest, read_table(repository, manifest)
+
+
+def _instant(text: str) -> datetime | None:
+    """None for what is no instant, and so a label. Raises `UsageError` for one without a zone."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if at.tzinfo is None:
+        raise UsageError(f"{text} has no zone", hint="write it as 2026-11-23T10:00:00Z.")
+    return at.astimezone(UTC)
