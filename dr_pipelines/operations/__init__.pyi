@@ -35,6 +35,12 @@ from .equivalence import (
 from .expectations import (
     judge_catalog as judge_catalog,
 )
+from .file_integrity import (
+    check_snapshot as check_snapshot,
+)
+from .file_integrity import (
+    check_snapshot_replica as check_snapshot_replica,
+)
 from .file_restores import (
     restore_files as restore_files,
 )

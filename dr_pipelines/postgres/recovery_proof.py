@@ -9,7 +9,7 @@ from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.wal_checks import parse_history
 from dr_pipelines.postgres.wal_fetch import WalFetcher
-from dr_pipelines.postgres.wal_pages import has_whole_record
+from dr_pipelines.postgres.wal_pages import has_whole_record, is_of_another_place
 
 _LONGEST_RECORD = 1 << 30  # bytes; PostgreSQL's XLogRecordMaxSize is a little less
 _DAMAGED = "the WAL there is damaged: restore from another tier with --tier, or with a target before it."
@@ -47,16 +47,21 @@ def assert_reached(target: RecoveryTarget, reached: Lsn, stopped: str | None) ->
 
 def assert_nothing_left(reached: Lsn, fetcher: WalFetcher, timeline: Timeline, stored_end: Lsn | None) -> None:
     """The target `latest`: no whole record of the WAL that was stored when recovery began lies between where it ended
-    and where that WAL ends. Raises `TargetUnreachable`."""
+    and where that WAL ends, nor pages of other WAL. Raises `TargetUnreachable`."""
     if stored_end is None or reached >= stored_end:
         return
     segment = WalSegment.containing(reached, timeline, fetcher.segment_size)
     start, length = reached.value % fetcher.segment_size, stored_end - reached
-    data = bytearray(_stored(segment, fetcher, stored_end))
+    first, data = segment.start, bytearray(_stored(segment, fetcher, stored_end))
     while segment.end < stored_end and len(data) <= _LONGEST_RECORD and not has_whole_record(memoryview(data), start):
         segment = segment.next()
         data += _stored(segment, fetcher, stored_end)
-    if has_whole_record(memoryview(data)[: start + length], start):
+    goes_on = memoryview(data)[: start + length]
+    if is_of_another_place(goes_on, start, first.value):
+        raise TargetUnreachable(
+            f"recovery ended at {reached}, where the stored WAL is that of another place", hint=_DAMAGED
+        )
+    if has_whole_record(goes_on, start):
         raise TargetUnreachable(
             f"recovery ended at {reached}, but the stored WAL goes on until {stored_end}", hint=_DAMAGED
         )

@@ -57,6 +57,17 @@ def has_whole_record(data: bytes | memoryview, start: int, *, page_size: int = P
     return at <= len(view)
 
 
+def is_of_another_place(data: bytes | memoryview, start: int, address: int, *, page_size: int = PAGE_SIZE) -> bool:
+    """Whether the first page at or after the offset `start` says that it belongs elsewhere than `data`, whose first byte
+    is at `address`: a recycled segment, or one that was put in another's place. A page that was never written says
+    nothing."""
+    view, page = memoryview(data), -(-start // page_size) * page_size
+    if page + _SHORT_HEADER > len(view):
+        return False
+    magic, _, _, stated, _ = _PAGE_HEADER.unpack_from(view, page)
+    return bool(magic) and stated != address + page
+
+
 def count_filled_pages(magic: Callable[[int], bytes], count: int) -> int:
     """How many of `count` pages hold WAL. They are filled in order, so halving finds it; `magic(number)` gives a page's
     first two bytes, never both zero in a page that was written."""

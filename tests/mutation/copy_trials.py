@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.commands import Command, Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
-from dr_pipelines.errors import DrError
+from dr_pipelines.errors import CommandFailed, DrError
 from dr_pipelines.plan.validation import ValidationPlan
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.scratch import ScratchServer, scratch
@@ -271,7 +273,9 @@ def _only(copy: ScratchServer, database: str) -> Iterator[None]:
     _psql(copy, "UPDATE pg_database SET datallowconn = datname <> 'template0'")
 
 
+@retry(retry=retry_if_exception_type(CommandFailed), wait=wait_fixed(0.5), stop=stop_after_delay(60), reraise=True)
 def _psql(copy: ScratchServer, text: str) -> None:
+    """A page may be rotten enough to bring the server down when it is read; it comes back by itself."""
     connection, programs = copy.server().connection, copy.host.bin_dir or Path()
     argv = [str(programs / "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", connection.host, "-p", str(connection.port)]
     Runner().run(Command([*argv, "-U", "postgres", "-d", "postgres", "-c", text]))

@@ -144,7 +144,8 @@ def _inner(home: Lived, kind: str) -> list[Thing]:
     """Of WAL only what is not at an end: before the first backup, or the newest, which are kinds of their own."""
     found = keys_of(home, [kind])
     if kind == "WAL segment":
-        found = [thing for thing in found if thing.label is not None]
+        newest = max(thing.key for thing in found)
+        found = [thing for thing in found if thing.label is not None and thing.key != newest]
     return found
 
 

@@ -7,7 +7,7 @@ import struct
 import google_crc32c
 import pytest
 
-from dr_pipelines.postgres.wal_pages import PAGE_SIZE, end_of_wal, has_whole_record
+from dr_pipelines.postgres.wal_pages import PAGE_SIZE, end_of_wal, has_whole_record, is_of_another_place
 
 
 def record(body: bytes) -> bytes:
@@ -83,3 +83,17 @@ def test_a_record_is_whole_up_to_its_last_byte_valid_or_damaged(length: int) -> 
         assert has_whole_record(view, start)
         assert not has_whole_record(view[: end - 1], start)
     assert not has_whole_record(data, (end + 7) & ~7)  # nothing comes after it
+
+
+def test_a_page_says_where_it_belongs() -> None:
+    def page(address: int) -> bytes:
+        return struct.pack("<HHIQI", 0xD118, 0, 1, address, 0).ljust(PAGE_SIZE, b"\1")
+
+    base = 16 << 20
+    data = page(base) + page(base + PAGE_SIZE)
+    assert not is_of_another_place(data, 0, base)
+    assert not is_of_another_place(data, 100, base)
+    assert is_of_another_place(data, 0, base + (16 << 20))
+    assert is_of_another_place(page(base) + page(base), 100, base)
+    assert not is_of_another_place(bytes(2 * PAGE_SIZE), 0, base), "never written"
+    assert not is_of_another_place(data, PAGE_SIZE + 1, base), "there is no page behind it"
