@@ -90,7 +90,7 @@ def _retention_table(found: RetentionTable) -> str:
     more = [f"and {len(rows) - MOST_ROWS} older ones"] if len(rows) > MOST_ROWS else []
     frozen = [f"**Nothing is removed:** {guard.sentence}. {guard.hint}" for guard in found.guards]
     pruned = [f"Of crashes and of what was let go before: {decimal(found.frees)} to be pruned."] if found.frees else []
-    listed = table(["backup", "", "until", "why", "stored"], rows[:MOST_ROWS]) if rows else "no backups"
+    listed = table([found.thing, "", "until", "why", "stored"], rows[:MOST_ROWS]) if rows else f"no {found.thing}s"
     return "\n\n".join([*frozen, listed, *more, *pruned])
 
 
@@ -105,7 +105,10 @@ def applied_metadata(reports: Sequence[RetentionReport], aged: Sequence[AgingRep
         tier = report.table.tier
         entries[f"{tier}_let_go"] = ", ".join(report.expired) or "nothing"
         entries[f"{tier}_pruned"] = ", ".join(report.pruned.labels) or "nothing"
-        entries[f"{tier}_pruned_wal_objects"] = report.pruned.wal_objects
+        if report.table.thing == "backup":
+            entries[f"{tier}_pruned_wal_objects"] = report.pruned.wal_objects
+        else:
+            entries[f"{tier}_pruned_archives"] = report.pruned.archives
         entries[f"{tier}_freed_bytes"] = report.pruned.bytes
         if report.table.guards:
             entries[f"{tier}_frozen"] = "\n".join(guard.sentence for guard in report.table.guards)

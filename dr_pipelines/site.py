@@ -203,18 +203,30 @@ class Site:
 
     def servers_on(self, tier_or_store: str) -> dict[str, str]:
         """Each server that has the tier or is kept on the store, with its tier. Raises `UsageError` when none is."""
-        found = {
-            server: tier
-            for server, planned in self.plan.databases.items()
-            for tier, store in planned.storage.items()
-            if tier_or_store in (tier, store)
-        }
+        found = {name: tier for name, tier in self._on(tier_or_store).items() if name in self.plan.databases}
         if not found:
             raise UsageError(
                 f"no server of the plan has a tier or store {tier_or_store!r}",
                 hint="`dr plan show` shows which server uses which store.",
             )
         return found
+
+    def users_on(self, tier_or_store: str) -> dict[str, str]:
+        """The same of servers and file sets."""
+        if not (found := self._on(tier_or_store)):
+            raise UsageError(
+                f"nothing in the plan has a tier or store {tier_or_store!r}",
+                hint="`dr plan show` shows what uses which store.",
+            )
+        return found
+
+    def _on(self, tier_or_store: str) -> dict[str, str]:
+        return {
+            name: tier
+            for name in self.users
+            for tier, store in self.storage_of(name).items()
+            if tier_or_store in (tier, store)
+        }
 
     def _store_on(self, server: str, tier: str) -> ObjectStore:
         return self.store(self.store_name(server, tier))

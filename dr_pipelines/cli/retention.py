@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import TIER, Json, MaybeServer, ServerName, settings
+from dr_pipelines.cli.context import TIER, Json, settings
 from dr_pipelines.cli.output import Bars, err, out, print_json, print_table, size
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
@@ -25,14 +25,20 @@ OneTier = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="One t
 TheTier = Annotated[str, typer.Option("--tier", metavar=TIER, help="The tier.")]
 
 
+MaybeName = Annotated[
+    str | None, typer.Argument(metavar="[NAME]", help="A server or file set of the plan; all of them when left out.")
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A server or file set of the plan.")]
+
+
 @retention_app.command("plan")
-def plan(server: MaybeServer = None, tier: OneTier = None, as_json: Json = False) -> None:
+def plan(name: MaybeName = None, tier: OneTier = None, as_json: Json = False) -> None:
     """What would be kept and what would go, and why. Changes nothing.
 
     Exits 40 where nothing could go now, because something looks wrong.
     """
     site = settings.site()
-    answers, errors = _on_each(site, server, tier, lambda name, where: operations.plan_retention(site, name, where))
+    answers, errors = _on_each(site, name, tier, lambda each, where: operations.plan_retention(site, each, where))
     tables = [answer for answer in answers if isinstance(answer, RetentionTable)]
     if as_json:
         print_json(tables)
@@ -44,7 +50,7 @@ def plan(server: MaybeServer = None, tier: OneTier = None, as_json: Json = False
 
 @retention_app.command("apply")
 def apply(
-    server: MaybeServer = None,
+    name: MaybeName = None,
     tier: OneTier = None,
     yes: Annotated[bool, typer.Option("--yes", help="More than the plan's share may go at once.")] = False,
     early: Annotated[
@@ -60,9 +66,9 @@ def apply(
     with Bars() as bars:
         answers, errors = _on_each(
             site,
-            server,
+            name,
             tier,
-            lambda name, where: operations.apply_retention(site, name, where, bars, yes=yes, early=early),
+            lambda each, where: operations.apply_retention(site, each, where, bars, yes=yes, early=early),
         )
     reports = [answer for answer in answers if isinstance(answer, RetentionReport)]
     if as_json:
@@ -75,22 +81,24 @@ def apply(
 
 @retention_app.command("undo")
 def undo(
-    server: ServerName,
+    name: Name,
     labels: Annotated[
-        list[str] | None, typer.Argument(metavar="[LABEL…]", help="Backups; all that can come back when left out.")
+        list[str] | None,
+        typer.Argument(metavar="[LABEL…]", help="Backups or snapshots; all that can come back when left out."),
     ] = None,
     tier: TheTier = "primary",
     as_json: Json = False,
 ) -> None:
-    """Bring back backups that were let go and are not pruned yet, with what they build on."""
+    """Bring back backups or snapshots that were let go and are not pruned yet, with what they build on."""
     site = settings.site()
-    tier = site.tier_of(server, tier)
-    back = operations.undo_expiry(site, server, tier, labels or None)
+    tier = site.tier_of(name, tier)
+    back = operations.undo_expiry(site, name, tier, labels or None)
     if as_json:
         print_json(back)
         return
     if not back:
-        out.print(f"no backup of {server} on {tier} is to come back")
+        thing = "snapshot" if name in site.plan.file_storage else "backup"
+        out.print(f"no {thing} of {name} on {tier} is to come back")
         return
     for label in back:
         out.print(f"{label} is there again")
@@ -98,22 +106,27 @@ def undo(
 
 
 def keep(
-    label: Annotated[str, typer.Argument(metavar="LABEL", help="A backup.")],
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="A backup, or a snapshot of files.")],
     until: Annotated[
         str | None, typer.Option("--until", metavar="DATE", help="2027-01-31, or with a time; UTC.")
     ] = None,
     forever: Annotated[bool, typer.Option("--forever", help="Until it is released.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", help="Why, for whoever asks later.")] = None,
     release: Annotated[bool, typer.Option("--release", help="Take every keep of it back.")] = False,
-    server: Annotated[str | None, typer.Option("--server", help="Whose; needed where several have the label.")] = None,
+    whose: Annotated[
+        str | None,
+        typer.Option("--server", "--file-set", metavar="NAME", help="Whose; needed where several have the label."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Keep a backup, with all that it needs, on every tier that has it, whatever the plan says."""
+    """Keep a backup or a snapshot, with all that it needs, on every tier that has it, whatever the plan says."""
     site = settings.site()
-    name = _server_of(site, label, server)
+    name = _whose(site, label, whose)
     if release:
         if until or forever or reason:
-            raise UsageError("--release takes every keep back, and goes with no other option but --server")
+            raise UsageError(
+                "--release takes every keep back, and goes with no other option but --server or --file-set"
+            )
         tiers = operations.release_backup(site, name, label)
         _answer(as_json, {"label": label, "released": tiers}, f"{label} is released on {_named(tiers)}")
         return
@@ -136,22 +149,22 @@ def who() -> str:
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _on_each(site: Site, server: str | None, tier: str | None, act: Any) -> tuple[list[Any], list[DrError]]:
+def _on_each(site: Site, name: str | None, tier: str | None, act: Any) -> tuple[list[Any], list[DrError]]:
     """One tier's trouble does not stop another."""
     answers: list[Any] = []
     errors: list[DrError] = []
-    for name, where in _places(site, server, tier):
+    for each, where in _places(site, name, tier):
         try:
-            answers.append(act(name, where))
+            answers.append(act(each, where))
         except DrError as error:
             errors.append(error)
     return answers, errors
 
 
-def _places(site: Site, server: str | None, tier: str | None) -> list[tuple[str, str]]:
+def _places(site: Site, name: str | None, tier: str | None) -> list[tuple[str, str]]:
     if tier is None:
-        return [(name, where) for name in ([server] if server else site.plan.databases) for where in site.tiers(name)]
-    return [(server, site.tier_of(server, tier))] if server else [*site.servers_on(tier).items()]
+        return [(each, where) for each in ([name] if name else site.users) for where in site.tiers(each)]
+    return [(name, site.tier_of(name, tier))] if name else [*site.users_on(tier).items()]
 
 
 def _end(tables: Iterable[RetentionTable], errors: list[DrError]) -> None:
@@ -179,7 +192,7 @@ def _show(table: RetentionTable) -> None:
     if rows:
         print_table(f"{table.name} on {table.tier}", ["label", "", "until", "frees", "early"], rows)
     else:
-        out.print(f"there is no backup of {table.name} on {table.tier}")
+        out.print(f"there is no {table.thing} of {table.name} on {table.tier}")
     for decision in table.decisions:
         out.print(f"{decision.label}: {decision.why}", soft_wrap=True)
     _show_rest(table)
@@ -190,8 +203,12 @@ def _show_rest(table: RetentionTable) -> None:
     goes += [f"{label} ({size(stored)}), garbage of a crash" for label, stored in table.garbage.items()]
     if table.wal_objects:
         goes.append(f"{counted(table.wal_objects, 'object')} of WAL ({size(table.wal_bytes)})")
+    if table.archives:
+        stored = sum(table.archives.values())
+        goes.append(f"{counted(len(table.archives), 'archive')} ({size(stored)}) that no snapshot needs")
     for what in goes:
         out.print(f"goes now: {what}", soft_wrap=True)
+    _show_liveness(table)
     if table.early:
         total = sum(charged.cost for charged in table.early.values())
         out.print(f"early: removing now what its storage class is paid for still would waste {total:.2f}")
@@ -199,6 +216,19 @@ def _show_rest(table: RetentionTable) -> None:
         out.print(f"cannot be read, so what is due there stays: {what}", style="yellow", soft_wrap=True)
     for guard in table.guards:
         out.print(f"nothing goes: {guard.sentence}; {guard.hint}", style="yellow", soft_wrap=True)
+
+
+def _show_liveness(table: RetentionTable) -> None:
+    if (alive := table.liveness) is not None:
+        left = counted(len(alive.left_behind), "archive")
+        more = f"; what is left of {left} is stored anew by the next snapshot" if alive.left_behind else ""
+        out.print(
+            f"of {size(alive.stored_bytes)} that the newest snapshot names, {size(alive.dead_bytes)} are no longer of "
+            f"its files{more}",
+            soft_wrap=True,
+        )
+    if table.unmeasured is not None:
+        out.print(f"how much of it is dead was not looked at: {table.unmeasured}", soft_wrap=True)
 
 
 def _tell(report: RetentionReport) -> None:
@@ -214,38 +244,53 @@ def _tell(report: RetentionReport) -> None:
         out.print(f"to bring them back: `dr retention undo {table.name} --tier {table.tier}`", soft_wrap=True)
     for label, why in report.refused.items():
         out.print(f"{where}: {label} stays: {why}", soft_wrap=True)
-    removed = f"{counted(len(pruned.labels), 'backup')} and {counted(pruned.wal_objects, 'object')} of WAL"
+    besides = (
+        f"{counted(pruned.wal_objects, 'object')} of WAL"
+        if table.thing == "backup"
+        else counted(pruned.archives, "archive")
+    )
+    removed = f"{counted(len(pruned.labels), table.thing)} and {besides}"
     out.print(
-        f"{where}: {counted(len(report.expired), 'backup')} expired; {removed} pruned, {size(pruned.bytes)} freed",
+        f"{where}: {counted(len(report.expired), table.thing)} expired; {removed} pruned, {size(pruned.bytes)} freed",
         soft_wrap=True,
     )
+    if pruned.postponed:
+        out.print(
+            f"{where}: nothing is pruned while a snapshot is begun or comes back; the next run does", soft_wrap=True
+        )
     if pruned.locked:
         until = f" until {pruned.locked_until:%Y-%m-%d %H:%M} UTC" if pruned.locked_until else ""
         out.print(f"{where}: {counted(pruned.locked, 'object')} stay, locked{until}", soft_wrap=True)
 
 
-def _server_of(site: Site, label: str, server: str | None) -> str:
+def _whose(site: Site, label: str, name: str | None) -> str:
     """Of those of the plan that have the label on any tier that can be read."""
-    if server is not None:
-        site.plan_of(server)
-        return server
+    snapshot = operations.is_snapshot(label)
+    if name is not None:
+        site.storage_of(name)
+        return name
     found: list[str] = []
     trouble: DrError | None = None
-    for name in site.plan.databases:
-        for tier in site.tiers(name):
+    for each in site.file_sets if snapshot else site.plan.databases:
+        for tier in site.tiers(each):
             try:
-                operations.find_backup(site, label, tier, name)
-                found.append(name)
+                operations.find_label(site.read_only_repository(each, tier), each, label)
+                found.append(each)
                 break
             except BackupNotFound as error:
                 trouble = trouble or error
             except DrError as error:  # it may be there
                 trouble = error
     if len(found) > 1:
-        raise UsageError(f"{len(found)} servers have a backup {label}", hint=f"add --server: {', '.join(found)}.")
-    if not found and isinstance(trouble, BackupNotFound):
-        hint = "`dr list --tier TIER` shows those that there are."
-        raise BackupNotFound(f"no backup {label!r} is on any tier", hint=hint)
+        things, option = ("file sets", "--file-set") if snapshot else ("servers", "--server")
+        raise UsageError(
+            f"{len(found)} {things} have a {'snapshot' if snapshot else 'backup'} {label}",
+            hint=f"add {option}: {', '.join(found)}.",
+        )
+    if not found and (trouble is None or isinstance(trouble, BackupNotFound)):
+        hint = "`dr files list SET --tier TIER`" if snapshot else "`dr list --tier TIER`"
+        thing = "snapshot" if snapshot else "backup"
+        raise BackupNotFound(f"no {thing} {label!r} is on any tier", hint=f"{hint} shows those that there are.")
     if not found and trouble is not None:
         raise trouble
     return found[0]

@@ -7,7 +7,7 @@ the manifest. An interrupted snapshot leaves archives, and this host a note of w
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, RepositoryError, StoreError
 from dr_pipelines.files.contents import Contents, contents_of, merged
+from dr_pipelines.files.liveness import liveness
 from dr_pipelines.files.memory import Past, SnapshotMemory
 from dr_pipelines.files.pack import Packed, Packer, Read
 from dr_pipelines.files.read_table import read_tables
@@ -70,16 +71,15 @@ def take_snapshot(
     clock: Clock,
     progress: Progress,
     read_all: bool = False,
-    left_behind: Collection[str] = (),
 ) -> SnapshotManifest:
-    """With `read_all` every file is read, whatever its time says. Contents of archives in `left_behind` are stored
-    anew, so that these archives can go with the snapshots that name them. Raises what a store raises, `UsageError` when
-    there is no such source; what cannot be read in it has a row that says so."""
+    """With `read_all` every file is read, whatever its time says. Contents of archives that are mostly dead are stored
+    anew, so that these can go with the snapshots that name them. Raises what a store raises, `UsageError` when there is
+    no such source; what cannot be read in it has a row that says so."""
     repository.check_format()
     past = _known(repository, file_set, memory, clock.now())
     writer = begin_snapshot(repository, file_set, clock=clock)
     try:
-        return _Snapshot(source, writer, past, memory, clock, progress, frozenset(left_behind)).take(read_all)
+        return _Snapshot(source, writer, past, memory, clock, progress).take(read_all)
     except BaseException:
         writer.abandon()
         raise
@@ -94,12 +94,13 @@ class _Snapshot:
         memory: SnapshotMemory,
         clock: Clock,
         progress: Progress,
-        left_behind: frozenset[str],
     ) -> None:
         self._source, self._writer, self._past, self._memory = source, writer, past, memory
-        self._clock, self._progress, self._left_behind = clock, progress, left_behind
+        self._clock, self._progress = clock, progress
         self._began = clock.now()
         self._before = lay_over(past.base, past.changes)
+        named = past.manifest.archives if past.manifest is not None else ()
+        self._left_behind = liveness(self._before, named).left_behind
 
     def take(self, read_all: bool) -> SnapshotManifest:
         self._progress.phase("look", None)

@@ -147,6 +147,12 @@ from .retention import (
     apply_retention as apply_retention,
 )
 from .retention import (
+    find_label as find_label,
+)
+from .retention import (
+    is_snapshot as is_snapshot,
+)
+from .retention import (
     keep_backup as keep_backup,
 )
 from .retention import (

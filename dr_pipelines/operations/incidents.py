@@ -43,8 +43,8 @@ def list_incidents(site: Site) -> list[Incident]:
 
 
 def _everywhere(site: Site, done: str, act: Callable[[ObjectStore], None]) -> None:
-    """Every store that is a tier of a server is tried, whatever the first of them says."""
-    names = dict.fromkeys(name for plan in site.plan.databases.values() for _, name in plan.storage.items())
+    """Every store that is a tier of a server or a file set is tried, whatever the first of them says."""
+    names = dict.fromkeys(name for user in site.users for _, name in site.storage_of(user).items())
     failed: dict[str, str] = {}
     for name in names:
         try:

@@ -59,7 +59,8 @@ class RetentionReport:
 def plan_retention(site: Site, name: str, tier: str) -> RetentionTable:
     """Of a server or a file set. Changes nothing. Raises what the tier's store raises; another tier that cannot be read
     is told in `unread`."""
-    return look(site, name, tier, site.read_only_repository(name, tier)).table()
+    seen = look(site, name, tier, site.read_only_repository(name, tier))
+    return seen.measured() if isinstance(seen, FileSetLook) else seen.table()
 
 
 def retention_of(

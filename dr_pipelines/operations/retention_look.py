@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from dr_pipelines.errors import DrError
+from dr_pipelines.files.liveness import Liveness, liveness
+from dr_pipelines.files.read_table import read_table
 from dr_pipelines.plan.policies import RetentionPlan
 from dr_pipelines.repository import layout
 from dr_pipelines.repository.file_layout import SnapshotLayout
@@ -38,7 +40,7 @@ M = TypeVar("M", bound=Labelled)
 V = TypeVar("V", bound=View[Any])
 P = TypeVar("P", bound=Retained)
 
-SNAPSHOT_WORDS = Words("snapshot", "dr files backup {}", "dr files verify {}", "dr files verify {}", "take another")
+SNAPSHOT_WORDS = Words("snapshot", "dr files snapshot {}", "dr verify {}", "dr validate {}", "take another")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class RetentionTable:
     """One tier of a server or a file set as retention sees it; `thing` is what it has, a backup or a snapshot. `prune`
     and `garbage`: labels whose objects would go, with their bytes; `archives`, with their bytes, and `wal_objects` and
     `wal_bytes` would go too; `early`: what it costs to let a label go now; `guards`: why nothing goes at all; `unread`:
-    tiers that could not be looked at."""
+    tiers that could not be looked at. `liveness`: of the archives that the newest snapshot names; None where nobody
+    asked, and `unmeasured` why it is not known."""
 
     name: str
     tier: str
@@ -61,6 +64,8 @@ class RetentionTable:
     wal_objects: int = 0
     wal_bytes: int = 0
     archives: Mapping[str, int] = field(default_factory=dict)
+    liveness: Liveness | None = None
+    unmeasured: str | None = None
 
     @property
     def expire(self) -> tuple[Decision, ...]:
@@ -330,6 +335,17 @@ class FileSetLook(Look[SnapshotManifest, SnapshotView, SnapshotRetention]):
 
     def besides(self) -> dict[str, Any]:
         return {"archives": {name: sum(info.size for info in infos) for name, infos in self.planned.archives.items()}}
+
+    def measured(self) -> RetentionTable:
+        """The table, with what is dead in the newest snapshot's archives: that reads its rows, and needs an identity
+        where they are encrypted."""
+        newest = next((one for one in reversed(self.here.catalog.snapshots) if one.label in self.here.restorable), None)
+        if newest is None:
+            return self.table()
+        try:
+            return replace(self.table(), liveness=liveness(read_table(self._repository, newest), newest.archives))
+        except DrError as error:
+            return replace(self.table(), unmeasured=error.message)
 
 
 AnyLook = ServerLook | FileSetLook

@@ -6,16 +6,18 @@ says what it is. WAL goes oldest first, so that what a crash leaves of a timelin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 
-from dr_pipelines.errors import ObjectLocked
+from dr_pipelines.errors import ObjectLocked, ObjectNotFound
 from dr_pipelines.repository.file_layout import SnapshotLayout, snapshot_of, snapshots_prefix
 from dr_pipelines.repository.layout import BackupLayout, LabelLayout, WalLayout, wal_damage
 from dr_pipelines.repository.marks import read_keep
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.retention.decisions import IN_FLIGHT
 from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.records import Needs
@@ -85,11 +87,20 @@ def prune_snapshots(store: ObjectStore, file_set: str, here: SnapshotView, plann
         return done
     for infos in planned.archives.values():
         done.archives += len(_remove(store, infos, done)) == len(infos)
+    gone = {expired.manifest.label: expired.manifest for expired in here.catalog.expired}
     for label in planned.prune:
-        _prune_expired(store, SnapshotLayout(file_set, label), planned.needed, done)
+        _prune_base(store, gone[label], planned.needed, done)
+        _prune_expired(store, gone[label].layout, planned.needed, done)
     for label in planned.garbage:
         _prune_garbage(store, SnapshotLayout(file_set, label), planned.at, planned.needed, done)
     return done
+
+
+def _prune_base(store: ObjectStore, gone: SnapshotManifest, needed: Collection[str], done: Pruned) -> None:
+    """The table below its changes lies under the label of another, of which it may be all that is left."""
+    if gone.table.key not in needed and not gone.table.key.startswith(gone.layout.prefix):
+        with contextlib.suppress(ObjectNotFound):
+            _remove(store, [store.stat(gone.table.key)], done)
 
 
 def _labels_in_use(store: ObjectStore, file_set: str) -> set[str]:

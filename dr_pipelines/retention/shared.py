@@ -74,15 +74,11 @@ class Stays:
 
     @cached_property
     def prunable(self) -> dict[str, int]:
-        """Labels that were expired long enough ago, oldest first, with the bytes that lie under them and that nothing
-        needs; archives are counted by themselves."""
+        """Labels that were expired long enough ago, oldest first, with the bytes of their tables that nothing needs;
+        archives are counted by themselves."""
         over = [gone.manifest for gone in self.here.catalog.expired if self._is_over(gone)]
         return {
-            one.label: sum(
-                stored.size
-                for stored in (*one.tables, *one.break_glass)
-                if stored.key not in self.needed and stored.key.startswith(one.layout.prefix)
-            )
+            one.label: sum(stored.size for stored in (*one.tables, *one.break_glass) if stored.key not in self.needed)
             for one in sorted(over, key=lambda one: one.started_at)
         }
 

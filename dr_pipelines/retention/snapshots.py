@@ -3,7 +3,7 @@ decisions out.
 
 Kept are: what is within the retention, or without versioning the newest; what a person keeps; what is locked or paid
 for; what is not yet on the tiers that it is due on; an unusual snapshot, and all that is older, until a person says
-that it is well; and, whatever else holds, the newest that can be restored, and the newest that was proven.
+that it is well; and, whatever else holds, the newest, the newest that can be restored, and the newest that was proven.
 
 What they share is `shared.py`'s.
 """
@@ -179,17 +179,18 @@ def _due_elsewhere(here: SnapshotView, others: Sequence[OtherSnapshots], now: da
 def _spare_the_last(
     here: SnapshotView, views: Sequence[SnapshotView], reasons: Reasons, rules: SnapshotRules, now: datetime
 ) -> None:
-    """The newest that can be restored, or where there is none the newest; and the newest that was proven, on whichever
-    tier. Where versions go as soon as there is a newer one, that is soon another, and a lock for ever would stay."""
+    """The newest, the newest that can be restored, and the newest that was proven, on whichever tier. Where versions go
+    as soon as there is a newer one, each is soon another, and a lock for ever would stay."""
     until = None if rules.versioned else whole_day(now)
     snapshots = here.catalog.snapshots
     good = [one for one in snapshots if one.label in here.restorable]
     proven = {label for view in views for label, marks in view.catalog.marks.items() if marks.proven() is not None}
     for some, said in (
-        (good or snapshots, "the last that can be restored" if good else "the last"),
-        ([one for one in good if one.label in proven and not here.catalog.failed_validation(one)], "the last proven"),
+        (snapshots, "the newest"),
+        (good, "the newest that can be restored"),
+        ([one for one in good if one.label in proven and not here.catalog.failed_validation(one)], "the newest proven"),
     ):
-        if some and not any(reasons.get(one.label) for one in some):
+        if some and not reasons.get(some[-1].label):
             reasons[some[-1].label].append(Reason(said, until))
 
 

@@ -119,11 +119,7 @@ class Estate:
 
     def write_to(self, folder: Path) -> None:
         """The primary as a store of a directory, or a bucket in a server's: each object as old as it is."""
-        for info in self.store.list():
-            path = folder / info.key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(read_all(self.store, info.key))
-            os.utime(path, (info.modified.timestamp(), info.modified.timestamp()))
+        write_to(self.store, folder)
 
     # --- what happens ---
 
@@ -270,6 +266,14 @@ class Judge:
         except RestoreError:
             return False
         return True
+
+
+def write_to(store: ObjectStore, folder: Path) -> None:
+    for info in store.list():
+        path = folder / info.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read_all(store, info.key))
+        os.utime(path, (info.modified.timestamp(), info.modified.timestamp()))
 
 
 def contents(store: ObjectStore) -> dict[str, ObjectInfo]:

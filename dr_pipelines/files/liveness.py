@@ -1,0 +1,65 @@
+"""How much of the archives of a snapshot its files still are, and which of them the next one leaves behind. Pure.
+
+What is stored is never changed, so nothing is repacked where it lies: the next snapshot stores the contents that are
+left of a mostly dead archive anew, and the archive goes with the last snapshot that names it. So history stays as it
+was, locks hold until they end, and the host that takes snapshots needs no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files import tar
+from dr_pipelines.files.contents import contents_of
+from dr_pipelines.files.pack import PACK_SIZE
+from dr_pipelines.repository.snapshot_manifest import FileArchive
+
+MOSTLY = 0.5
+"""An archive of which less is alive is left behind: what is stored anew is at most as much as what is won."""
+CRUMB = PACK_SIZE // 16
+MOST_CRUMBS = 64
+"""So many archives that are smaller may a snapshot name; more are put together. A set of which a few files change each
+hour would come to thousands of them, and each is a request of a restore."""
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """Of the archives of one snapshot: `stored_bytes`, and about how many of those are contents that none of its files
+    has any more (`dead_bytes`); `left_behind`: archives of which the next snapshot stores anew what it needs."""
+
+    stored_bytes: int
+    dead_bytes: int
+    left_behind: frozenset[str]
+
+
+def live_bytes(table: pa.Table) -> dict[str, int]:
+    """Of a snapshot's table, by archive: raw bytes of the tar that its files need, with headers and the end."""
+    named = contents_of(table).group_by(["archive", "offset"]).aggregate([("size", "max")])
+    padded = pc.multiply(pc.divide(pc.add(named["size_max"], tar.BLOCK - 1), tar.BLOCK), tar.BLOCK)
+    needs = pa.table({"archive": named["archive"], "bytes": pc.add(padded, tar.BLOCK)})
+    summed = needs.group_by("archive").aggregate([("bytes", "sum")])
+    pairs = zip(summed["archive"].to_pylist(), summed["bytes_sum"].to_pylist(), strict=True)
+    return {name: live + len(tar.END) for name, live in pairs}
+
+
+def mostly_dead(table: pa.Table, archives: Iterable[FileArchive]) -> frozenset[str]:
+    """Of these, by the table of the newest snapshot. One of a large file is alive or not named at all."""
+    live = live_bytes(table)
+    return frozenset(one.name for one in archives if live.get(one.name, 0) < MOSTLY * one.size)
+
+
+def crumbs(archives: Iterable[FileArchive]) -> frozenset[str]:
+    """The small ones, when they are too many."""
+    small = frozenset(one.name for one in archives if one.size < CRUMB)
+    return small if len(small) > MOST_CRUMBS else frozenset()
+
+
+def liveness(table: pa.Table, archives: Sequence[FileArchive]) -> Liveness:
+    live = live_bytes(table)
+    dead = sum(one.stored_size * max(0.0, 1 - live.get(one.name, 0) / max(one.size, 1)) for one in archives)
+    stored = sum(one.stored_size for one in archives)
+    return Liveness(stored, round(dead), mostly_dead(table, archives) | crumbs(archives))
