@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from dr_pipelines.checks import CheckResult, Verdict, failed, not_proven, passed
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
-from dr_pipelines.files.verify import CONTENTS_MATCH as FILE_CONTENTS_MATCH
 from dr_pipelines.postgres.restore_source import no_backup
 from dr_pipelines.postgres.source_facts import WantedFacts
 from dr_pipelines.postgres.take import SealedWal
@@ -99,15 +98,22 @@ def verify_backup(
     backup = labelled(repository, server, label)
     part = part_of_today(sample, backup.label, site.clock.now())
     checks = verify(repository, backup, progress=progress, part=part)
-    put_down(site, backup, tier, checks, progress, part)
+    put_down(site, backup, tier, checks, progress, part, contents=CONTENTS_MATCH)
     return checks
 
 
 def put_down(
-    site: Site, backup: Labelled, tier: str, checks: Sequence[CheckResult], progress: Progress, part: Part
+    site: Site,
+    backup: Labelled,
+    tier: str,
+    checks: Sequence[CheckResult],
+    progress: Progress,
+    part: Part,
+    *,
+    contents: str,
 ) -> None:
-    """What was found of the bytes of a backup or snapshot, beside it."""
-    proof = _proof_of(checks)
+    """What was found of the bytes of a backup or snapshot, beside it. `contents` is the check that needs a key."""
+    proof = _proof_of(checks, contents)
     if proof is not None and (part.is_whole or not proof[1].passed):
         kind, found = proof
         try:
@@ -117,7 +123,7 @@ def put_down(
             progress.note(f"that {backup.label} was verified could not be put on {tier}: {error.message}")
 
 
-def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
+def _proof_of(checks: Sequence[CheckResult], contents: str) -> tuple[str, CheckResult] | None:
     """Its kind, and what it says. Without a key only the stored bytes are proven, which is `digests`. None when
     something else could not be looked at: that takes back no earlier proof, and is none."""
     wrong = [check for check in checks if check.verdict is Verdict.FAIL]
@@ -125,7 +131,7 @@ def _proof_of(checks: Sequence[CheckResult]) -> tuple[str, CheckResult] | None:
         return "verify", failed("backup_is_right", wrong[0].summary, checks=[check.name for check in wrong])
     seen = [check for check in checks if check.passed]
     unseen = {check.name for check in checks if not check.passed}
-    if unseen - {CONTENTS_MATCH, FILE_CONTENTS_MATCH} or not any(check.name == OBJECTS_MATCH for check in seen):
+    if unseen - {contents} or not any(check.name == OBJECTS_MATCH for check in seen):
         return None
     kind = "digests" if unseen else "verify"
     return kind, passed("backup_is_right", seen[-1].summary, checks=[check.name for check in seen])

@@ -78,7 +78,7 @@ def _read(
     _, *read = verify_snapshot(repository, snapshot, progress=progress, part=part)
     # That its source had files which could not be read says nothing of the bytes that are there.
     whole = manifest_is_complete(repository.store, snapshot)
-    put_down(site, snapshot, repository.tier, [whole, *read], progress, part)
+    put_down(site, snapshot, repository.tier, [whole, *read], progress, part, contents=CONTENTS_MATCH)
     return read
 
 

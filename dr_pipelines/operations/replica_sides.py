@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any, Generic
 
 from dr_pipelines.errors import BackupNotFound, RepositoryError, UsageError
 from dr_pipelines.plan.file_sets import FileReplicationPlan
 from dr_pipelines.plan.policies import TierReplicationPlan
-from dr_pipelines.replication.policy import Due, Keeps, due_backups, kept_for
+from dr_pipelines.replication.policy import Due, Keeps, due_backups
 from dr_pipelines.replication.wal_policy import WalDue, wal_due, wal_need
 from dr_pipelines.repository.catalog import Catalog, chain_of, in_order
 from dr_pipelines.repository.labels import LabelCatalog, M
@@ -22,6 +21,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.repository.snapshots import SnapshotCatalog
 from dr_pipelines.retention.planner import kept_labels
+from dr_pipelines.retention.snapshots import kept_snapshots, rules_on
 from dr_pipelines.retention.wal import wal_among
 from dr_pipelines.site import Site
 
@@ -156,9 +156,8 @@ class FileSetSides(_Sides[SnapshotManifest]):
 
     @property
     def _keeps(self) -> Keeps[SnapshotManifest]:
-        files = self._site.file_set(self.owner.name)
-        retention: timedelta = files.retention_on(self.tier)
-        return lambda snapshots: kept_for(snapshots, retention, versioning=files.versioning)
+        rules, now = rules_on(self._site.file_set(self.owner.name), self.tier), self._site.clock.now()
+        return lambda some: kept_snapshots(sorted(some, key=lambda one: one.started_at), rules, now)
 
     def wal_due(self, due: Sequence[Due[Any]]) -> WalDue:
         return WalDue()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Generic
 
 from dr_pipelines.repository.catalog import chain_of
@@ -111,16 +111,6 @@ def _month_of(at: datetime) -> tuple[int, int]:
 def _end_of(backup: Labelled) -> datetime:
     year, month = _month(backup)
     return datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-
-
-def kept_for(backups: Collection[Labelled], retention: timedelta, *, versioning: bool) -> Collection[str]:
-    """Of snapshots: those that are kept for so long, counted from the newest of them, so that silence lets none go;
-    without versioning, the newest alone."""
-    newest = max((one.started_at for one in backups), default=None)
-    if newest is None:
-        return []
-    since = newest - retention if versioning else newest
-    return [one.label for one in backups if one.started_at >= since]
 
 
 def _held(source: LabelCatalog[Labelled], chain: Iterable[Labelled]) -> str | None:

@@ -99,7 +99,7 @@ def test_a_shared_object_that_is_damaged_stops_only_what_needs_it() -> None:
 
 def test_what_is_kept_there_for_less_time_is_not_sent() -> None:
     primary, target = filled(), empty("secondary").store
-    site = file_site({"primary": primary.store, "secondary": target}, tiers={"secondary": "1 hour"})
+    site = file_site({"primary": primary.store, "secondary": target}, tiers={"secondary": "11 hours"})
     assert run(site).labels == (SECOND, THIRD)
     keep = Keep(until=None, reason="audit", by="ann", at=NOW)
     put_keep(primary.store, snapshot(primary.store, FIRST).layout, keep)
