@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,10 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
 from dr_pipelines.cli.files import FileSetName, files_app
-from dr_pipelines.cli.output import Bars, out, print_facts, print_json, size
+from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size
+from dr_pipelines.files.diff import SHOWN
 from dr_pipelines.files.restore import FilesReport
+from dr_pipelines.files.versions import Version
 
 __all__ = ["files_app"]
 
@@ -32,6 +35,10 @@ def restore(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is there and differs; otherwise it stays.")
     ] = False,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="SHA256", help="This version of the one --path, by its first digits."),
+    ] = None,
     tier: TierOption = None,
     identity: IdentityFile = None,
     as_json: Json = False,
@@ -41,8 +48,9 @@ def restore(
     tier = site.tier_of(file_set, tier) if tier else None
     with Bars() as bars:
         report = operations.restore_files(
-            site, file_set, snapshot, target.absolute(), bars, paths=path or (), overwrite=overwrite, tier=tier
-        )
+            site, file_set, snapshot, target.absolute(), bars,
+            paths=path or (), overwrite=overwrite, version=version, tier=tier,
+        )  # fmt: skip
     if as_json:
         print_json(report)
     else:
@@ -66,3 +74,69 @@ def _show_report(report: FilesReport) -> None:
         out.print(f"kept: {kept}", soft_wrap=True)
     for failed, why in [*report.failed.items()][:100]:
         out.print(f"not restored: {failed}: {why}", soft_wrap=True)
+
+
+@files_app.command("versions")
+def versions(
+    file_set: FileSetName,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Relative to the source.")],
+    tier: TierOption = None,
+    identity: IdentityFile = None,
+    as_json: Json = False,
+) -> None:
+    """Each version of a file, with the snapshots that hold it."""
+    site = settings.site(identity)
+    tier = site.tier_of(file_set, tier) if tier else None
+    with Bars() as bars:
+        found = operations.file_versions(site, file_set, os.fsencode(path), bars, tier=tier)
+    if as_json:
+        print_json(found)
+        return
+    columns = ("version", "size", "modified", "first", "last", "snapshots")
+    print_table(f"{path} of {file_set}", columns, [_version_row(one) for one in found])
+
+
+def _version_row(one: Version) -> tuple[Any, ...]:
+    named = f"→ {one.target}" if one.target else one.error or one.kind
+    return (
+        one.sha256[:12] if one.sha256 else named, size(one.size) if one.sha256 and one.size is not None else None,
+        minute(one.modified) if one.modified else None, one.first, one.last, f"{one.snapshots:,}",
+    )  # fmt: skip
+
+
+@files_app.command("diff")
+def diff(
+    file_set: FileSetName,
+    before: SnapshotName,
+    after: Annotated[str, typer.Argument(metavar="SNAPSHOT|live", help="Another one, or the source as it is now.")],
+    contents: Annotated[
+        bool, typer.Option("--contents", help="Read the source's files, where it is compared with one.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show all changes, not only the first hundred.")] = False,
+    tier: TierOption = None,
+    identity: IdentityFile = None,
+    as_json: Json = False,
+) -> None:
+    """What was added, changed and removed. Two snapshots are compared by SHA-256, the source by size and time."""
+    site = settings.site(identity)
+    tier = site.tier_of(file_set, tier) if tier else None
+    with Bars() as bars:
+        found = operations.diff_files(
+            site, file_set, before, after, bars, contents=contents, most=None if every else SHOWN, tier=tier
+        )
+    if as_json:
+        print_json(found)
+        return
+    for change in found.changes:
+        sizes = [size(one) for one in (change.before, change.after) if one is not None]
+        out.print(f"{change.what:<8} {change.path}  ({' → '.join(dict.fromkeys(sizes))})", soft_wrap=True)
+    total = sum(found.counts.values())
+    if total > len(found.changes):
+        out.print(f"… and {total - len(found.changes):,} more: --all shows them", soft_wrap=True)
+    for path, why in found.unread.items():
+        out.print(f"not read: {path}: {why}", soft_wrap=True)
+    told = ", ".join(f"{count:,} {_WORDS.get(what, what)}" for what, count in found.counts.items())
+    out.print(f"{found.before} → {found.after}, by {found.compared}: {told}", soft_wrap=True)
+
+
+_WORDS = {"type": "of another type", "mode": "with another mode or owner"}

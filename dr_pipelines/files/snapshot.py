@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, RepositoryError, StoreError
+from dr_pipelines.files.break_glass import bundle
 from dr_pipelines.files.contents import Contents, contents_of, merged
 from dr_pipelines.files.liveness import liveness
 from dr_pipelines.files.memory import Past, SnapshotMemory
@@ -193,10 +194,16 @@ class _Snapshot:
                 table=table,
                 changes=changes,
                 archives=named,
+                break_glass=self._put_bundle(),
             )
         )
         self._remember(replace(past, manifest=manifest), rows, archives)
         return manifest
+
+    def _put_bundle(self) -> tuple[StoredObject, ...]:
+        layout, encoding = self._writer.layout, self._writer.repository.codec.encoding
+        files = bundle(layout.file_set, layout.label, encoding.recipients)
+        return tuple(self._writer.put_break_glass(name, data) for name, data in files.items())
 
     def _require_whole(self, archives: Sequence[FileArchive]) -> None:
         """A manifest must not name what was removed meanwhile, by whomever."""

@@ -68,7 +68,7 @@ class Tiers:
             )
         whole = [one for one in begun if one.trouble is None]
         if whole and whole[-1] is not begun[-1]:
-            self._progress.note(f"{begun[-1].manifest.label} is left out: it {begun[-1].trouble}")
+            self.tell(f"{begun[-1].manifest.label} is left out: it {begun[-1].trouble}")
         return (whole or begun)[-1]
 
     def known(self) -> list[Known]:
@@ -144,6 +144,10 @@ class Tiers:
             raise IntegrityError(troubles[0].message, hint=self._repair)
         raise IntegrityError(f"{stored.key} is whole on none of {self._names}", hint=self._repair)
 
+    def tell(self, text: str) -> None:
+        """Something that a person should see."""
+        self._progress.note(text)
+
     def _prefer_others(self, repository: Repository, error: DrError) -> None:
         """A tier that does not answer is asked last from now on: each question to it takes its time."""
         if not isinstance(error, (IntegrityError, ObjectNotFound)):
@@ -161,4 +165,4 @@ class Tiers:
     def _note(self, repository: Repository, what: str, error: DrError) -> None:
         if (repository.tier, what) not in self._told:
             self._told.add((repository.tier, what))
-            self._progress.note(f"{what} cannot be read from {repository.tier}: {error.message}")
+            self.tell(f"{what} cannot be read from {repository.tier}: {error.message}")

@@ -42,6 +42,12 @@ from .file_integrity import (
     check_snapshot_replica as check_snapshot_replica,
 )
 from .file_restores import (
+    diff_files as diff_files,
+)
+from .file_restores import (
+    file_versions as file_versions,
+)
+from .file_restores import (
     restore_files as restore_files,
 )
 from .files import (

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from dr_pipelines.errors import UsageError
+from dr_pipelines.files.diff import (
+    SHOWN,
+    Difference,
+    LiveContents,
+    by_digest,
+    by_time,
+    diff_tables,
+    difference,
+    live_rows,
+)
 from dr_pipelines.files.restore import FilesReport, restore_to_directory
 from dr_pipelines.files.tiers import LATEST, Tiers, Wanted
+from dr_pipelines.files.versions import Version, snapshot_with, versions_of
+from dr_pipelines.operations.files import file_source
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.file_layout import parse_snapshot_label
 from dr_pipelines.site import Site
+
+LIVE = "live"
 
 
 def restore_files(
@@ -24,16 +39,57 @@ def restore_files(
     *,
     paths: Sequence[str] = (),
     overwrite: bool = False,
+    version: str | None = None,
     tier: str | None = None,
 ) -> FilesReport:
-    """From one tier alone, or from the first that has it, and what that has not whole from the others. Raises what
+    """With `version`, digits of a SHA-256, that version of the one path, from the newest snapshot that has it. From one
+    tier alone, or from the first that has it, and what that has not whole from the others. Raises what
     `files.restore.restore_to_directory` raises; what could not be restored is in the report."""
     wanted = snapshot_wanted(snapshot)
     tiers, notes = _tiers(site, file_set, progress, tier)
+    if version is not None:
+        wanted = _with_version(tiers, wanted, paths, version)
     report = restore_to_directory(
         tiers, tiers.find(wanted), target, paths=paths, overwrite=overwrite, clock=site.clock, progress=progress
     )
     return replace(report, notes=notes)
+
+
+def file_versions(
+    site: Site, file_set: str, path: bytes, progress: Progress, *, tier: str | None = None
+) -> list[Version]:
+    """Every version of a path that the tiers hold, oldest first. Raises what `files.versions.versions_of` raises."""
+    tiers, _ = _tiers(site, file_set, progress, tier)
+    return versions_of(tiers, path)
+
+
+def diff_files(
+    site: Site,
+    file_set: str,
+    before: str,
+    after: str,
+    progress: Progress,
+    *,
+    contents: bool = False,
+    most: int | None = SHOWN,
+    tier: str | None = None,
+) -> Difference:
+    """Of two snapshots, or of one and the source (`live`), whose files are read with `contents`. Raises `UsageError`,
+    and what reading tables raises."""
+    tiers, _ = _tiers(site, file_set, progress, tier)
+    progress.phase("look")
+    first = tiers.find(snapshot_wanted(before)).manifest
+    if after != LIVE:
+        second = tiers.find(snapshot_wanted(after)).manifest
+        found = diff_tables(tiers.table(first), tiers.table(second), by_digest)
+        return difference(first.label, second.label, "SHA-256", found, most)
+    source = file_source(site, file_set)
+    if not contents:
+        found = diff_tables(tiers.table(first), live_rows(source), by_time)
+        return difference(first.label, LIVE, "size and time", found, most)
+    live = LiveContents(source)
+    found = diff_tables(tiers.table(first), live_rows(source), live)
+    return replace(difference(first.label, LIVE, "SHA-256", found, most), unread=live.unread)
 
 
 def snapshot_wanted(text: str) -> Wanted:
@@ -55,6 +111,15 @@ def snapshot_wanted(text: str) -> Wanted:
             hint="`dr files list` shows labels; an instant is written as 2026-11-23T14:05:00Z.",
         )
     return at
+
+
+def _with_version(tiers: Tiers, wanted: Wanted, paths: Sequence[str], version: str) -> str:
+    if len(paths) != 1 or wanted != LATEST:
+        raise UsageError(
+            "a version is one of one path, in whatever snapshot has it",
+            hint="name the path with --path, and `latest` as the snapshot; `dr files versions` shows them.",
+        )
+    return snapshot_with(versions_of(tiers, os.fsencode(paths[0])), version)
 
 
 def _tiers(site: Site, file_set: str, progress: Progress, tier: str | None) -> tuple[Tiers, tuple[str, ...]]:
