@@ -1,0 +1,162 @@
+"""Which versions of files belong to an instant of a database. Pure, but for the tables that it asks for.
+
+Rows of an instant point at files as they were then. The snapshot before it lacks what was written after that snapshot;
+the next one has it, unless it was overwritten or removed meanwhile. So each row is given the version that it names: by
+its digest where it has one, else the newest of its size that was not written after the instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files.table import FILE, SCHEMA, empty, in_order
+from dr_pipelines.reconcile import rows as references
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+
+LOOKED_IN = 24
+"""In so many snapshots a version is looked for, the nearest first."""
+ReadTable = Callable[[SnapshotManifest], pa.Table]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """`files` are rows of snapshots, all that is to be restored. `before`: the newest snapshot that was whole at the
+    instant; what no row names is as it has it. `used`: how many files come from each snapshot, by label. Of rows,
+    `proven` have a file of their digest, `likely` one that was not written after the instant, `doubtful` one that was,
+    and `missing` (in the columns of `rows.SCHEMA`) none."""
+
+    at: datetime
+    files: pa.Table = field(default_factory=empty)
+    before: SnapshotManifest | None = None
+    snapshots: tuple[SnapshotManifest, ...] = ()
+    used: dict[str, int] = field(default_factory=dict)
+    rows: int = 0
+    proven: int = 0
+    likely: int = 0
+    doubtful: int = 0
+    missing: pa.Table = field(default_factory=references.SCHEMA.empty_table)
+
+    @property
+    def seconds(self) -> float | None:
+        """How old, at the instant, was what is known of files that no row proves; None when nothing is."""
+        return (self.at - self.before.started_at).total_seconds() if self.before is not None else None
+
+
+def pair(rows: pa.Table | None, snapshots: Sequence[SnapshotManifest], at: datetime, read: ReadTable) -> Pairing:
+    """`rows` as of `at` (None: nothing points at the files), `snapshots` in any order."""
+    before = max((one for one in snapshots if one.finished_at <= at), key=_began, default=None)
+    if rows is None:
+        files = read(before) if before is not None else empty()
+        return _paired(at, before, [(before, files)] if before is not None else [])
+    choice = choose(rows, snapshots, at, read)
+    others = _not_at(read(before), rows) if before is not None else empty()
+    parts = [*choice.parts, *([(before, others)] if before is not None else [])]
+    made = _paired(at, before, parts)
+    return Pairing(
+        at, made.files, before, made.snapshots, made.used,
+        len(_each_path_once(rows)), choice.proven, choice.likely, choice.doubtful, choice.missing,
+    )  # fmt: skip
+
+
+@dataclass
+class Choice:
+    """Rows of snapshots that were chosen, by snapshot."""
+
+    parts: list[tuple[SnapshotManifest, pa.Table]] = field(default_factory=list)
+    missing: pa.Table = field(default_factory=references.SCHEMA.empty_table)
+    proven: int = 0
+    likely: int = 0
+    doubtful: int = 0
+
+
+def choose(rows: pa.Table, snapshots: Sequence[SnapshotManifest], at: datetime, read: ReadTable) -> Choice:
+    """A version of each path that `rows` name; none of another digest, ETag or size than its row's."""
+    made = Choice(missing=_each_path_once(rows))
+    looked = [*_nearest(snapshots, at)][:LOOKED_IN]
+    for strict in (True, False):
+        for one in looked:
+            if not len(made.missing):
+                return made
+            _take(made, one, read(one), None if one.finished_at <= at or not strict else at, doubtful=not strict)
+    return made
+
+
+def _take(made: Choice, one: SnapshotManifest, table: pa.Table, until: datetime | None, *, doubtful: bool) -> None:
+    asked = made.missing
+    found = table.take(pc.index_in(asked["path"], value_set=table["path"].combine_chunks()))
+    usable = pc.and_(pc.fill_null(pc.equal(found["type"], FILE), False), pc.is_null(found["error"]))
+    named = pc.is_valid(asked["sha256"])
+    by_digest = pc.and_(named, _equal(asked["sha256"], found["sha256"]))
+    alike = pc.and_(_agree(asked["size"], found["size"]), _agree(asked["etag"], found["etag"]))
+    in_time = pc.and_(alike, _written_by(found, until))
+    fits = pc.and_(usable, pc.or_(by_digest, pc.and_(pc.invert(named), in_time)))
+    count, proven = pc.sum(fits).as_py() or 0, pc.sum(pc.and_(usable, by_digest)).as_py() or 0
+    if count:
+        made.parts.append((one, found.filter(fits).combine_chunks()))
+        made.proven += proven
+        made.likely += 0 if doubtful else count - proven
+        made.doubtful += count - proven if doubtful else 0
+        made.missing = asked.filter(pc.invert(fits)).combine_chunks()
+
+
+def _nearest(snapshots: Sequence[SnapshotManifest], at: datetime) -> Iterator[SnapshotManifest]:
+    """The first after the instant, the last before it, the second after it, and so on."""
+    later = sorted((one for one in snapshots if one.finished_at > at), key=_began, reverse=True)
+    earlier = sorted((one for one in snapshots if one.finished_at <= at), key=_began)
+    while later or earlier:
+        for side in (later, earlier):
+            if side:
+                yield side.pop()
+
+
+def _paired(
+    at: datetime, before: SnapshotManifest | None, parts: Sequence[tuple[SnapshotManifest, pa.Table]]
+) -> Pairing:
+    used: dict[str, int] = {}
+    for one, files in parts:
+        count = pc.sum(pc.equal(files["type"], FILE)).as_py() or 0
+        used[one.label] = used.get(one.label, 0) + count
+    snapshots = {one.label: one for one, files in parts if len(files)}
+    files = in_order(pa.concat_tables([empty(), *(files.select(SCHEMA.names) for _, files in parts)]))
+    return Pairing(at, files, before, (*snapshots.values(),), {label: count for label, count in used.items() if count})
+
+
+def _began(one: SnapshotManifest) -> tuple[datetime, str]:
+    return one.started_at, one.label
+
+
+def _not_at(table: pa.Table, rows: pa.Table) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["path"], value_set=rows["path"].combine_chunks())))
+
+
+def _each_path_once(rows: pa.Table) -> pa.Table:
+    """Of several rows that point at one file the first that names its digest, or else the first."""
+    order = pc.sort_indices(
+        rows.append_column("bare", pc.is_null(rows["sha256"])).append_column("row", pa.array(range(len(rows)))),
+        [("bare", "ascending"), ("row", "ascending")],
+    )
+    sorted_rows = rows.take(order).append_column("row", pa.array(range(len(rows)), pa.int64()))
+    first = sorted_rows.select(["path", "row"]).group_by("path").aggregate([("row", "min")])["row_min"]
+    return rows.take(order.take(first.combine_chunks())).combine_chunks()
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.Array:
+    return pc.fill_null(pc.equal(one, other), False)
+
+
+def _agree(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.Array:
+    """Equal, or one of them is not known."""
+    return pc.fill_null(pc.equal(one, other), True)
+
+
+def _written_by(files: pa.Table, until: datetime | None) -> pa.Array:
+    """Whether the file's times say that; one without any says nothing."""
+    if until is None:
+        return pa.array([True] * len(files), pa.bool_())
+    latest = pc.max_element_wise(files["mtime_ns"], files["ctime_ns"])
+    return pc.fill_null(pc.less_equal(latest, int(until.timestamp() * 1e9)), False)
