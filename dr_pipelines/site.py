@@ -21,7 +21,8 @@ from dr_pipelines.repository.owners import FileSetOwner, ServerOwner
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
-from dr_pipelines.storage.open import open_store
+from dr_pipelines.storage.bucket import Bucket
+from dr_pipelines.storage.open import open_bucket, open_store
 from dr_pipelines.storage.wrappers import ReadOnly
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ class Site:
                 )
             self._opened[name] = open_store(self.plan.storage[name], name, clock=self.clock)
         return self._opened[name]
+
+    def bucket(self, name: str) -> Bucket:
+        """A store by its name in the plan, as a bucket of other people's objects. Raises `SecretMissing`, `PlanError`
+        for a directory."""
+        return open_bucket(self.plan.storage[name], name, clock=self.clock)
 
     def store_of(self, tier_or_name: str) -> ObjectStore:
         """A store by its name, or by a tier that means one store in the whole plan."""

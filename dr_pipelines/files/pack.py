@@ -1,8 +1,9 @@
 """Contents of files into archives: small ones together, a large one in an archive of its own.
 
-A few threads read small files, each into memory of its own that becomes one pack and one put; large files are streamed
-one after the other. So memory is bounded, whatever the number of files. What was written to while it was read is read
-again, and in the end told as unreadable: nothing torn is ever stored under a name.
+A few threads read small files, each into memory of its own that becomes one pack and one put (what a slow source has
+is fetched ahead of them); large files are streamed one after the other. So memory is bounded, whatever the number of
+files. What was written to while it was read is read again, and in the end told as unreadable: nothing torn is ever
+stored under a name.
 """
 
 from __future__ import annotations
@@ -11,14 +12,24 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.files import tar
 from dr_pipelines.files.contents import Contents, Place
-from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, OpenFile, Seen, Wanted
+from dr_pipelines.files.read_ahead import ReadAhead
+from dr_pipelines.files.source import (
+    FileChanged,
+    FileSource,
+    FileUnreadable,
+    FileVanished,
+    Opener,
+    OpenFile,
+    Seen,
+    Wanted,
+)
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import FRAME_SIZE
 from dr_pipelines.repository.buffers import large_buffer
@@ -33,6 +44,7 @@ LARGE = 16 * 1024 * 1024
 """From this size on a file has an archive of its own."""
 EMPTY = hashlib.sha256(b"").digest()
 _ATTEMPTS = 3
+_PACKERS = 2
 _PIECE = 4 * 1024 * 1024
 
 
@@ -95,19 +107,24 @@ class Packer:
     def _pack_small(self, files: Sequence[Wanted]) -> None:
         if not files:
             return
-        workers = min(2, len(files))
+        workers = min(_PACKERS, len(files))
         queue = iter(files)
-        with ThreadPoolExecutor(workers, thread_name_prefix="read-files") as pool:
-            for done in [pool.submit(self._pack_some, queue) for _ in range(workers)]:
+        with self._opener(files) as opener, ThreadPoolExecutor(workers, thread_name_prefix="read-files") as pool:
+            for done in [pool.submit(self._pack_some, opener, queue) for _ in range(workers)]:
                 done.result()
 
-    def _pack_some(self, files: Iterator[Wanted]) -> None:
+    def _opener(self, files: Sequence[Wanted]) -> AbstractContextManager[Opener]:
+        if self._source.readers <= _PACKERS:
+            return nullcontext(self._source)
+        return ReadAhead(self._source, files)
+
+    def _pack_some(self, opener: Opener, files: Iterator[Wanted]) -> None:
         archive = _SmallArchive(self._writer.repository.codec)
         try:
             for wanted in files:  # a list's iterator may be shared by threads
                 if self._halt.is_set():
                     return
-                self._try(wanted, partial(self._add_small, archive))
+                self._try(wanted, partial(self._add_small, opener, archive))
             self._seal(archive)
         except BaseException:
             self._halt.set()
@@ -123,8 +140,8 @@ class Packer:
         except FileVanished:
             pass
 
-    def _add_small(self, archive: _SmallArchive, wanted: Wanted) -> None:
-        with closing(self._source.open(wanted)) as file:
+    def _add_small(self, opener: Opener, archive: _SmallArchive, wanted: Wanted) -> None:
+        with closing(opener.open(wanted)) as file:
             if file.size >= LARGE:
                 self._large.append(wanted)
                 return

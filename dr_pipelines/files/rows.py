@@ -24,7 +24,7 @@ from dr_pipelines.repository.snapshot_manifest import Counts
 
 _MARGIN = timedelta(seconds=2)
 """What was written to so shortly before a snapshot began may have been written to again within one tick of its file
-system's clock: it is read once more."""
+system's clock, or one second of a bucket's: it is read once more."""
 
 
 def newest_of_each(rows: pa.Table) -> pa.Table:
@@ -56,7 +56,8 @@ def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.
     known = pc.and_(pc.is_valid(old["sha256"]), equal_columns(rows, old, UNCHANGED))
     if seen_at is not None:
         before = int((seen_at - _MARGIN).timestamp() * 1e9)
-        known = pc.and_(known, pc.fill_null(pc.less(rows["ctime_ns"], before), True))
+        changed = pc.coalesce(rows["ctime_ns"], rows["mtime_ns"])
+        known = pc.and_(known, pc.fill_null(pc.less(changed, before), True))
     return pc.fill_null(known, False)
 
 

@@ -140,7 +140,9 @@ class _Snapshot:
         places = places_in(previous, rows["path"])
         old = previous.take(places)
         is_file = pc.equal(rows["type"], FILE)
-        content_free = pc.or_(pc.invert(is_file), pc.equal(rows["size"], 0))
+        # An empty object is read too: its headers come with it. Only objects have an ETag, if an empty one.
+        nothing_to_read = pc.and_(pc.equal(rows["size"], 0), pc.is_null(rows["etag"]))
+        content_free = pc.or_(pc.invert(is_file), nothing_to_read)
         known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
         if self._left_behind:
             stale = pc.is_in(old["archive"], value_set=pa.array([*self._left_behind], pa.string()))

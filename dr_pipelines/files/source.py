@@ -68,7 +68,13 @@ class OpenFile(Protocol):
     def close(self) -> None: ...
 
 
-class FileSource(Protocol):
+class Opener(Protocol):
+    def open(self, wanted: Wanted) -> OpenFile:
+        """Raises `FileVanished`, `FileUnreadable`, `FileChanged`; what a store raises."""
+        ...
+
+
+class FileSource(Opener, Protocol):
     """`description` is for people and manifests; `readers`: how many files are read side by side, at most."""
 
     description: str
@@ -76,10 +82,6 @@ class FileSource(Protocol):
 
     def scan(self) -> Scan:
         """Either whole or it raises: what is missing in a scan passes for removed."""
-        ...
-
-    def open(self, wanted: Wanted) -> OpenFile:
-        """Raises `FileVanished`, `FileUnreadable`, `FileChanged`; what a store raises."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dr_pipelines.errors import BackupNotFound, UsageError
+from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
@@ -29,7 +30,7 @@ def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bo
 
 
 def file_source(site: Site, file_set: str) -> FileSource:
-    """Raises `UsageError` where the plan names none."""
+    """Raises `UsageError` where the plan names none, `SecretMissing` of a bucket's store."""
     planned = site.file_set(file_set).source
     if planned is None:
         raise UsageError(
@@ -37,7 +38,7 @@ def file_source(site: Site, file_set: str) -> FileSource:
         )
     if isinstance(planned, DirectorySource):
         return Directory(planned.path, planned.exclude)
-    raise UsageError(f"{file_set} lies in a bucket, which this program cannot read")
+    return BucketSource(site.bucket(planned.store))
 
 
 def list_snapshots(site: Site, file_set: str, tier: str = "primary") -> SnapshotCatalog:

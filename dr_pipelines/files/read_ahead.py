@@ -1,0 +1,85 @@
+"""Files of a source that takes long to answer, fetched before they are asked for: many requests in flight, and never
+more than a window of bytes in memory. What is large does not belong here: it is streamed."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+
+from dr_pipelines.files.source import FileSource, OpenFile, Seen, Wanted
+
+WINDOW = 48 * 1024 * 1024
+"""Of bytes that were fetched, or are being fetched, and were not asked for yet."""
+_FILES = 8
+"""For each reader, at most."""
+
+
+class ReadAhead:
+    """`files` of `source`, which are asked for about in this order, each once. A context manager: at its end what was
+    not asked for is dropped. Safe to use from threads."""
+
+    def __init__(self, source: FileSource, files: Sequence[Wanted], *, window: int = WINDOW) -> None:
+        self._source, self._window = source, window
+        self._upcoming = deque(files)
+        self._fetches: dict[int, Future[OpenFile | None]] = {}
+        self._passed: set[int] = set()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(source.readers, thread_name_prefix="fetch-files")
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def open(self, wanted: Wanted) -> OpenFile:
+        """Raises what the source raises, when it is opened or read."""
+        with self._lock:
+            fetch = self._fetches.pop(wanted.row, None)
+            if fetch is None:
+                self._passed.add(wanted.row)  # asked for before its turn came
+            else:
+                self._bytes -= wanted.size
+            self._go_on()
+        fetched = fetch.result() if fetch is not None else None
+        return fetched or self._source.open(wanted)
+
+    def _go_on(self) -> None:
+        while self._upcoming and len(self._fetches) < _FILES * self._source.readers:
+            following = self._upcoming[0]
+            if following.row not in self._passed:
+                if self._fetches and self._bytes + following.size > self._window:
+                    return
+                self._bytes += following.size
+                self._fetches[following.row] = self._pool.submit(self._fetch, following)
+            self._upcoming.popleft()
+
+    def _fetch(self, wanted: Wanted) -> OpenFile | None:
+        """None where it has grown: the window has no room for that."""
+        with closing(self._source.open(wanted)) as file:
+            if file.size > wanted.size:
+                return None
+            content = bytearray(file.size)
+            done = file.read_into(memoryview(content))
+            return _Fetched(content, done, file.finish())
+
+
+class _Fetched:
+    def __init__(self, content: bytearray, filled: int, seen: Seen) -> None:
+        self.size = len(content)
+        self._left, self._seen = memoryview(content)[:filled], seen
+
+    def read_into(self, target: memoryview) -> int:
+        count = min(len(target), len(self._left))
+        target[:count], self._left = self._left[:count], self._left[count:]
+        return count
+
+    def finish(self) -> Seen:
+        return self._seen
+
+    def close(self) -> None:
+        self._left = memoryview(b"")
