@@ -24,8 +24,9 @@ class Contents:
         self._table = table
         digests = table["sha256"].combine_chunks() if len(table) else pa.array([], pa.binary(32))
         buffer = digests.buffers()[1]
+        # As unsigned bytes: Arrow's are signed, and compare as numbers.
         self._digests = (
-            memoryview(buffer)[digests.offset * 32 : (digests.offset + len(digests)) * 32] if buffer else b""
+            memoryview(buffer).cast("B")[digests.offset * 32 : (digests.offset + len(digests)) * 32] if buffer else b""
         )
         self._heads = np.frombuffer(self._digests, dtype=">u8")[::4].astype(np.uint64) if len(digests) else _NONE
         self._added: dict[bytes, Place] = {}
@@ -34,7 +35,8 @@ class Contents:
     def find(self, digest: bytes) -> Place | None:
         if (place := self._added.get(digest)) is not None:
             return place
-        row = int(np.searchsorted(self._heads, int.from_bytes(digest[:8], "big")))
+        # As an unsigned number: numpy takes any other for a float, which holds 53 bits.
+        row = int(np.searchsorted(self._heads, np.uint64(int.from_bytes(digest[:8], "big"))))
         while row < len(self._heads) and self._digests[row * 32 : row * 32 + 8] == digest[:8]:
             if self._digests[row * 32 : row * 32 + 32] == digest:
                 return self._table["archive"][row].as_py(), self._table["offset"][row].as_py()
