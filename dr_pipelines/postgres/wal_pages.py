@@ -59,7 +59,8 @@ def has_whole_record(data: bytes | memoryview, start: int, *, page_size: int = P
 
 def is_of_another_place(data: bytes | memoryview, start: int, address: int, *, page_size: int = PAGE_SIZE) -> bool:
     """Whether the first page at or after the offset `start` says that it belongs elsewhere; the first byte of `data` is
-    at `address`. So is a recycled segment, or one put in another's place. A page that was never written says nothing."""
+    at `address`. So is a recycled segment, or one put in another's place.
+    A page that was never written says nothing."""
     view, page = memoryview(data), -(-start // page_size) * page_size
     if page + _SHORT_HEADER > len(view):
         return False
