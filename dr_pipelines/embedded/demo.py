@@ -16,7 +16,7 @@ from rich.table import Table
 
 from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.commands import Process
-from dr_pipelines.embedded import shop
+from dr_pipelines.embedded import assets, shop
 from dr_pipelines.embedded.home import SERVER, Home
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.embedded.stores import EmbeddedS3
@@ -26,6 +26,8 @@ from dr_pipelines.postgres.wal_status import read_status
 SETTINGS = {"summarize_wal": "on", "max_wal_size": "2GB", "checkpoint_timeout": "10min"}
 ORDERS_BETWEEN_STEPS = 500
 """Commits that the load makes before the demo goes on to its next step."""
+FILES = "assets"
+"""The file set."""
 PRIMARY_BUCKET = "supabase-backups"
 WHOLE = "from the loss on"
 """The phase that is all the others together."""
@@ -43,13 +45,17 @@ class Outcome:
     recovered: int = 0
     lost: int = 0
     rows_before_drop: int | None = None
+    files_lost: int = 0
+    files_damaged: int = 0
+    files_back: bool = False
+    """Whether every file was again what it had been."""
     checks: int = 0
     """That the restored full passed."""
     phases: dict[str, float] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
-        return self.acknowledged > 0 and self.lost == 0 and bool(self.rows_before_drop)
+        return self.acknowledged > 0 and self.lost == 0 and bool(self.rows_before_drop) and self.files_back
 
 
 class Demo:
@@ -77,6 +83,7 @@ class Demo:
         self._call("repository init", "dr", "repository", "init")
         stream = self._start_stream()
         self._take_backups()
+        self._take_snapshots()
         self._copy_backups()
         self._prove_the_full()
         lsn = self._drop_a_table()
@@ -85,6 +92,7 @@ class Demo:
         self._recover_latest(lost_at)
         self._lose_the_primary_store(stores[PRIMARY_BUCKET])
         self._recover_before_drop(lsn)
+        self._lose_files()
         return self._outcome
 
     def _start_stream(self) -> Process:
@@ -109,9 +117,18 @@ class Demo:
             self._say(f"taking the {which} incremental under load in a Dagster run ({self._load.count} orders so far)")
             self._materialize("incremental_backup", self._clock.now().strftime("%Y-%m-%d-%H:00"))
 
+    def _take_snapshots(self) -> None:
+        self._say(f"taking a snapshot of the shop's {assets.COUNT} files, and another after some changed")
+        assets.fill(self._home.assets)
+        self._call("first snapshot", "dr", "files", "snapshot", FILES)
+        assets.change(self._home.assets)
+        taken = json.loads(self._call("second snapshot", "dr", "files", "snapshot", FILES, "--json"))
+        counts = taken["counts"]
+        self._say(f"the second read {counts['new'] + counts['changed']} of {counts['files']} files")
+
     def _copy_backups(self) -> None:
-        self._say("copying the backups to the other tiers, from store to store, proven on the way")
-        self._call("replicate", "dr", "replicate", SERVER)
+        self._say("copying backups and files to the other tiers, from store to store, proven on the way")
+        self._call("replicate", "dr", "replicate")
 
     def _prove_the_full(self) -> None:
         full = next((self._home.path / "state" / SERVER / "backup_manifests").glob("*-full")).name
@@ -173,6 +190,15 @@ class Demo:
         copy.start()
         self._outcome.rows_before_drop = shop.rows_of_archive(copy.conninfo)
         copy.stop()
+
+    def _lose_files(self) -> None:
+        before = assets.digests(self._home.assets)
+        self._outcome.files_lost, self._outcome.files_damaged = assets.lose(self._home.assets)
+        said = f"{self._outcome.files_lost} files are deleted, {self._outcome.files_damaged} are overwritten with zeros"
+        self._say(f"{said}; bringing them back from the secondary tier alone")
+        where = ("--tier", "secondary", "--overwrite")
+        self._call("restore files", "dr", "files", "restore", FILES, "latest", str(self._home.assets), *where)
+        self._outcome.files_back = assets.digests(self._home.assets) == before
 
     # --- what the steps are made of ---
 
@@ -280,4 +306,6 @@ def summary(outcome: Outcome) -> Table:
     rows = outcome.rows_before_drop
     table.add_row("full, proven by a restore", f"{outcome.checks} checks passed")
     table.add_row("dropped table, from the secondary", f"{rows:,} rows" if rows else "[red]not there[/]")
+    back = "all back, equal to the byte" if outcome.files_back else "[red]not all back[/]"
+    table.add_row("files deleted, overwritten", f"{outcome.files_lost}, {outcome.files_damaged}: {back}")
     return table

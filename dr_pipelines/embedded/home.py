@@ -55,6 +55,15 @@ class Home:
         return self.path / "acknowledged"
 
     @property
+    def assets(self) -> Path:
+        """The shop's files, as the plan's file set `assets` has them."""
+        return self.path / "files" / "assets"
+
+    @property
+    def uploads(self) -> Path:
+        return self.path / "files" / "user_uploads"
+
+    @property
     def stream_status(self) -> Path:
         return self.path / "state" / SERVER / "stream.json"
 
@@ -73,7 +82,14 @@ class Home:
     def prepare(self) -> dict[str, str]:
         """An empty home with a new key and new ports; returns the environment that the plan asks for."""
         self.clean()
-        for folder in (self.data_dir.parent, self.path / "state", self.path / "dagster", self.logs):
+        for folder in (
+            self.data_dir.parent,
+            self.path / "state",
+            self.path / "dagster",
+            self.logs,
+            self.assets,
+            self.uploads,
+        ):
             folder.mkdir(parents=True)
         self.path.chmod(0o755)
         give(self.data_dir.parent)
@@ -190,6 +206,8 @@ class Home:
             "DR_RECIPIENT": recipient,
             "DR_IDENTITY_FILE": str(self.path / "identity.txt"),
             "DR_SINCE": SystemClock().now().strftime("%Y-%m-%d"),
+            "DR_ASSETS_DIR": str(self.assets),
+            "DR_UPLOADS_DIR": str(self.uploads),
             "DR_SHOP_HOST": "127.0.0.1",
             "DR_SHOP_PORT": str(free_port()),
             "DR_SHOP_BIN_DIR": str(bin_dir()),
