@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from dr_pipelines.clock import SystemClock
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.liveness import CRUMB, MOST_CRUMBS, crumbs, live_bytes, liveness, mostly_dead
 from dr_pipelines.files.memory import SnapshotMemory
@@ -18,26 +18,25 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
 from dr_pipelines.storage.memory import MemoryStore
 
-AN_HOUR_AGO = (datetime.now(UTC) - timedelta(hours=1)).timestamp()
-
 
 class Tree:
-    """A directory whose files are as old as files are, and the repository of its snapshots."""
+    """A directory, and the repository of its snapshots."""
 
     def __init__(self, folder: Path) -> None:
         self.files, self._memory = folder / "files", SnapshotMemory(folder / "state")
         self.files.mkdir()
+        self._clock = FixedClock(datetime.now(UTC))
         self.repository = Repository(MemoryStore(), Codec(1), "primary")
         self.repository.initialise()
 
     def write(self, name: str, size: int) -> None:
         (self.files / name).write_bytes(os.urandom(size))
-        os.utime(self.files / name, (AN_HOUR_AGO, AN_HOUR_AGO))
 
     def take(self) -> SnapshotManifest:
+        self._clock.advance(timedelta(hours=1))  # what was just written would be read again
         return take_snapshot(
             Directory(self.files, ()), self.repository, "assets",
-            memory=self._memory, clock=SystemClock(), progress=Silent(),
+            memory=self._memory, clock=self._clock, progress=Silent(),
         )  # fmt: skip
 
 
