@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, RepositoryError, StoreError
+from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.files.break_glass import bundle
 from dr_pipelines.files.contents import Contents, contents_of, merged
 from dr_pipelines.files.liveness import liveness
@@ -45,8 +45,9 @@ from dr_pipelines.files.table import (
     with_all_columns,
 )
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.file_layout import archive_begun
+from dr_pipelines.repository.file_layout import archive_begun, archive_of
 from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.marks import read_damage
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
 from dr_pipelines.repository.snapshots import (
@@ -74,13 +75,16 @@ def take_snapshot(
     read_all: bool = False,
 ) -> SnapshotManifest:
     """With `read_all` every file is read, whatever its time says. Contents of archives that are mostly dead are stored
-    anew, so that these can go with the snapshots that name them. Raises what a store raises, `UsageError` when there is
-    no such source; what cannot be read in it has a row that says so."""
+    anew, so that these can go with the snapshots that name them; so is what a scrub found lost. Raises what a store
+    raises, `UsageError` when there is no such source; what cannot be read in it has a row that says so."""
     repository.check_format()
     past = _known(repository, file_set, memory, clock.now())
     writer = begin_snapshot(repository, file_set, clock=clock)
     try:
-        return _Snapshot(source, writer, past, memory, clock, progress).take(read_all)
+        lost = _lost(repository, past.manifest)
+        if lost:
+            progress.note(f"{len(lost)} objects of {file_set} are damaged on every tier: what they held is stored anew")
+        return _Snapshot(source, writer, past, memory, clock, progress, lost).take(read_all)
     except BaseException:
         writer.abandon()
         raise
@@ -95,13 +99,15 @@ class _Snapshot:
         memory: SnapshotMemory,
         clock: Clock,
         progress: Progress,
+        lost: frozenset[str],
     ) -> None:
         self._source, self._writer, self._past, self._memory = source, writer, past, memory
-        self._clock, self._progress = clock, progress
+        self._clock, self._progress, self._lost = clock, progress, lost
         self._began = clock.now()
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
-        self._left_behind = liveness(self._before, named).left_behind
+        damaged = (archive_of(writer.layout.file_set, key) for key in lost)
+        self._left_behind = liveness(self._before, named).left_behind | {name for name in damaged if name is not None}
 
     def take(self, read_all: bool) -> SnapshotManifest:
         self._progress.phase("look", None)
@@ -222,7 +228,7 @@ class _Snapshot:
     def _put_tables(self, rows: pa.Table) -> tuple[Past, tuple[StoredObject, StoredObject | None, int]]:
         """The table as it was, the rows in which it differs from one that is stored, or all rows."""
         last = self._past.manifest
-        if last is not None:
+        if last is not None and not any(table.key in self._lost for table in last.tables):
             changes = changes_of(self._past.base, rows)
             if not len(changes):
                 return replace(self._past, changes=empty()), (last.table, None, 0)
@@ -241,6 +247,21 @@ class _Snapshot:
             self._memory.keep(replace(past, contents=contents, archives=archives))
         except OSError as error:
             self._progress.note(f"what was taken could not be remembered here ({error}): the next one reads all files")
+
+
+def _lost(repository: Repository, last: SnapshotManifest | None) -> frozenset[str]:
+    """The keys of what marks of damage beside the last snapshot name: nothing new may stand on them."""
+    if last is None:
+        return frozenset()
+    found: set[str] = set()
+    for mark in [*repository.store.list(last.layout.damages)]:
+        try:
+            found |= {*read_damage(repository.store, mark.key)}
+        except ObjectNotFound:  # it was lifted
+            continue
+        except IntegrityError:  # what it is about nobody knows
+            found |= {stored.key for stored in last.objects}
+    return frozenset(found)
 
 
 def _known(repository: Repository, file_set: str, memory: SnapshotMemory, now: datetime) -> Past:

@@ -11,7 +11,7 @@ import pytest
 
 from dr_pipelines import operations
 from dr_pipelines.checks import CheckResult, Verdict
-from dr_pipelines.clock import FixedClock
+from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.files.verify import contents_match
 from dr_pipelines.progress import Silent
 from dr_pipelines.replication.immutability import lock_is_in_force
@@ -220,6 +220,26 @@ def test_a_partial_snapshot_fails_or_warns_as_planned() -> None:
     assert "it is partial" in warned.summary
     primary.store.delete(taken.archives[0].packs[0].key)
     assert snapshot_is_complete(primary.store, taken, "warn").verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("what", ["archive", "table"])
+def test_what_a_scrub_found_lost_is_stored_anew_by_the_next_snapshot(place: Place, what: str) -> None:
+    # What was written to just before a snapshot is read again: these files were not.
+    place.clock.advance(SystemClock().now() - NOW + timedelta(hours=1))
+    taken, store = place.take(), place.stores["primary"]
+    bad = taken.table if what == "table" else max(taken.archives, key=lambda archive: archive.size).packs[0]
+    flip(store, bad.key)
+    (place.source / "new").write_bytes(b"new")
+    place.clock.advance(timedelta(hours=1))
+    heir = place.take()  # nobody knows yet
+    assert bad in heir.objects
+    with_losses = operations.scrub(place.site(), "primary", Silent())
+    assert [lost.label for lost in with_losses.servers[0].lost_backups] == [taken.label, heir.label]
+    place.clock.advance(timedelta(hours=1))
+    after = place.take()
+    assert bad.key not in {stored.key for stored in after.objects}
+    assert verdicts(place.check()) == dict.fromkeys(CHECKS, Verdict.PASS)
+    assert [one.label for one in read_snapshots(store, DOCS).usable] == [after.label]
 
 
 def test_copies_are_looked_at_too(tmp_path: Path) -> None:
