@@ -7,7 +7,7 @@ What an object must be is said by `inventory.py`; what it costs when nothing can
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.files.break_glass import bundle as bundle_of_files
 from dr_pipelines.replication.inventory import Fault, Inventory, described_size, whole_keep
 from dr_pipelines.replication.reading import as_on, matches
 from dr_pipelines.repository import layout
@@ -24,11 +25,12 @@ from dr_pipelines.repository.catalog import chain_of
 from dr_pipelines.repository.fetch import fetch_body
 from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import LabelLayout
-from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject
 from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_expired
 from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import seal, unseal
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.repository.wal import description
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -131,12 +133,9 @@ class Repair:
 
     def _written_anew(self, stored: StoredObject, label: str) -> str | None:
         """The break-glass bundle says nothing that the manifests do not."""
-        backup = self._inventory.of_server.get(label)
-        if backup is None or stored not in backup.break_glass:
-            return None
-        bare = backup.model_copy(update={"break_glass": ()})  # as it was when the bundle was written
+        known = self._inventory.backups.get(label)
         try:
-            files = bundle(chain_of(bare, self._inventory.of_server))
+            files = self._bundle(known) if known is not None and stored in _break_glass(known) else {}
         except RepositoryError:
             return None
         for data in files.values():
@@ -144,6 +143,14 @@ class Repair:
                 self._put(stored.key, Body.of(data), [label])
                 return "the manifests"
         return None
+
+    def _bundle(self, known: Labelled) -> Mapping[str, bytes]:
+        if isinstance(known, SnapshotManifest):
+            return bundle_of_files(known.file_set, known.label, known.encoding.recipients)
+        if isinstance(known, BackupManifest):
+            bare = known.model_copy(update={"break_glass": ()})  # as it was when the bundle was written
+            return bundle(chain_of(bare, self._inventory.of_server))
+        return {}
 
     def _same_wal(self, fault: Fault, troubles: list[str]) -> str | None:
         """The segment or history as another writer stored it: under a name of its own, with the SHA-256 of its own
@@ -262,6 +269,10 @@ def _laid_over(store: ObjectStore, stored: StoredObject) -> Body | None:
 
 def _old_version(store: ObjectStore, stored: StoredObject) -> bool:
     return store.capabilities.versioning and store.revive(stored.key, stored.sha256)
+
+
+def _break_glass(known: Labelled) -> Sequence[StoredObject]:
+    return known.break_glass if isinstance(known, BackupManifest | SnapshotManifest) else ()
 
 
 def _manifest_on(owner: Owner[Labelled], label: str, store: ObjectStore) -> tuple[Labelled, bytes]:
