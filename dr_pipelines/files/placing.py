@@ -39,7 +39,9 @@ class Standing:
 
 
 def is_free(target: Path) -> bool:
-    """Whether all of the restore can become the target in one step."""
+    """Whether all of the restore can become the target in one step. Raises `TargetInUse` when it is no directory."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise TargetInUse(f"{target} is not a directory", hint="name a directory, or one that does not exist yet.")
     if target.is_mount():
         return False
     return not target.exists() or not any(target.iterdir())

@@ -70,31 +70,28 @@ def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket
     failures: list[Failure] = []
     if into_bucket:
         rows = _refuse(rows, pc.equal(rows["type"], LINK), "a bucket has no links", failures)
-        folders: set[bytes] = set()
     else:
         outside = pc.match_substring_regex(rows["path"], _LEAVES)
         rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
-        folders = {folder for path in rows["path"].to_pylist() for folder in folders_above(path)}
-        rows = _refuse(rows, _through_files(rows, folders), "the path goes through a link or a file", failures)
+        rows = _refuse(rows, _through_files(rows), "the path goes through a link or a file", failures)
     rows = _refuse_contentless(rows, by_name, failures)
     files = rows.filter(pc.equal(rows["type"], FILE))
+    twins = {} if into_bucket else _twins(files)
+    if twins:
+        files = files.filter(pc.invert(pc.is_in(files["path"], value_set=pa.array([*twins], pa.binary()))))
     has_content = pc.greater(files["size"], 0)
     contents = files.filter(has_content)
     contents = contents.take(pc.sort_indices(contents, [("archive", "ascending"), ("offset", "ascending")]))
-    twins = {} if into_bucket else _twins(contents)
-    if twins:
-        contents = contents.filter(pc.invert(pc.is_in(contents["path"], value_set=pa.array([*twins], pa.binary()))))
     contents = contents.combine_chunks()
     directories = rows.filter(pc.equal(rows["type"], DIRECTORY))
-    # Parents sort before what lies in them.
-    needed = () if into_bucket else tuple(sorted(folders.union(directories["path"].to_pylist()) - _paths(failures)))
+    needed = set() if into_bucket else _folders(rows).union(directories["path"].to_pylist())
     return Restoring(
         directories,
         rows.filter(pc.equal(rows["type"], LINK)),
         files.filter(pc.invert(has_content)),
         contents,
         units_of(contents, by_name),
-        needed,
+        tuple(sorted(needed)),  # parents sort before what lies in them
         twins,
         tuple(failures),
     )
@@ -127,10 +124,14 @@ def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure
     return rows.filter(pc.invert(wrong))
 
 
-def _through_files(rows: pa.Table, folders: set[bytes]) -> pa.Array:
+def _folders(rows: pa.Table) -> set[bytes]:
+    return {folder for path in rows["path"].to_pylist() for folder in folders_above(path)}
+
+
+def _through_files(rows: pa.Table) -> pa.Array:
     """Which rows lie below a path that is a link or a file: what is written there would follow it."""
     others = rows["path"].filter(pc.not_equal(rows["type"], DIRECTORY)).to_pylist()
-    blocked = folders.intersection(others)
+    blocked = _folders(rows).intersection(others)
     if not blocked:
         return pa.array([False] * len(rows), pa.bool_())
     return pa.array([not blocked.isdisjoint(folders_above(path)) for path in rows["path"].to_pylist()], pa.bool_())
@@ -155,9 +156,9 @@ def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], fai
     return _refuse(rows, wrong, "the snapshot's table names a content that its archives have not", failures)
 
 
-def _twins(contents: pa.Table) -> dict[bytes, bytes]:
+def _twins(files: pa.Table) -> dict[bytes, bytes]:
     """Each hard link but the first of a file → the first."""
-    some = contents.filter(pc.fill_null(pc.greater(contents["hard_links"], 1), False))
+    some = files.filter(pc.fill_null(pc.greater(files["hard_links"], 1), False))
     some = some.take(pc.sort_indices(some["path"])).select(["path", *_TWIN]) if len(some) else some
     first: dict[tuple[object, ...], bytes] = {}
     found: dict[bytes, bytes] = {}
@@ -167,7 +168,3 @@ def _twins(contents: pa.Table) -> dict[bytes, bytes]:
             if leader is not path:
                 found[path] = leader
     return found
-
-
-def _paths(failures: Iterable[Failure]) -> set[bytes]:
-    return {failure.path for failure in failures}

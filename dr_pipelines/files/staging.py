@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dr_pipelines.errors import HostTooSmall, RestoreError, TargetInUse
+from dr_pipelines.errors import HostTooSmall, RestoreError
 
 _NONCE = r"\.partial-[0-9a-f]{8}"
 
 
 @contextmanager
 def staging_for(target: Path, size: int) -> Iterator[Path]:
-    """Where `size` bytes are written to; gone afterwards, unless it was renamed. Raises `TargetInUse`, `HostTooSmall`,
+    """Where `size` bytes are written to; gone afterwards, unless it was renamed. Raises `HostTooSmall`,
     `RestoreError`."""
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise TargetInUse(f"{target} is not a directory", hint="name a directory, or one that does not exist yet.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # What is mounted cannot be renamed over, and beside it is another disk.
