@@ -153,16 +153,18 @@ class Site:
         forgotten the newest backup's `backup_manifest`. Raises `SecretMissing`."""
         encryption = self.plan.encryption
         recipients = encryption.public_keys() if encryption else ()
-        return Repository(self._store_on(server, tier), self._codec(recipients), tier, self.placement(server, tier))
+        return Repository(
+            self._store_on(server, tier), self._codec(server, recipients), tier, self.placement(server, tier)
+        )
 
     def read_only_repository(self, server: str, tier: str) -> Repository:
         """For everything else: needs no recipient, and so must never write. Raises `SecretMissing` of the store."""
-        return Repository(ReadOnly(self._store_on(server, tier)), self._codec(()), tier)
+        return Repository(ReadOnly(self._store_on(server, tier)), self._codec(server, ()), tier)
 
     def bare_repository(self, server: str, tier: str) -> Repository:
         """For what copies, marks or removes stored objects and encodes nothing: needs neither recipients nor identity.
         Raises `SecretMissing` of the store."""
-        codec = Codec(self.plan.compression.level)
+        codec = Codec(self._level(server))
         return Repository(self._store_on(server, tier), codec, tier, self.placement(server, tier))
 
     def placement(self, server: str, tier: str) -> Placement:
@@ -244,14 +246,18 @@ class Site:
             raise UsageError(f"{server} has no tier {tier!r}", hint=f"its tiers are: {', '.join(stores)}.")
         return stores[tier]
 
-    def _codec(self, recipients: Sequence[str]) -> Codec:
+    def _level(self, name: str) -> int:
+        compression = self.plan.compression
+        return compression.files if name in self.plan.file_storage else compression.level
+
+    def _codec(self, name: str, recipients: Sequence[str]) -> Codec:
         encryption = self.plan.encryption
         identities: tuple[str, ...] = ()
         if self._identity is not None:
             identities = (self._identity,)
         elif encryption is not None and encryption.identity is not None and encryption.identity.present:
             identities = (encryption.identity.reveal(),)
-        return Codec(self.plan.compression.level, recipients, identities)
+        return Codec(self._level(name), recipients, identities)
 
     def server(self, name: str) -> Server:
         """Raises `SecretMissing`."""

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import array, first_of_each, no_rows, strings, text
 from dr_pipelines.files.table import FILE
 
 SCHEMA = pa.schema([("sha256", pa.binary(32)), ("size", pa.int64()), ("archive", pa.string()), ("offset", pa.int64())])
@@ -22,7 +23,7 @@ class Contents:
     def __init__(self, table: pa.Table) -> None:
         table = table.take(pc.sort_indices(table["sha256"])).combine_chunks()
         self._table = table
-        digests = table["sha256"].combine_chunks() if len(table) else pa.array([], pa.binary(32))
+        digests = table["sha256"].combine_chunks() if len(table) else array([], pa.binary(32))
         buffer = digests.buffers()[1]
         # As unsigned bytes: Arrow's are signed, and compare as numbers.
         self._digests = (
@@ -58,14 +59,12 @@ _NONE: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.zeros(0, dtype=np.uint64
 
 def contents_of(table: pa.Table) -> pa.Table:
     """The contents that a snapshot's table names."""
-    held = table.filter(pc.and_(pc.equal(table["type"], FILE), pc.is_valid(table["archive"])))
+    held = table.filter(pc.and_(pc.equal(table["type"], text(FILE)), pc.is_valid(table["archive"])))
     return held.select(SCHEMA.names).cast(SCHEMA)
 
 
 def merged(tables: Collection[pa.Table], archives: Collection[str]) -> pa.Table:
     """Contents that lie in these archives, each once."""
-    everything = pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
-    kept = everything.filter(pc.is_in(everything["archive"], value_set=pa.array([*archives], pa.string())))
-    places = kept.append_column("row", pa.array(range(len(kept)), pa.int64()))
-    first = places.group_by("sha256").aggregate([("row", "min")])["row_min"]
-    return kept.take(first.combine_chunks())
+    everything = pa.concat_tables([no_rows(SCHEMA), *tables]).combine_chunks()
+    kept = everything.filter(pc.is_in(everything["archive"], value_set=strings(archives)))
+    return kept.take(first_of_each(kept["sha256"]))

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from dr_pipelines.files import tar
+from dr_pipelines.files.arrays import to_numpy
 from dr_pipelines.files.contents import contents_of
 from dr_pipelines.files.pack import PACK_SIZE
 from dr_pipelines.repository.snapshot_manifest import FileArchive
@@ -38,12 +39,16 @@ class Liveness:
 
 def live_bytes(table: pa.Table) -> dict[str, int]:
     """Of a snapshot's table, by archive: raw bytes of the tar that its files need, with headers and the end."""
-    named = contents_of(table).group_by(["archive", "offset"]).aggregate([("size", "max")])
-    padded = pc.multiply(pc.divide(pc.add(named["size_max"], tar.BLOCK - 1), tar.BLOCK), tar.BLOCK)
-    needs = pa.table({"archive": named["archive"], "bytes": pc.add(padded, tar.BLOCK)})
-    summed = needs.group_by("archive").aggregate([("bytes", "sum")])
-    pairs = zip(summed["archive"].to_pylist(), summed["bytes_sum"].to_pylist(), strict=True)
-    return {name: live + len(tar.END) for name, live in pairs}
+    named = contents_of(table)
+    if not len(named):
+        return {}
+    archives = named["archive"].combine_chunks().dictionary_encode()
+    places = to_numpy(archives.indices)
+    # Once for each content, however many files have it.
+    once = np.unique(np.stack([places, to_numpy(named["offset"])]), axis=1, return_index=True)[1]
+    sizes = -(-to_numpy(named["size"])[once] // tar.BLOCK) * tar.BLOCK + tar.BLOCK
+    sums = np.bincount(places[once], weights=sizes, minlength=len(archives.dictionary))
+    return {name: int(live) + len(tar.END) for name, live in zip(archives.dictionary.to_pylist(), sums, strict=True)}
 
 
 def mostly_dead(table: pa.Table, archives: Iterable[FileArchive]) -> frozenset[str]:

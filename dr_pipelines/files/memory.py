@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines.errors import DrError, IntegrityError
 from dr_pipelines.files import contents
+from dr_pipelines.files.arrays import no_rows, read_parquet
 from dr_pipelines.files.table import decode_table, empty
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest, decode_snapshot, encode_snapshot
 
@@ -36,7 +37,7 @@ class Past:
     manifest: SnapshotManifest | None = None
     base: pa.Table = field(default_factory=empty)
     changes: pa.Table = field(default_factory=empty)
-    contents: pa.Table = field(default_factory=contents.SCHEMA.empty_table)
+    contents: pa.Table = field(default_factory=lambda: no_rows(contents.SCHEMA))
     archives: Mapping[str, FileArchive] = field(default_factory=dict)
 
 
@@ -54,7 +55,7 @@ class SnapshotMemory:
                 manifest=decode_snapshot((self._last / _MANIFEST).read_bytes()),
                 base=decode_table((self._last / _BASE).read_bytes()),
                 changes=decode_table((self._last / _CHANGES).read_bytes()),
-                contents=pq.read_table(self._last / _CONTENTS).cast(contents.SCHEMA),
+                contents=read_parquet(self._last / _CONTENTS).cast(contents.SCHEMA),
                 archives={one.name: one for one in _Archives.validate_json((self._last / _ARCHIVES).read_bytes())},
             )
         except (OSError, ValidationError, DrError, pa.ArrowException):
@@ -99,7 +100,7 @@ class SnapshotMemory:
         """What a snapshot that did not end had stored."""
         for path in sorted(self._unfinished.glob("*.parquet")):
             with contextlib.suppress(OSError, pa.ArrowException, ValidationError, IntegrityError, KeyError):
-                rows = pq.read_table(path)
+                rows = read_parquet(path)
                 archive = FileArchive.model_validate(json.loads((rows.schema.metadata or {})[_ARCHIVE]))
                 yield archive, rows.replace_schema_metadata(None)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import NO, YES, array, first_of_each, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import (
@@ -29,21 +30,20 @@ system's clock, or one second of a bucket's: it is read once more."""
 
 def newest_of_each(rows: pa.Table) -> pa.Table:
     """Of paths that are there twice the last."""
-    numbered = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
-    last = numbered.select(["path", "row"]).group_by("path").aggregate([("row", "max")])["row_max"]
-    return rows.take(last.combine_chunks())
+    backwards = rows.take(numbers(len(rows))[::-1])
+    return backwards.take(first_of_each(backwards["path"]))
 
 
 def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
     """Rows of the scan with where their content lies; `old` are those of the same paths, null where none is."""
     full = with_all_columns(rows)
-    has_content = pc.and_(pc.equal(full["type"], FILE), pc.greater(full["size"], 0))
-    empty_file = pc.and_(pc.equal(full["type"], FILE), pc.equal(full["size"], 0))
+    has_content = pc.and_(pc.equal(full["type"], text(FILE)), pc.greater(full["size"], number(0)))
+    empty_file = pc.and_(pc.equal(full["type"], text(FILE)), pc.equal(full["size"], number(0)))
     nothing = {name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset")}
     for name, null in nothing.items():
         column = pc.if_else(has_content, old[name], null)
         if name == "sha256":
-            column = pc.if_else(empty_file, pa.scalar(EMPTY, pa.binary(32)), column)
+            column = pc.if_else(empty_file, array([EMPTY], pa.binary(32))[0], column)
         full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
     for name in ("headers", "metadata"):  # not in a listing; with the same ETag they are the same
         full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), old[name])
@@ -57,8 +57,8 @@ def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.
     if seen_at is not None:
         before = int((seen_at - _MARGIN).timestamp() * 1e9)
         changed = pc.coalesce(rows["ctime_ns"], rows["mtime_ns"])
-        known = pc.and_(known, pc.fill_null(pc.less(changed, before), True))
-    return pc.fill_null(known, False)
+        known = pc.and_(known, pc.fill_null(pc.less(changed, number(before)), YES))
+    return pc.fill_null(known, NO)
 
 
 def wanted_of(rows: pa.Table, chosen: pa.Array) -> list[Wanted]:
@@ -69,7 +69,7 @@ def wanted_of(rows: pa.Table, chosen: pa.Array) -> list[Wanted]:
 
 def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
     """The rows of files that were read, as they were while they were read."""
-    some = with_all_columns(rows.take(pa.array([read.wanted.row for read in reads], pa.int64())))
+    some = with_all_columns(rows.take(array([read.wanted.row for read in reads], pa.int64())))
     told: dict[str, list[object]] = {
         "sha256": [read.digest for read in reads],
         "archive": [read.place[0] if read.place else None for read in reads],
@@ -80,7 +80,7 @@ def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
         scanned = some[name].to_pylist()
         told[name] = [read.seen.columns.get(name, old) for read, old in zip(reads, scanned, strict=True)]
     for name, values in told.items():
-        column = pa.array(values, SCHEMA.field(name).type)
+        column = array(values, SCHEMA.field(name).type)
         some = some.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
     return some
 
@@ -104,12 +104,12 @@ def unreadable(scan: Scan) -> pa.Table:
 
 
 def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Counts:
-    files = rows.filter(pc.equal(rows["type"], FILE))
-    earlier = before.filter(pc.equal(before["type"], FILE))
+    files = rows.filter(pc.equal(rows["type"], text(FILE)))
+    earlier = before.filter(pc.equal(before["type"], text(FILE)))
     places = places_in(earlier, files["path"])
     known = pc.is_valid(places)
     old = earlier.take(places.drop_null())["sha256"].combine_chunks()
-    same = pc.fill_null(pc.equal(files["sha256"].filter(known).combine_chunks(), old), False)
+    same = pc.fill_null(pc.equal(files["sha256"].filter(known).combine_chunks(), old), NO)
     kinds = {found["values"]: found["counts"] for found in pc.value_counts(rows["type"]).to_pylist()}
     return Counts(
         files=len(files),

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, ObjectNotFound, RepositoryError, StoreError
+from dr_pipelines.files.arrays import NO, booleans, number, strings, text
 from dr_pipelines.files.break_glass import bundle
 from dr_pipelines.files.contents import Contents, contents_of, merged
 from dr_pipelines.files.liveness import liveness
@@ -145,15 +146,15 @@ class _Snapshot:
         """The rows whose content is known already, and the files that are to be read."""
         places = places_in(previous, rows["path"])
         old = previous.take(places)
-        is_file = pc.equal(rows["type"], FILE)
+        is_file = pc.equal(rows["type"], text(FILE))
         # An empty object is read too: its headers come with it. Only objects have an ETag, if an empty one.
-        nothing_to_read = pc.and_(pc.equal(rows["size"], 0), pc.is_null(rows["etag"]))
+        nothing_to_read = pc.and_(pc.equal(rows["size"], number(0)), pc.is_null(rows["etag"]))
         content_free = pc.or_(pc.invert(is_file), nothing_to_read)
         known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
         if self._left_behind:
-            stale = pc.is_in(old["archive"], value_set=pa.array([*self._left_behind], pa.string()))
+            stale = pc.is_in(old["archive"], value_set=strings(self._left_behind))
             known = pc.and_(known, pc.invert(stale))
-        known = pc.and_(pc.fill_null(known, False), pa.array([not read_all] * len(rows), pa.bool_()))
+        known = pc.and_(pc.fill_null(known, NO), booleans([not read_all] * len(rows)))
         kept = pc.or_(content_free, known)
         return with_known_content(rows.filter(kept), old.filter(kept)), wanted_of(rows, pc.invert(kept))
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dr_pipelines.errors import IntegrityError
+from dr_pipelines.files.arrays import NO, array, booleans, no_rows, numbers, read_parquet, strings, text
 
 FILE, DIRECTORY, LINK, GONE = "file", "directory", "link", "gone"
 """Types of rows. `GONE` only in changes: the row of the table below is no more."""
@@ -56,7 +57,7 @@ _COMPARED = tuple(name for name in SCHEMA.names if name != "path")
 
 
 def empty() -> pa.Table:
-    return SCHEMA.empty_table()
+    return no_rows(SCHEMA)
 
 
 def in_order(table: pa.Table) -> pa.Table:
@@ -76,7 +77,7 @@ def encode_table(table: pa.Table) -> bytes:
 def decode_table(data: bytes | IO[bytes]) -> pa.Table:
     """Columns of a newer minor format are left out, those of an older are null. Raises `IntegrityError`."""
     try:
-        found = pq.read_table(pa.BufferReader(data) if isinstance(data, bytes) else data)
+        found = read_parquet(pa.BufferReader(data) if isinstance(data, bytes) else data)
         return with_all_columns(found).combine_chunks()
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"a table of files cannot be read: {error}") from error
@@ -88,7 +89,7 @@ def places_in(table: pa.Table, paths: Any) -> pa.Array:
     paths = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
     known = table["path"].combine_chunks()
     if len(known) == len(paths) and known.equals(paths):
-        return pa.array(range(len(known)), pa.int64())
+        return numbers(len(known))
     return pc.index_in(paths, value_set=known).cast(pa.int64())
 
 
@@ -99,13 +100,13 @@ def equal_columns(one: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Ar
         left, right = one[name].combine_chunks(), other[name].combine_chunks()
         if left.equals(right):
             continue
-        alike = pa.array(_equal_maps(left, right)) if pa.types.is_map(left.type) else _equal(left, right)
+        alike = booleans(_equal_maps(left, right)) if pa.types.is_map(left.type) else _equal(left, right)
         same = alike if same is None else pc.and_(same, alike)
-    return same if same is not None else pa.array([True] * len(one), pa.bool_())
+    return same if same is not None else booleans([True] * len(one))
 
 
 def _equal(left: pa.Array, right: pa.Array) -> pa.Array:
-    both = pc.fill_null(pc.equal(left, right), False)
+    both = pc.fill_null(pc.equal(left, right), NO)
     return pc.or_(both, pc.and_(pc.is_null(left), pc.is_null(right)))
 
 
@@ -122,7 +123,7 @@ def lay_over(base: pa.Table, changes: pa.Table) -> pa.Table:
     if not len(changes):
         return base
     stays = pc.invert(pc.is_in(base["path"], value_set=changes["path"].combine_chunks()))
-    new = changes.filter(pc.not_equal(changes["type"], GONE))
+    new = changes.filter(pc.not_equal(changes["type"], text(GONE)))
     return in_order(pa.concat_tables([base.filter(stays), new]))
 
 
@@ -135,7 +136,7 @@ def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     rows = [table.filter(pc.invert(known)), there.filter(pc.invert(alike))]
     vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=table["path"].combine_chunks())))
     if len(vanished):
-        gone = pa.table({"path": vanished.combine_chunks(), "type": pa.array([GONE] * len(vanished))})
+        gone = pa.table({"path": vanished.combine_chunks(), "type": strings([GONE] * len(vanished))})
         rows.append(with_all_columns(gone))
     return in_order(pa.concat_tables(rows))
 
@@ -151,7 +152,7 @@ def with_all_columns(table: pa.Table, schema: pa.Schema = SCHEMA) -> pa.Table:
 
 def with_columns(columns: Mapping[str, Sequence[Any]], schema: pa.Schema = SCHEMA) -> pa.Table:
     """Of Python's values by column; those that are not there are null."""
-    arrays = {name: pa.array(values, schema.field(name).type) for name, values in columns.items()}
+    arrays = {name: array(values, schema.field(name).type) for name, values in columns.items()}
     return with_all_columns(pa.table(arrays), schema)
 
 

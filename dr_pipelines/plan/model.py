@@ -53,9 +53,11 @@ class EncryptionPlan(Model):
 
 
 class CompressionPlan(Model):
-    """zstd. Level 1 measured best: level 3 costs three times the CPU for the same size."""
+    """zstd's level, of backups and WAL, and of `files`. Level 1 measured best for a database: level 3 costs three times
+    the CPU for the same size. Of text and the like level 2 leaves an eighth less for a sixth more CPU."""
 
     level: int = Field(default=1, ge=1, le=19)
+    files: int = Field(default=2, ge=1, le=19)
 
 
 # --- databases ----------------------------------------------------------------------------------------------
