@@ -89,6 +89,7 @@ class _Walk:
         self._excluded = excluded
         self._paths: list[bytes] = []
         self._stats: list[os.stat_result] = []
+        self._kinds: list[str] = []
         self._targets: list[bytes | None] = []
         self._unreadable: dict[bytes, str] = {}
         self._special: list[bytes] = []
@@ -131,6 +132,7 @@ class _Walk:
                 continue
             self._paths.append(path)
             self._stats.append(seen)
+            self._kinds.append(_KINDS[kind])
             self._targets.append(target)
             if kind == stat.S_IFDIR:
                 yield entry.path, path + b"/"
@@ -140,11 +142,12 @@ class _Walk:
         path = below.rstrip(b"/")
         if path in self._paths:
             place = self._paths.index(path)
-            del self._paths[place], self._stats[place], self._targets[place]
+            del self._paths[place], self._stats[place], self._kinds[place], self._targets[place]
 
     def result(self) -> Scan:
         stats = self._stats
-        kinds = [_KINDS[stat.S_IFMT(seen.st_mode)] for seen in stats]
+        kinds = self._kinds
+        uids, gids = [seen.st_uid for seen in stats], [seen.st_gid for seen in stats]
         rows = with_columns(
             {
                 "path": self._paths,
@@ -156,10 +159,10 @@ class _Walk:
                 "device": [seen.st_dev for seen in stats],
                 "hard_links": [seen.st_nlink if kind == FILE else 1 for seen, kind in zip(stats, kinds, strict=True)],
                 "mode": [stat.S_IMODE(seen.st_mode) for seen in stats],
-                "uid": [seen.st_uid for seen in stats],
-                "gid": [seen.st_gid for seen in stats],
-                "user": [_user(seen.st_uid) for seen in stats],
-                "group": [_group(seen.st_gid) for seen in stats],
+                "uid": uids,
+                "gid": gids,
+                "user": [*map(_user, uids)],
+                "group": [*map(_group, gids)],
                 "target": self._targets,
             },
             SOURCE,

@@ -7,7 +7,7 @@ was, locks hold until they end, and the host that takes snapshots needs no key.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ MOSTLY = 0.5
 """An archive of which less is alive is left behind: what is stored anew is at most as much as what is won."""
 CRUMB = PACK_SIZE // 16
 MOST_CRUMBS = 64
+_LONGEST_TAR = 1 << 46
 """So many archives that are smaller may a snapshot name; more are put together. A set of which a few files change each
 hour would come to thousands of them, and each is a request of a restore."""
 
@@ -45,15 +46,14 @@ def live_bytes(table: pa.Table) -> dict[str, int]:
     archives = named["archive"].combine_chunks().dictionary_encode()
     places = to_numpy(archives.indices)
     # Once for each content, however many files have it.
-    once = np.unique(np.stack([places, to_numpy(named["offset"])]), axis=1, return_index=True)[1]
+    once = np.unique(places * _LONGEST_TAR + to_numpy(named["offset"]), return_index=True)[1]
     sizes = -(-to_numpy(named["size"])[once] // tar.BLOCK) * tar.BLOCK + tar.BLOCK
     sums = np.bincount(places[once], weights=sizes, minlength=len(archives.dictionary))
     return {name: int(live) + len(tar.END) for name, live in zip(archives.dictionary.to_pylist(), sums, strict=True)}
 
 
-def mostly_dead(table: pa.Table, archives: Iterable[FileArchive]) -> frozenset[str]:
-    """Of these, by the table of the newest snapshot. One of a large file is alive or not named at all."""
-    live = live_bytes(table)
+def mostly_dead(live: Mapping[str, int], archives: Iterable[FileArchive]) -> frozenset[str]:
+    """Of these, by the `live_bytes` of the newest snapshot. One of a large file is alive or not named at all."""
     return frozenset(one.name for one in archives if live.get(one.name, 0) < MOSTLY * one.size)
 
 
@@ -67,4 +67,4 @@ def liveness(table: pa.Table, archives: Sequence[FileArchive]) -> Liveness:
     live = live_bytes(table)
     dead = sum(one.stored_size * max(0.0, 1 - live.get(one.name, 0) / max(one.size, 1)) for one in archives)
     stored = sum(one.stored_size for one in archives)
-    return Liveness(stored, round(dead), mostly_dead(table, archives) | crumbs(archives))
+    return Liveness(stored, round(dead), mostly_dead(live, archives) | crumbs(archives))

@@ -54,7 +54,7 @@ def test_what_is_left_of_a_mostly_dead_archive_is_stored_anew_and_the_archive_is
     second = tree.take()
     assert {one.name for one in second.archives} <= {one.name for one in first.archives}
     table = read_table(tree.repository, second)
-    left = mostly_dead(table, second.archives)
+    left = mostly_dead(live_bytes(table), second.archives)
     seen = liveness(table, second.archives)
     assert left == seen.left_behind
     stored = {one.name: one.stored_size for one in first.archives}
