@@ -157,9 +157,11 @@ class Home:
         psutil.wait_procs(deaf, timeout=10)
 
     def _is_dagsters(self, process: psutil.Process) -> bool:
-        """By the environment that this home gave it."""
+        """By the environment that this home gave it. Not the trackers: they remove the semaphores of what is killed,
+        and end by themselves."""
         with contextlib.suppress(psutil.Error):
-            return self._is_inside(process.environ().get("DAGSTER_HOME", ""))
+            inside = self._is_inside(process.environ().get("DAGSTER_HOME", ""))
+            return inside and "multiprocessing.resource_tracker" not in " ".join(process.cmdline())
         return False
 
     def _names(self, process: psutil.Process) -> bool:
