@@ -72,12 +72,15 @@ def write(row, archives, reader):
     path, digest = place(row["path"]), hashlib.sha256()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "xb") as file:
-        for piece in reader.read(archives.get(row["archive"]), row["offset"], row["size"]):
-            digest.update(piece)
-            file.write(piece)
-    if row["size"] and digest.digest() != row["sha256"]:
-        os.unlink(path)
-        raise ValueError("its content does not match its SHA-256")
+        try:
+            for piece in reader.read(archives.get(row["archive"]), row["offset"], row["size"]):
+                digest.update(piece)
+                file.write(piece)
+            if row["size"] and digest.digest() != row["sha256"]:
+                raise ValueError("its content does not match its SHA-256")
+        except BaseException:
+            os.unlink(path)
+            raise
     dress(path, row)
 
 

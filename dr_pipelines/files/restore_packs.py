@@ -24,7 +24,10 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_reader import PIECE_SIZE
 from dr_pipelines.repository.buffers import large_buffer
 
-_WORKERS = 3
+_WORKERS = 2
+"""Each holds a pack twice, as it is stored and as it was."""
+_AHEAD = 3
+"""Packs of one large file that are decoded side by side."""
 
 
 class Unpacking:
@@ -105,7 +108,7 @@ class Unpacking:
         )
         self._count(unit, range(first, last + 1))
         at, digest = first * unit.archive.pack_size, hashlib.sha256()
-        with closing(self._tiers.reader(part, workers=_WORKERS).pieces()) as pieces:  # type: ignore[type-var]
+        with closing(self._tiers.reader(part, workers=_AHEAD).pieces()) as pieces:  # type: ignore[type-var]
             for piece in pieces:
                 content = piece[max(start - at, 0) : max(stop - at, 0)]
                 at += len(piece)
