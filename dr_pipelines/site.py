@@ -13,7 +13,7 @@ from dr_pipelines.errors import DrError, UsageError
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.file_sets import FileSetPlan
 from dr_pipelines.plan.model import ServerPlan
-from dr_pipelines.plan.stores import LocalStorePlan
+from dr_pipelines.plan.stores import LocalStorePlan, StorePlan
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.plan.tiers import TierPlan
 from dr_pipelines.repository.codec import Codec
@@ -107,17 +107,20 @@ class Site:
         if self._ready is not None:
             return self._ready[name]
         if name not in self._opened:
-            if name not in self.plan.storage:
-                raise UsageError(
-                    f"the plan names no store {name!r}", hint=f"its stores are: {', '.join(self.plan.storage)}."
-                )
-            self._opened[name] = open_store(self.plan.storage[name], name, clock=self.clock)
+            self._opened[name] = open_store(self._planned(name), name, clock=self.clock)
         return self._opened[name]
 
     def bucket(self, name: str) -> Bucket:
         """A store by its name in the plan, as a bucket of other people's objects. Raises `SecretMissing`, `PlanError`
-        for a directory."""
-        return open_bucket(self.plan.storage[name], name, clock=self.clock)
+        for a directory, `UsageError` where there is none."""
+        return open_bucket(self._planned(name), name, clock=self.clock)
+
+    def _planned(self, store: str) -> StorePlan:
+        if store not in self.plan.storage:
+            raise UsageError(
+                f"the plan names no store {store!r}", hint=f"its stores are: {', '.join(self.plan.storage)}."
+            )
+        return self.plan.storage[store]
 
     def store_of(self, tier_or_name: str) -> ObjectStore:
         """A store by its name, or by a tier that means one store in the whole plan."""

@@ -12,6 +12,7 @@ from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
 from dr_pipelines.cli.files import FileSetName, files_app
 from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size
+from dr_pipelines.errors import UsageError
 from dr_pipelines.files.diff import SHOWN
 from dr_pipelines.files.restore import FilesReport
 from dr_pipelines.files.versions import Version
@@ -27,7 +28,10 @@ SnapshotName = Annotated[
 def restore(
     file_set: FileSetName,
     snapshot: SnapshotName,
-    target: Annotated[Path, typer.Argument(metavar="TARGET", help="A directory.")],
+    target: Annotated[Path | None, typer.Argument(metavar="[TARGET]", help="A directory.")] = None,
+    to_store: Annotated[
+        str | None, typer.Option("--to-store", metavar="STORE[/PREFIX]", help="A bucket of the plan instead.")
+    ] = None,
     path: Annotated[
         list[str] | None,
         typer.Option("--path", help="Only this file, folder or pattern (`*`, `?`, `[…]`, `**`). May repeat."),
@@ -44,11 +48,14 @@ def restore(
     as_json: Json = False,
 ) -> None:
     """Bring files back: all of a snapshot, or some. Verified beside the target, then moved into it."""
+    if (target is None) == (to_store is None):
+        raise UsageError("name one target: a directory, or a bucket with --to-store")
+    place = target.absolute() if target is not None else operations.StorePlace.parse(str(to_store))
     site = settings.site(identity)
     tier = site.tier_of(file_set, tier) if tier else None
     with Bars() as bars:
         report = operations.restore_files(
-            site, file_set, snapshot, target.absolute(), bars,
+            site, file_set, snapshot, place, bars,
             paths=path or (), overwrite=overwrite, version=version, tier=tier,
         )  # fmt: skip
     if as_json:
@@ -70,6 +77,8 @@ def _show_report(report: FilesReport) -> None:
     facts |= {"there already": f"{report.same:,} as they should be"} if report.same else {}
     facts |= {"kept": f"{len(report.kept):,} that differ; --overwrite replaces them"} if report.kept else {}
     print_facts(facts)
+    for note in report.notes:
+        out.print(f"note: {note}", soft_wrap=True)
     for kept in report.kept[:10]:
         out.print(f"kept: {kept}", soft_wrap=True)
     for failed, why in [*report.failed.items()][:100]:

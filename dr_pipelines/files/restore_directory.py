@@ -28,6 +28,8 @@ _EARLY = 256 * 1024
 class DirectoryTarget:
     """A `Target` below `root`. Owners are set when we are root; modes without them are those of new files."""
 
+    writers = 1
+
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root) + b"/"
         self._sets_owner = os.geteuid() == 0

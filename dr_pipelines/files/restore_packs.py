@@ -55,37 +55,41 @@ class Unpacking:
 
     def _some(self, queue: Iterator[Unit], units: Sequence[Unit]) -> None:
         try:
-            buffers = _Buffers(self._tiers, units)
-            for unit in queue:  # a list's iterator may be shared by threads
-                if self._halt.is_set():
-                    return
-                self._small(unit, buffers)
+            with closing(_Memory(self._tiers, units, self._target.writers)) as memory:
+                for unit in queue:  # a list's iterator may be shared by threads
+                    if self._halt.is_set():
+                        return
+                    self._small(unit, memory)
         except BaseException:
             self._halt.set()
             raise
 
-    def _small(self, unit: Unit, buffers: _Buffers) -> None:
+    def _small(self, unit: Unit, memory: _Memory) -> None:
         rows = rows_in(self._contents, unit.start, unit.stop)
         base = unit.pack * unit.archive.pack_size
         end = max(_place(row)[1] for row in rows) - base
         try:
-            raw = buffers.decode(unit, end)
+            raw = memory.decode(unit, end)
         except (IntegrityError, RepositoryError) as error:
             self._fail(rows, error.message)
             return
         self._count(unit, [unit.pack])
-        put, done = self._target.put, 0
-        for row in rows:
+
+        def put(row: Row) -> None:
             start, stop = _place(row)
-            content = raw[start - base : stop - base]
-            try:
-                if hashlib.sha256(content).digest() != row.sha256:
-                    raise NotRestored("its content does not match the SHA-256 in the snapshot's table")
-                put(row, content)
-            except NotRestored as error:
-                self._fail([row], error.message)
-            done += row.size
-        self._progress.advance(done)
+            self._put(row, raw[start - base : stop - base])
+
+        for _ in memory.writers.map(put, rows) if memory.writers else map(put, rows):
+            pass
+        self._progress.advance(sum(row.size for row in rows))
+
+    def _put(self, row: Row, content: memoryview) -> None:
+        try:
+            if hashlib.sha256(content).digest() != row.sha256:
+                raise NotRestored("its content does not match the SHA-256 in the snapshot's table")
+            self._target.put(row, content)
+        except NotRestored as error:
+            self._fail([row], error.message)
 
     def _large(self, unit: Unit) -> None:
         rows = rows_in(self._contents, unit.start, unit.stop)
@@ -129,13 +133,18 @@ class Unpacking:
             self.failures += [Failure(row.path, reason) for row in rows]
 
 
-class _Buffers:
-    """A worker's memory: one pack as it is stored, and as it was."""
+class _Memory:
+    """A worker's: one pack as it is stored, and as it was; and the threads that write out of it, where there are."""
 
-    def __init__(self, tiers: Tiers, units: Sequence[Unit]) -> None:
+    def __init__(self, tiers: Tiers, units: Sequence[Unit], writers: int) -> None:
         self._tiers = tiers
+        self.writers = ThreadPoolExecutor(writers, thread_name_prefix="put-files") if writers > 1 else None
         self._scratch = large_buffer(max(unit.archive.packs[unit.pack].size for unit in units))
         self._raw = large_buffer(max(min(unit.archive.pack_size, unit.archive.size) for unit in units) + PIECE_SIZE)
+
+    def close(self) -> None:
+        if self.writers is not None:
+            self.writers.shutdown(cancel_futures=True)
 
     def decode(self, unit: Unit, end: int) -> memoryview:
         """The raw bytes of a pack, at least up to `end`. Raises `IntegrityError`."""

@@ -71,6 +71,7 @@ def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket
     if into_bucket:
         rows = _refuse(rows, pc.equal(rows["type"], LINK), "a bucket has no links", failures)
     else:
+        rows = _with_folder_markers(rows)
         outside = pc.match_substring_regex(rows["path"], _LEAVES)
         rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
         rows = _refuse(rows, _through_files(rows), "the path goes through a link or a file", failures)
@@ -122,6 +123,19 @@ def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure
     """The others."""
     failures += [Failure(path, reason) for path in rows["path"].filter(wrong).to_pylist()]
     return rows.filter(pc.invert(wrong))
+
+
+def _with_folder_markers(rows: pa.Table) -> pa.Table:
+    """A bucket's empty object `a/` is how its tools make a folder `a`."""
+    is_marker = pc.and_(pc.equal(rows["type"], FILE), pc.equal(rows["size"], 0))
+    is_marker = pc.fill_null(pc.and_(is_marker, pc.match_substring_regex(rows["path"], "[^/]/$")), False)
+    if not pc.any(is_marker).as_py():
+        return rows
+    paths = pc.if_else(is_marker, pc.binary_slice(rows["path"], 0, -1), rows["path"])
+    types = pc.if_else(is_marker, DIRECTORY, rows["type"])
+    return rows.set_column(rows.schema.get_field_index("path"), "path", paths).set_column(
+        rows.schema.get_field_index("type"), "type", types
+    )
 
 
 def _folders(rows: pa.Table) -> set[bytes]:

@@ -35,8 +35,12 @@ at the end when it was not what its row says."""
 
 
 class Target(Protocol):
-    """Called from several threads, each file once. Raises `NotRestored` for one file; `HostTooSmall`, what a store
-    raises, when none of the others could be written either."""
+    """`writers`: how many files each of these threads may write side by side. Called from several, each file once.
+    Raises `NotRestored` for one file; `HostTooSmall`, what a store raises, when none of the others could be written
+    either."""
+
+    @property
+    def writers(self) -> int: ...
 
     def put(self, row: Row, content: memoryview) -> None:
         """A file whole, proven already."""

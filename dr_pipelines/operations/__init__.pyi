@@ -42,6 +42,9 @@ from .file_integrity import (
     check_snapshot_replica as check_snapshot_replica,
 )
 from .file_restores import (
+    StorePlace as StorePlace,
+)
+from .file_restores import (
     diff_files as diff_files,
 )
 from .file_restores import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dr_pipelines.files.diff import (
     live_rows,
 )
 from dr_pipelines.files.restore import FilesReport, restore_to_directory
+from dr_pipelines.files.restore_bucket import restore_to_bucket
 from dr_pipelines.files.tiers import LATEST, Tiers, Wanted
 from dr_pipelines.files.versions import Version, snapshot_with, versions_of
 from dr_pipelines.operations.files import file_source
@@ -30,11 +31,25 @@ from dr_pipelines.site import Site
 LIVE = "live"
 
 
+@dataclass(frozen=True)
+class StorePlace:
+    """A bucket of the plan, by its store's name, and below which prefix in it."""
+
+    store: str
+    prefix: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> StorePlace:
+        """`STORE` or `STORE/PREFIX`."""
+        store, _, prefix = text.partition("/")
+        return cls(store, prefix)
+
+
 def restore_files(
     site: Site,
     file_set: str,
     snapshot: str,
-    target: Path,
+    target: Path | StorePlace,
     progress: Progress,
     *,
     paths: Sequence[str] = (),
@@ -49,10 +64,17 @@ def restore_files(
     tiers, notes = _tiers(site, file_set, progress, tier)
     if version is not None:
         wanted = _with_version(tiers, wanted, paths, version)
-    report = restore_to_directory(
-        tiers, tiers.find(wanted), target, paths=paths, overwrite=overwrite, clock=site.clock, progress=progress
-    )
-    return replace(report, notes=notes)
+    found = tiers.find(wanted)
+    if isinstance(target, Path):
+        report = restore_to_directory(
+            tiers, found, target, paths=paths, overwrite=overwrite, clock=site.clock, progress=progress
+        )
+    else:
+        report = restore_to_bucket(
+            tiers, found, site.bucket(target.store), target.prefix,
+            paths=paths, overwrite=overwrite, clock=site.clock, progress=progress,
+        )  # fmt: skip
+    return replace(report, notes=(*notes, *report.notes))
 
 
 def file_versions(

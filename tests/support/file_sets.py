@@ -16,6 +16,7 @@ from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.read_table import read_table
 from dr_pipelines.files.restore import FilesReport, restore_to_directory
 from dr_pipelines.files.snapshot import take_snapshot
+from dr_pipelines.files.source import FileSource
 from dr_pipelines.files.table import encode_table
 from dr_pipelines.files.tiers import Tiers, Wanted
 from dr_pipelines.progress import Silent
@@ -55,10 +56,10 @@ class FileSet:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    def take(self) -> SnapshotManifest:
+    def take(self, source: FileSource | None = None) -> SnapshotManifest:
         self.taken += 1
         return take_snapshot(
-            Directory(self.source), self.tiers[0], NAME, memory=SnapshotMemory(self.folder / "memory"),
+            source or Directory(self.source), self.tiers[0], NAME, memory=SnapshotMemory(self.folder / "memory"),
             clock=FixedClock(BEGIN + timedelta(hours=self.taken)), progress=Silent(),
         )  # fmt: skip
 

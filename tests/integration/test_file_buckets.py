@@ -1,0 +1,92 @@
+"""File sets restored to buckets, over a real server: keys, contents, headers and metadata."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.clock import FixedClock, SystemClock
+from dr_pipelines.files.bucket import BucketSource
+from dr_pipelines.files.pack import PACK_SIZE
+from dr_pipelines.files.restore import FilesReport
+from dr_pipelines.files.restore_bucket import restore_to_bucket
+from dr_pipelines.storage.attempts import Attempts
+from dr_pipelines.storage.bucket import Bucket, ObjectHeaders
+from dr_pipelines.storage.retrying_bucket import RetryingBucket
+from dr_pipelines.storage.s3_objects import S3Objects
+from tests.support.file_sets import BEGIN, FileSet, tree
+from tests.support.file_tiers import flip
+from tests.support.stores import PART, moto_bucket
+
+
+@pytest.fixture
+def bucket(moto_port: int) -> Bucket:
+    client, name = moto_bucket(moto_port)
+    return RetryingBucket(S3Objects(client, name, profile="aws"), Attempts(SystemClock()), part_size=PART)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> FileSet:
+    return FileSet(tmp_path / "set")
+
+
+def restore(files: FileSet, bucket: Bucket, prefix: str = "", *, overwrite: bool = False) -> FilesReport:
+    tiers = files.read()
+    return restore_to_bucket(
+        tiers, tiers.find("latest"), bucket, prefix, overwrite=overwrite, clock=FixedClock(BEGIN), progress=files
+    )
+
+
+def contents(bucket: Bucket, prefix: str = "") -> dict[str, tuple[ObjectHeaders, bytes]]:
+    found = {}
+    for one in bucket.list(prefix):
+        headers, pieces = bucket.read(one)
+        found[one.key.removeprefix(prefix)] = headers, b"".join(pieces)
+    return found
+
+
+def test_objects_come_back_with_headers_and_metadata(files: FileSet, bucket: Bucket, tmp_path: Path) -> None:
+    for key, content in {
+        "a/b": b"1",
+        "a//b": b"22",
+        "../up": b"3",
+        "ü 😀": b"4" * 5000,
+        "none": b"",
+        "dir/": b"",
+    }.items():
+        headers = ObjectHeaders("text/x-" + str(len(content)), "no-cache", metadata={"who": "ünï", "n": key[:1]})
+        bucket.put(key, [content], headers, size=len(content))
+    files.take(BucketSource(bucket))
+    before = contents(bucket)
+    report = restore(files, bucket, "again/")
+    assert contents(bucket, "again/") == before
+    assert (report.files, report.failed) == (6, {})
+    to_disk = files.restore(tmp_path / "target")
+    assert set(to_disk.failed) == {"../up", "a//b"}
+    assert {*tree(tmp_path / "target")} == {b"a", b"a/b", "ü 😀".encode(), b"none", b"dir"}
+    assert (tmp_path / "target" / "dir").is_dir()
+
+
+def test_a_directory_becomes_objects_and_what_is_there_stays(files: FileSet, bucket: Bucket) -> None:
+    large = os.urandom(1 << 16) * (PACK_SIZE >> 16) + b"end"
+    files.write({"d/a": b"a", "b": b"b", "large": large})
+    (files.source / "link").symlink_to("b")
+    (files.source / os.fsdecode(b"\xff")).write_bytes(b"no Unicode")
+    manifest = files.take()
+    bucket.put("x/b", [b"mine"], ObjectHeaders(), size=4)
+    report = restore(files, bucket, "x")
+    assert (report.kept, set(report.failed)) == (("b",), {"link", "\\xff"})
+    assert {key: found[1] for key, found in contents(bucket, "x/").items()} == {
+        "d/a": b"a",
+        "b": b"mine",
+        "large": large,
+    }
+    assert not restore(files, bucket, "x", overwrite=True).kept
+    assert contents(bucket, "x/")["b"][1] == b"b"
+    packs = next(one.packs for one in manifest.archives if len(one.packs) == 2)
+    flip(files.tiers[0].store, packs[1].key)
+    report = restore(files, bucket, "y")
+    assert set(report.failed) == {"link", "\\xff", "large"}
+    assert contents(bucket, "y/").keys() == {"d/a", "b"}
