@@ -89,11 +89,17 @@ def rows_read(rows: pa.Table, packed: Packed) -> pa.Table:
     return rows_of(rows, packed.reads) if packed.reads else empty()
 
 
-def unreadable(scan: Scan) -> pa.Table:
-    """What could not even be looked at, unless it has a row already (a directory that cannot be listed has)."""
-    known = set(scan.rows["path"].to_pylist()) if scan.unreadable else set()
+def with_unreadable(rows: pa.Table, scan: Scan) -> pa.Table:
+    """`rows` of the scan, with what could not be looked at: a directory that cannot be listed has a row already, which
+    says so then (what is in it would pass for removed), and what cannot even be looked at gets one."""
+    if not scan.unreadable:
+        return rows
+    paths, reasons = pa.array([*scan.unreadable], pa.binary()), pa.array([*scan.unreadable.values()], pa.string())
+    errors = pc.coalesce(rows["error"], reasons.take(pc.index_in(rows["path"], value_set=paths)))
+    place = rows.schema.get_field_index("error")
+    known = set(rows["path"].to_pylist())
     unknown = [path for path in scan.unreadable if path not in known]
-    return with_columns(
+    added = with_columns(
         {
             "path": unknown,
             "type": [FILE] * len(unknown),
@@ -101,6 +107,7 @@ def unreadable(scan: Scan) -> pa.Table:
             "error": [scan.unreadable[path] for path in unknown],
         }
     )
+    return pa.concat_tables([rows.set_column(place, rows.schema.field(place), errors), added])
 
 
 def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Counts:

@@ -30,9 +30,9 @@ from dr_pipelines.files.rows import (
     newest_of_each,
     rows_of,
     rows_read,
-    unreadable,
     wanted_of,
     with_known_content,
+    with_unreadable,
 )
 from dr_pipelines.files.source import FileSource, Wanted
 from dr_pipelines.files.table import (
@@ -118,7 +118,7 @@ class _Snapshot:
         previous, archives = self._resumed()
         kept, wanted = self._sorted_out(scan.rows, previous, read_all)
         packed = self._pack(scan.rows, wanted)
-        rows = in_order(pa.concat_tables([kept, rows_read(scan.rows, packed), unreadable(scan)]))
+        rows = in_order(with_unreadable(pa.concat_tables([kept, rows_read(scan.rows, packed)]), scan))
         archives |= {one.name: one for one in packed.archives}
         return self._commit(rows, archives, packed)
 
