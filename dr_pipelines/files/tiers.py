@@ -22,10 +22,11 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.fetch import fetch_into
+from dr_pipelines.repository.layout import ProofName
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
-from dr_pipelines.repository.snapshots import read_snapshot, read_snapshots
+from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
 
 LATEST = "latest"
 Wanted = str | datetime
@@ -34,11 +35,13 @@ Wanted = str | datetime
 
 @dataclass(frozen=True)
 class Known:
-    """A snapshot and the tiers that have it; `trouble` when none of them has all of it."""
+    """A snapshot and the tiers that have it; `trouble` when none of them has all of it, or its restore failed where it
+    was tried. `anomaly`: the newest that was said of it being unusual."""
 
     manifest: SnapshotManifest
     tiers: tuple[str, ...]
     trouble: str | None
+    anomaly: ProofName | None = None
 
 
 class Tiers:
@@ -68,8 +71,14 @@ class Tiers:
             )
         whole = [one for one in begun if one.trouble is None]
         if whole and whole[-1] is not begun[-1]:
-            self.tell(f"{begun[-1].manifest.label} is left out: it {begun[-1].trouble}")
-        return (whole or begun)[-1]
+            self.tell(f"{begun[-1].manifest.label} is left out: {begun[-1].trouble}")
+        chosen = (whole or begun)[-1]
+        if chosen.anomaly is not None and chosen.anomaly.verdict == "fail":
+            self.tell(
+                f"{chosen.manifest.label} is unusual: more of its files changed or vanished than do; an older one"
+                f" may be what you want (`dr files diff {self.file_set} OLDER {chosen.manifest.label}`)"
+            )
+        return chosen
 
     def known(self) -> list[Known]:
         """Of all tiers, oldest first."""
@@ -86,9 +95,14 @@ class Tiers:
                 continue
             read += 1
             for manifest in catalog.snapshots:
-                before = found.get(manifest.label, Known(manifest, (), "is on no tier"))
-                wrong = catalog.trouble(manifest) if before.trouble is not None else None
-                found[manifest.label] = Known(before.manifest, (*before.tiers, repository.tier), wrong)
+                before = found.get(manifest.label, Known(manifest, (), "it is on no tier"))
+                seen = [one for one in (before.anomaly, catalog.marks[manifest.label].anomaly()) if one is not None]
+                found[manifest.label] = Known(
+                    manifest,
+                    (*before.tiers, repository.tier),
+                    _trouble(catalog, manifest) if before.trouble is not None else None,
+                    max(seen, key=lambda one: one.at, default=None),
+                )
         if not read and trouble is not None:
             raise trouble
         return sorted(found.values(), key=lambda one: (one.manifest.started_at, one.manifest.label))
@@ -166,3 +180,8 @@ class Tiers:
         if (repository.tier, what) not in self._told:
             self._told.add((repository.tier, what))
             self.tell(f"{what} cannot be read from {repository.tier}: {error.message}")
+
+
+def _trouble(catalog: SnapshotCatalog, manifest: SnapshotManifest) -> str | None:
+    lacking = catalog.trouble(manifest)
+    return f"it {lacking}" if lacking is not None else catalog.failed_validation(manifest)

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dr_pipelines.checks import failed
 from dr_pipelines.errors import BackupNotFound, IntegrityError, RestoreError, StoreUnavailable, TargetInUse, UsageError
 from dr_pipelines.files.pack import LARGE, PACK_SIZE
 from dr_pipelines.files.staging import staging_for
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import StoredObject
+from dr_pipelines.repository.marks import ANOMALY, VALIDATE, put_damage, put_proof
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from tests.support.faulty_store import FaultyStore
 from tests.support.file_sets import BEGIN, FileSet, repository, tree
@@ -155,6 +157,22 @@ def test_a_snapshot_is_found_by_label_time_and_as_the_latest(files: FileSet, tmp
         files.restore(tmp_path / "none", "20200101T000000Z-snapshot")
 
 
+def test_the_latest_is_none_that_is_damaged_or_failed_and_an_unusual_one_is_told(
+    files: FileSet, tmp_path: Path
+) -> None:
+    taken = []
+    for number in range(4):
+        files.write({"a": str(number).encode()})
+        taken.append(files.take())
+    store = files.tiers[0].store
+    put_damage(store, taken[3].layout, [taken[3].table.key], at=BEGIN, found_by="test")
+    for manifest, kind in ((taken[2], VALIDATE), (taken[1], ANOMALY)):
+        put_proof(store, manifest.layout, kind, failed("some_check", "no"), at=BEGIN, tier="primary", run="test")
+    report = files.restore(tmp_path / "target")
+    assert report.snapshot == taken[1].label
+    assert len([note for note in files.notes if "left out" in note or "is unusual" in note]) == 2
+
+
 # --- never over what is there ---
 
 
@@ -282,6 +300,23 @@ def test_what_the_snapshot_could_not_read_is_named(files: FileSet, tmp_path: Pat
     files.forge({"error": [None, "permission denied"], "sha256": [bytes(32), None]})
     report = files.restore(tmp_path / "target")
     assert report.failed["2"] == "the snapshot has not got it: permission denied"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root is needed to become somebody who may read less")
+def test_a_directory_that_cannot_be_listed_makes_a_snapshot_partial_and_is_named(folder: Path, tmp_path: Path) -> None:
+    files = FileSet(folder / "set")
+    files.write({"closed/a": b"a", "b": b"b"})
+    (files.source / "closed").chmod(0)
+    os.chown(files.folder, 65534, -1)
+    os.seteuid(65534)
+    try:
+        manifest = files.take()
+    finally:
+        os.seteuid(0)
+    assert (manifest.partial, manifest.counts.unreadable, manifest.counts.directories) == (True, 1, 1)
+    report = files.restore(tmp_path / "target")
+    assert report.failed == {"closed": "the snapshot has not got it: permission denied"}
+    assert names(tmp_path / "target") == ["b", "closed"]
 
 
 # --- damage ---
