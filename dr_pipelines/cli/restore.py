@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
 from dr_pipelines.cli.output import Bars, instant, out, print_facts, print_json, print_table, size, span
+from dr_pipelines.cli.restored_files import show_files
 from dr_pipelines.errors import UsageError
 from dr_pipelines.lsn import Lsn, Timeline
 from dr_pipelines.postgres.neutralise import NOTES_FILE
@@ -60,6 +61,15 @@ def restore(
         bool, typer.Option("--wait", help="Wait for what is in offline storage, which takes hours, and go on.")
     ] = False,
     urgent: Annotated[bool, typer.Option("--urgent", help="Ask for that as fast as the service can.")] = False,
+    with_files: Annotated[
+        bool, typer.Option("--with-files", help="Also the files of that instant: the sets that have rows in it.")
+    ] = False,
+    file_set: Annotated[
+        list[str] | None, typer.Option("--files", metavar="SET", help="Of these file sets only. May repeat.")
+    ] = None,
+    files_to: Annotated[
+        Path | None, typer.Option(help="A folder for a folder of each set; <to>-files without it.")
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="Only say what it would give.")] = False,
     identity: IdentityFile = None,
     as_json: Json = False,
@@ -86,6 +96,23 @@ def restore(
         with Bars() as bars:
             seen = operations.preview_restore(site, request, bars, tier=tier)
         _show_preview(seen, bars, as_json=as_json)
+        return
+    if with_files or file_set or files_to:
+        with Bars() as bars:
+            point = operations.restore_with_files(
+                site,
+                request,
+                bars,
+                file_sets=file_set or (),
+                files_to=files_to.absolute() if files_to else None,
+                tier=tier,
+            )
+        if as_json:
+            print_json({**_plain(point.database), "files": [{**vars(one)} for one in point.files]})
+        else:
+            _show_report(point.database, bars, as_json=False)
+            show_files(point.files)
+        point.require_whole()
         return
     with Bars() as bars:
         report = operations.restore(site, request, bars, tier=tier)
@@ -166,9 +193,13 @@ def _state(report: RestoreReport) -> str:
     return f"{stays[report.action]}; the server {'runs' if report.running else 'is stopped'}"
 
 
+def _plain(report: RestoreReport) -> dict[str, Any]:
+    return {"seconds": report.seconds, **vars(report)}
+
+
 def _show_report(report: RestoreReport, bars: Bars, *, as_json: bool) -> None:
     if as_json:
-        print_json({**{"seconds": report.seconds}, **{k: v for k, v in vars(report).items()}})
+        print_json(_plain(report))
         return
     phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.phases.items())
     print_facts(

@@ -6,7 +6,7 @@ What cannot be restored is named and the rest is; until the last step the target
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from dr_pipelines.files.staging import staging_for
 from dr_pipelines.files.table import shown
 from dr_pipelines.files.tiers import Known, Tiers
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.snapshot_manifest import FileArchive
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,40 @@ def restore_to_directory(
 ) -> FilesReport:
     """Raises `UsageError` for paths that the snapshot has not, `TargetInUse`, `HostTooSmall`, `RestoreError`,
     `IntegrityError` when its table is whole on no tier, `KeyUnusable`, what the stores raise."""
-    began = clock.monotonic()
     progress.phase("look")
     rows = selected(tiers.table(snapshot.manifest), paths)
+    return restore_rows(
+        tiers,
+        rows,
+        snapshot.manifest.archives,
+        target,
+        snapshot=snapshot.manifest.label,
+        overwrite=overwrite,
+        clock=clock,
+        progress=progress,
+    )
+
+
+def restore_rows(
+    tiers: Tiers,
+    rows: pa.Table,
+    archives: Iterable[FileArchive],
+    target: Path,
+    *,
+    snapshot: str,
+    overwrite: bool = False,
+    clock: Clock,
+    progress: Progress,
+) -> FilesReport:
+    """The same of rows that were chosen, of one snapshot or of several, whose contents lie in `archives`; `snapshot`
+    says of which."""
+    began = clock.monotonic()
     there = Standing()
     free = is_free(target)
     if not free:
         there = standing(target, rows, overwrite=overwrite)
         rows = _without(rows, there.all)
-    plan = plan_restore(rows, snapshot.manifest.archives)
+    plan = plan_restore(rows, archives)
     with staging_for(target, plan.bytes) as staged:
         unpacking, failures = _write(tiers, plan, staged, progress)
         progress.phase("move")
@@ -98,7 +124,7 @@ def restore_to_directory(
     lost = {failure.path: failure.reason for failure in (*there.blocked, *plan.failures, *failures)}
     return FilesReport(
         file_set=tiers.file_set,
-        snapshot=snapshot.manifest.label,
+        snapshot=snapshot,
         target=str(target),
         files=_count([*_paths(plan.contents), *_paths(plan.empty_files), *plan.twins], lost, kept),
         directories=_count(_paths(plan.directories), lost, kept),

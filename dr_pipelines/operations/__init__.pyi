@@ -119,6 +119,15 @@ from .recovery import (
 from .recovery import (
     restore as restore,
 )
+from .recovery_point import (
+    FilesRestored as FilesRestored,
+)
+from .recovery_point import (
+    RecoveryPoint as RecoveryPoint,
+)
+from .recovery_point import (
+    restore_with_files as restore_with_files,
+)
 from .replica_sides import (
     replicated_tiers as replicated_tiers,
 )

@@ -207,6 +207,8 @@ def _replay(
         reached = server.flush_lsn() if stays else None
         now_on = timeline if stays else server.facts().timeline
         notes = disable_subscriptions(server, in_recovery=stays)
+        if request.at_target is not None:
+            request.at_target(server)
     reached, stopped = reached or switch_point(data_dir, now_on), stop_line(log)
     if request.target.kind == "latest":
         assert_nothing_left(reached, fetcher, timeline, stored_end)

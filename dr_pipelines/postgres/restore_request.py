@@ -10,6 +10,7 @@ from typing import Literal
 from dr_pipelines.errors import UsageError
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget, UseIncrementals
+from dr_pipelines.postgres.server import Server
 
 RecoveryAction = Literal["promote", "pause", "shutdown"]
 """What happens at the target, in PostgreSQL's words (`recovery_target_action`)."""
@@ -24,6 +25,7 @@ class RestoreRequest:
     `spool` is the folder in which this host's stream keeps what it received; its WAL counts like a tier's.
     `terms` are those of each tier's store. What is offline is recalled (`urgent`: as fast as the service can), and with
     `wait` the restore goes on when it is there; otherwise it ends.
+    `at_target` is called with the server once it stands at its target, before it gets its name; it raises nothing.
     `port` and `socket_dir` are where the restored server listens, `start` leaves it running there.
     Raises `UsageError` for what makes no sense together."""
 
@@ -46,6 +48,7 @@ class RestoreRequest:
     terms: Mapping[str, StorageTerms] = field(default_factory=dict)
     wait: bool = False
     urgent: bool = False
+    at_target: Callable[[Server], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.action != "promote" and self.target.kind == "latest":

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -201,6 +202,12 @@ class Server:
                 "ELSE pg_current_wal_flush_lsn() END)::text"
             )[0]
         )
+
+    def replayed_until(self) -> datetime | None:
+        """When the newest transaction that recovery replayed was committed or rolled back, by the clock of the server
+        that wrote it; None when there was none."""
+        found: datetime | None = self._row("SELECT pg_last_xact_replay_timestamp()")[0]
+        return found.astimezone(UTC) if found is not None else None
 
     def in_recovery(self) -> bool:
         return bool(self._row("SELECT pg_is_in_recovery()")[0])

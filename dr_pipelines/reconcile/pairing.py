@@ -14,7 +14,9 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.table import FILE, SCHEMA, empty, in_order
+from dr_pipelines.files.rows import newest_of_each
+from dr_pipelines.files.select import folders_above
+from dr_pipelines.files.table import DIRECTORY, FILE, empty, in_order
 from dr_pipelines.reconcile import rows as references
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 
@@ -97,7 +99,8 @@ def _take(made: Choice, one: SnapshotManifest, table: pa.Table, until: datetime 
     fits = pc.and_(usable, pc.or_(by_digest, pc.and_(pc.invert(named), in_time)))
     count, proven = pc.sum(fits).as_py() or 0, pc.sum(pc.and_(usable, by_digest)).as_py() or 0
     if count:
-        made.parts.append((one, found.filter(fits).combine_chunks()))
+        chosen = found.filter(fits)
+        made.parts.append((one, pa.concat_tables([chosen, _folders_of(chosen, table)]).combine_chunks()))
         made.proven += proven
         made.likely += 0 if doubtful else count - proven
         made.doubtful += count - proven if doubtful else 0
@@ -122,8 +125,15 @@ def _paired(
         count = pc.sum(pc.equal(files["type"], FILE)).as_py() or 0
         used[one.label] = used.get(one.label, 0) + count
     snapshots = {one.label: one for one, files in parts if len(files)}
-    files = in_order(pa.concat_tables([empty(), *(files.select(SCHEMA.names) for _, files in parts)]))
+    files = in_order(newest_of_each(pa.concat_tables([empty(), *(files for _, files in parts)])))
     return Pairing(at, files, before, (*snapshots.values(),), {label: count for label, count in used.items() if count})
+
+
+def _folders_of(chosen: pa.Table, table: pa.Table) -> pa.Table:
+    """The rows of the directories that they lie in."""
+    folders = {folder for path in chosen["path"].to_pylist() for folder in folders_above(path)}
+    named = pc.is_in(table["path"], value_set=pa.array([*folders], pa.binary()))
+    return table.filter(pc.and_(named, pc.equal(table["type"], DIRECTORY)))
 
 
 def _began(one: SnapshotManifest) -> tuple[datetime, str]:

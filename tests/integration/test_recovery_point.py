@@ -1,0 +1,118 @@
+"""A database and its files brought back together, to one instant between two snapshots."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.errors import TargetInUse, UsageError
+from dr_pipelines.operations import RecoveryPoint, restore_with_files
+from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
+from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.progress import Silent
+from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.site import Site
+from tests.support.live import Live
+from tests.support.shop import Shop
+
+
+@pytest.fixture(scope="module")
+def lost() -> Iterator[tuple[Shop, datetime]]:
+    """A shop whose server and files are gone, and an instant between its two snapshots."""
+    base = open_folder("dr-test-point-")
+    server = EmbeddedPostgres(base / "pg" / "data", initdb=("--wal-segsize=1",))
+    server.start()
+    try:
+        shop = Shop(server, base)
+        shop.make_table()
+        for name in ("stays", "changes", "changes later", "folder/goes later"):
+            shop.add(name, f"{name}, as it was")
+        (shop.files / "no row").write_text("beside the prefix")
+        shop.snapshot()
+        live = Live(server, shop.site().repository("shop", "primary"), base / "state")
+        with live.streaming():
+            live.take(BackupKind.FULL)
+            shop.change("changes", "changed before the instant")
+            shop.add("new/comes", "written before the instant")
+            shop.add("comes and goes", "no snapshot has it")
+            at = datetime.fromisoformat(server.psql("SELECT clock_timestamp()").strip())
+            shop.change("changes later", "changed after the instant")
+            shop.add("too late")
+            for name in ("folder/goes later", "comes and goes"):
+                (shop.files / "store" / name).unlink()
+                server.psql(f"DELETE FROM docs.files WHERE \"Path\" = '{name}'")
+        shop.snapshot()
+        server.kill()
+        shutil.rmtree(shop.files)
+        yield shop, at
+    finally:
+        server.kill()
+        shutil.rmtree(base, ignore_errors=True)
+
+
+def restored(site: Site, shop: Shop, target: RecoveryTarget, to: str) -> RecoveryPoint:
+    return restore_with_files(site, RestoreRequest("shop", shop.folder / to, target), Silent())
+
+
+def files_below(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_each_row_has_the_file_of_its_instant(lost: tuple[Shop, datetime]) -> None:
+    shop, at = lost
+    point = restored(shop.site(), shop, RecoveryTarget("time", at), "then")
+    [files] = point.files
+    assert files_below(shop.folder / "then-files" / "docs") == {
+        "no row": "beside the prefix",
+        "store/stays": "stays, as it was",
+        "store/changes": "changed before the instant",
+        "store/changes later": "changes later, as it was",
+        "store/folder/goes later": "folder/goes later, as it was",
+        "store/new/comes": "written before the instant",
+    }
+    assert (files.rows, files.proven, files.missing_named) == (6, 5, ("store/comes and goes",))
+    assert not files.is_whole
+    assert files.rpo_seconds is not None and 0 < files.rpo_seconds < 600
+    assert len(files.used) == 2
+    with pytest.raises(Exception, match="1 rows have no file"):
+        point.require_whole()
+
+
+def test_the_newest_of_both(lost: tuple[Shop, datetime]) -> None:
+    shop, _ = lost
+    point = restored(shop.site(), shop, LATEST, "newest")
+    [files] = point.files
+    assert files.is_whole, files
+    found = files_below(files.target)
+    assert found["store/too late"] == "content"
+    assert "store/folder/goes later" not in found
+    point.require_whole()
+
+
+def test_rows_that_cannot_be_read_leave_the_database_and_the_time(lost: tuple[Shop, datetime]) -> None:
+    shop, at = lost
+    point = restored(shop.site(table="docs.nothing"), shop, RecoveryTarget("time", at), "blind")
+    [files] = point.files
+    assert point.database.data_dir.exists()
+    assert "does not exist" in str(files.trouble) and not files.is_whole
+    assert files_below(files.target)["store/changes"] == "changes, as it was"
+
+
+def test_nothing_is_restored_over_live_files(lost: tuple[Shop, datetime]) -> None:
+    shop, _ = lost
+    used = shop.folder / "used-files" / "docs"
+    used.mkdir(parents=True)
+    (used / "mine").write_text("mine")
+    with pytest.raises(TargetInUse, match="not empty"):
+        restored(shop.site(), shop, LATEST, "used")
+    with pytest.raises(TargetInUse, match="live files"):
+        request = RestoreRequest("shop", shop.folder / "used")
+        restore_with_files(shop.site(), request, Silent(), files_to=shop.files)
+    with pytest.raises(UsageError, match="no file set"):
+        restore_with_files(shop.site(), request, Silent(), file_sets=["others"])
+    assert not (shop.folder / "used").exists()
