@@ -11,7 +11,8 @@ from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
 from dr_pipelines.cli.files import FileSetName
 from dr_pipelines.cli.output import Bars, end_as, out, print_checks, print_json, print_table
 from dr_pipelines.cli.output import size as sized
-from dr_pipelines.operations import Reconciliation
+from dr_pipelines.operations import Reconciliation, Repaired
+from dr_pipelines.wording import counted
 
 _SHOWN = 30
 _TITLES = {
@@ -32,6 +33,9 @@ def reconcile(
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file whose row names a digest, or that is listed by its row.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Bring back what a snapshot has; what is replaced is kept beside it.")
     ] = False,
     settle: Annotated[
         float, typer.Option(min=0, help="Seconds until what differs on the source is looked at again.")
@@ -55,9 +59,11 @@ def reconcile(
             tier=tier,
             read_all=verify,
             settled=settle,
+            mend=repair,
         )
     if as_json:
-        print_json({"file_set": seen.file_set, "against": seen.against, "check": seen.check})
+        told = {"file_set": seen.file_set, "against": seen.against, "repaired": seen.repaired, "check": seen.check}
+        print_json(told)
     else:
         _show(seen)
         print_checks([seen.check])
@@ -65,12 +71,22 @@ def reconcile(
 
 
 def _show(seen: Reconciliation) -> None:
+    if seen.repaired is not None:
+        _show_repaired(seen.repaired)
     counts = seen.found.counts
     for kind, rows in seen.check.details["findings"].items():
         told = [(row["path"], row.get("reference", ""), _told(row, ""), _told(row, "found_")) for row in rows[:_SHOWN]]
         print_table(f"{_TITLES[kind]}: {counts[kind]:,}", ("path", "reference", "row", "file"), told)
         if counts[kind] > len(told):
             out.print(f"and {counts[kind] - len(told):,} more; --json names up to 300 of each")
+
+
+def _show_repaired(done: Repaired) -> None:
+    out.print(f"{counted(len(done.restored), 'file')} restored, {counted(len(done.replaced), 'file')} replaced")
+    for path in done.replaced[:_SHOWN]:
+        out.print(f"replaced: {path}; what was there is {path}{done.aside}", soft_wrap=True)
+    for path, why in [*done.not_repaired.items()][:_SHOWN]:
+        out.print(f"not repaired: {path}: {why}", soft_wrap=True)
 
 
 def _told(row: dict[str, object], prefix: str) -> str:

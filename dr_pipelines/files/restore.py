@@ -104,7 +104,7 @@ def restore_rows(
     free = is_free(target)
     if not free:
         there = standing(target, rows, overwrite=overwrite)
-        rows = _without(rows, there.all)
+        rows = without(rows, there.all)
     plan = plan_restore(rows, archives)
     with staging_for(target, plan.bytes) as staged:
         unpacking, failures = _write(tiers, plan, staged, progress)
@@ -166,7 +166,8 @@ def _with_mode(staged: Path) -> Path:
     return staged
 
 
-def _without(rows: pa.Table, paths: Collection[bytes]) -> pa.Table:
+def without(rows: pa.Table, paths: Collection[bytes]) -> pa.Table:
+    """The rows of other paths."""
     if not paths:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["path"], value_set=pa.array([*paths], pa.binary()))))

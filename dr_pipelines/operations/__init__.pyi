@@ -128,6 +128,9 @@ from .recovery_point import (
 from .recovery_point import (
     restore_with_files as restore_with_files,
 )
+from .repair import (
+    Repaired as Repaired,
+)
 from .replica_sides import (
     replicated_tiers as replicated_tiers,
 )

@@ -18,6 +18,7 @@ from dr_pipelines.files.read_table import read_table
 from dr_pipelines.files.table import lay_over
 from dr_pipelines.operations.files import file_source, labelled_snapshot
 from dr_pipelines.operations.references import References, references_of
+from dr_pipelines.operations.repair import Repaired, repair, require_repairable
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.checks import references_match
 from dr_pipelines.reconcile.compare import DIGEST, EXTRA, MISSING, SIZE, Comparison, compare, lasting, worth_reading
@@ -38,6 +39,7 @@ class Reconciliation:
     against: str
     check: CheckResult
     found: Comparison = field(repr=False)
+    repaired: Repaired | None = None
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,35 @@ def reconcile(
     tier: str | None = None,
     read_all: bool = False,
     settled: float = SETTLED,
+    mend: bool = False,
 ) -> Reconciliation:
     """`against`: `live`, a snapshot's label, `latest`, or an instant (the newest snapshot that was whole by then).
     `read_all`: files of which rows name digests are read though a snapshot knows theirs. `tier`: where snapshots are
-    read. Raises `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
+    read. `mend`: what a version in the repository can repair of live files is repaired, and looked at again. Raises
+    `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
     references = references_of(site, file_set, database_at=database_at)
+    if mend:
+        _require_live(against, database_at)
+        require_repairable(site, file_set)
     if against == LIVE:
-        found = _Live(site, file_set, references, progress, read_all).look(settled)
-        return Reconciliation(file_set, LIVE, references_match(found, against="the source"), found)
+        found, repaired = _Live(site, file_set, references, progress, read_all).look(settled), None
+        if mend and len(found.findings):
+            repaired = repair(site, file_set, found, progress)
+            found = _Live(site, file_set, references, progress, read_all).look(settled)
+        return Reconciliation(file_set, LIVE, references_match(found, against="the source"), found, repaired)
     manifest, files = _snapshot(site, file_set, against, tier or "primary")
     found = _in_snapshot(references, manifest, files)
     doubtful = set() if database_at else {EXTRA} if references.say_when else {MISSING, EXTRA, SIZE, DIGEST}
     check = references_match(found, against=f"snapshot {manifest.label}", doubtful=doubtful)
     return Reconciliation(file_set, manifest.label, check, found)
+
+
+def _require_live(against: str, database_at: str | None) -> None:
+    if against != LIVE or database_at is not None:
+        raise UsageError(
+            "only live files are repaired, by the rows of the live database",
+            hint="leave out --against and --database-at, or --repair.",
+        )
 
 
 # --- the source ---------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.aside import REPLACED
 from dr_pipelines.files.table import FILE
 
 MISSING, EXTRA, SIZE, DIGEST = "missing", "extra", "size", "digest"
@@ -120,6 +121,7 @@ def _extra(files: pa.Table, named: pa.ChunkedArray, folders: Collection[bytes]) 
     for folder in folders:
         inside = pc.or_(inside, pc.starts_with(found["path"], pattern=folder))
     found = found.filter(inside)
+    found = found.filter(pc.invert(pc.match_substring_regex(found["path"], REPLACED)))
     return _findings(EXTRA, None, found.filter(pc.invert(pc.is_in(found["path"], value_set=named.combine_chunks()))))
 
 

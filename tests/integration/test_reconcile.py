@@ -149,3 +149,50 @@ def test_what_is_asked_wrongly(shop: Shop) -> None:
     assert raised.value.sqlstate == "42703"
     with pytest.raises(ServerError, match="identifier"):
         reconcile(shop.site(table="docs.files; SELECT 1"), "docs", Silent())
+
+
+def repaired(shop: Shop) -> Reconciliation:
+    return shop.look(mend=True)
+
+
+def test_what_a_snapshot_has_is_repaired(shop: Shop) -> None:
+    shop.add("folder/lost", "lost")
+    shop.add("overwritten", "right")
+    shop.add("rewritten", "as its row says")
+    shop.add("never seen", file=False)
+    (shop.files / "store/folder").chmod(0o750)
+    shop.snapshot()
+    shutil.rmtree(shop.files / "store/folder")
+    (shop.files / "store/overwritten").write_text("wrong")
+    shop.change("rewritten", "a version that no snapshot has")
+    (shop.files / "store/rewritten").write_text("another one")
+    done = repaired(shop)
+    assert done.repaired is not None
+    assert (done.repaired.restored, done.repaired.replaced) == (("store/folder/lost",), ("store/overwritten",))
+    assert done.repaired.not_repaired == dict.fromkeys(
+        ("store/never seen", "store/rewritten"), "no snapshot has the version that its row names"
+    )
+    assert (shop.files / "store/folder/lost").read_text() == "lost"
+    assert (shop.files / "store/folder").stat().st_mode & 0o777 == 0o750
+    assert (shop.files / "store/overwritten").read_text() == "right"
+    assert (shop.files / f"store/overwritten{done.repaired.aside}").read_text() == "wrong"
+    assert (shop.files / "store/rewritten").read_text() == "another one"
+    # What was kept needs no row.
+    assert findings(done) == {("missing", "store/never seen"), ("size", "store/rewritten")}
+
+
+def test_without_digests_only_what_is_missing_is_repaired(shop: Shop) -> None:
+    shop.snapshot()
+    (shop.files / "store/a").unlink()
+    (shop.files / "store/b/c").write_text("longer than before")
+    site = shop.site(digest=None)
+    done = reconcile(site, "docs", Silent(), settled=0.0, mend=True)
+    assert done.repaired is not None
+    assert (done.repaired.restored, done.repaired.replaced) == (("store/a",), ())
+    assert "no SHA-256" in done.repaired.not_repaired["store/b/c"]
+    assert (shop.files / "store/b/c").read_text() == "longer than before"
+
+
+def test_only_live_files_are_repaired(shop: Shop) -> None:
+    with pytest.raises(UsageError, match="only live files"):
+        shop.look(mend=True, against="latest")
