@@ -8,7 +8,7 @@ import typer
 
 from dr_pipelines import operations
 from dr_pipelines.cli.context import Json, TierOption, settings
-from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size
+from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import CheckFailed
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.repository.snapshots import SnapshotCatalog
@@ -56,6 +56,21 @@ def _facts(taken: SnapshotManifest) -> dict[str, Any]:
     return facts
 
 
+@files_app.command("poll")
+def poll(file_set: FileSetName, as_json: Json = False) -> None:
+    """Look at the rows that point at files, and copy now what is new or changed since the last snapshot."""
+    site = settings.site()
+    with Bars() as bars:
+        seen = operations.poll(site, file_set, bars)
+    if as_json:
+        print_json({"at": seen.at, "changed": seen.changed, "snapshot": seen.snapshot, "is_whole": seen.is_whole})
+        return
+    if seen.snapshot is not None:
+        print_facts(_facts(seen.snapshot))
+    told = f"{counted(seen.changed, 'path')} changed" if seen.changed else "nothing changed"
+    out.print(f"{told}; every row of {minute(seen.at)} UTC has its file here, if it had one there")
+
+
 @files_app.command("list")
 def list_snapshots(file_set: FileSetName, tier: TierOption = None, as_json: Json = False) -> None:
     """The snapshots on a tier."""
@@ -71,6 +86,9 @@ def list_snapshots(file_set: FileSetName, tier: TierOption = None, as_json: Json
         print_table(f"{file_set} on {tier}", _COLUMNS, [_row(catalog, one) for one in catalog.snapshots])
     for problem in catalog.problems:
         out.print(problem, soft_wrap=True)
+    for place in operations.file_exposures(site, file_set):
+        if place.place == tier and place.seconds is not None:
+            out.print(f"file RPO: {span(place.seconds)} would be lost ({place.how})", soft_wrap=True)
 
 
 _COLUMNS = ("snapshot", "taken", "files", "size", "new", "changed", "removed", "added", "state")

@@ -52,7 +52,7 @@ def _document(found: operations.Objectives) -> dict[str, Any]:
         }
         for line in found.lines
     ]
-    return {"objectives": lines, "exposures": found.exposures, "restores": found.restores}
+    return {"objectives": lines, "exposures": {**found.exposures, **found.files}, "restores": found.restores}
 
 
 def _row(line: Objective) -> tuple[Any, ...]:
@@ -75,7 +75,7 @@ def _show_lines(lines: Sequence[Objective]) -> None:
 
 
 def _show_servers(found: operations.Objectives) -> None:
-    for server, exposures in found.exposures.items():
+    for server, exposures in (*found.exposures.items(), *found.files.items()):
         for place in exposures:
             out.print(
                 f"{server}, were only {_PLACES.get(place.place, place.place)} left: {_exposed(place)} ({place.how})",

@@ -3,9 +3,13 @@ ETags; headers and metadata come with the content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
 
 from dr_pipelines.errors import ObjectChanged, ObjectNotFound, StoreError, StoreUnavailable
 from dr_pipelines.files.rows import newest_of_each
@@ -31,19 +35,25 @@ class BucketSource:
         """Raises `AccessDenied`, which names the right to give, and what else the bucket raises: a listing that is not
         whole is none."""
         found = [*self._bucket.list()]
-        rows = with_columns(
-            {
-                "path": [one.key.encode() for one in found],
-                "type": [FILE] * len(found),
-                "size": [one.size for one in found],
-                "mtime_ns": [_nanoseconds(one.modified) for one in found],
-                "etag": [one.etag for one in found],
-                "version": [one.version for one in found],
-            },
-            SOURCE,
-        )
+        rows = _rows(found)
         # One that was replaced between two pages may be on both.
         return Scan(rows if len({one.key for one in found}) == len(found) else newest_of_each(rows))
+
+    def look(self, paths: Collection[bytes]) -> Scan:
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="look") as pool:
+            found = dict(zip(paths, pool.map(self._look, paths), strict=True))
+        unreadable = {path: one for path, one in found.items() if isinstance(one, str)}
+        return Scan(_rows([one for one in found.values() if isinstance(one, BucketObject)]), unreadable)
+
+    def _look(self, path: bytes) -> BucketObject | str | None:
+        """None where nothing is; why that cannot be told."""
+        try:
+            with _told():
+                return replace(self._bucket.stat(path.decode())[0], version=None)  # a listing has none
+        except FileVanished:
+            return None
+        except FileUnreadable as error:
+            return error.message
 
     def open(self, wanted: Wanted) -> _OpenObject:
         """As it was listed, or as it is by now."""
@@ -113,6 +123,20 @@ def _told() -> Iterator[None]:
         raise
     except StoreError as error:
         raise FileUnreadable(error.message) from error
+
+
+def _rows(found: Sequence[BucketObject]) -> pa.Table:
+    return with_columns(
+        {
+            "path": [one.key.encode() for one in found],
+            "type": [FILE] * len(found),
+            "size": [one.size for one in found],
+            "mtime_ns": [_nanoseconds(one.modified) for one in found],
+            "etag": [one.etag for one in found],
+            "version": [one.version for one in found],
+        },
+        SOURCE,
+    )
 
 
 def _nanoseconds(time: datetime) -> int:

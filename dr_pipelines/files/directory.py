@@ -8,11 +8,12 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
 from dr_pipelines.errors import UsageError
+from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Scan, Seen, Wanted
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
 
@@ -32,13 +33,28 @@ class Directory:
 
     def scan(self) -> Scan:
         """Raises `UsageError` when the root is not there: an empty tree would pass for a loss of everything."""
+        self._require_root()
+        walk = _Walk(self._excluded)
+        walk.look(os.fsencode(self.root), b"", first=True)
+        return walk.result()
+
+    def look(self, paths: Collection[bytes]) -> Scan:
+        """Nothing is looked at through a link."""
+        self._require_root()
+        walk = _Walk(self._excluded)
+        wanted = {part for path in paths for part in (path, *folders_above(path))}
+        entered = {b""}
+        for path in sorted(wanted):  # directories before what is in them
+            above = path.rpartition(b"/")[0]
+            if above in entered and walk.note(path, os.fsencode(self.root) + b"/" + path):
+                entered.add(path)
+        return walk.result()
+
+    def _require_root(self) -> None:
         if not self.root.is_dir():
             raise UsageError(
                 f"the source {self.root} is no directory here", hint="is it mounted? The plan names it (file_storage)."
             )
-        walk = _Walk(self._excluded)
-        walk.look(os.fsencode(self.root), b"", first=True)
-        return walk.result()
 
     def open(self, wanted: Wanted) -> _OpenFile:
         return _OpenFile(os.fsencode(self.root) + b"/" + wanted.path)
@@ -116,26 +132,32 @@ class _Walk:
         """Notes each; yields the directories, with their paths."""
         for entry in entries:
             path = below + entry.name
-            if self._excluded is not None and (self._excluded.fullmatch(path) or self._excluded.fullmatch(entry.name)):
-                continue
-            try:
-                seen = entry.stat(follow_symlinks=False)
-                kind = stat.S_IFMT(seen.st_mode)
-                target = os.readlink(entry.path) if kind == stat.S_IFLNK else None  # noqa: PTH115  bytes
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self._unreadable[path] = _reason(error)
-                continue
-            if kind not in _KINDS:
-                self._special.append(path)
-                continue
-            self._paths.append(path)
-            self._stats.append(seen)
-            self._kinds.append(_KINDS[kind])
-            self._targets.append(target)
-            if kind == stat.S_IFDIR:
+            if self.note(path, entry.path):
                 yield entry.path, path + b"/"
+
+    def note(self, path: bytes, place: bytes) -> bool:
+        """What is there, if anything is; whether that is a directory."""
+        if self._excluded is not None:
+            name = path.rpartition(b"/")[2]
+            if self._excluded.fullmatch(path) or self._excluded.fullmatch(name):
+                return False
+        try:
+            seen = os.lstat(place)
+            kind = stat.S_IFMT(seen.st_mode)
+            target = os.readlink(place) if kind == stat.S_IFLNK else None  # noqa: PTH115  bytes
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._unreadable[path] = _reason(error)
+            return False
+        if kind not in _KINDS:
+            self._special.append(path)
+            return False
+        self._paths.append(path)
+        self._stats.append(seen)
+        self._kinds.append(_KINDS[kind])
+        self._targets.append(target)
+        return kind == stat.S_IFDIR
 
     def _forget(self, below: bytes) -> None:
         """A directory that vanished since its entry was read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import (
     FILE,
     SCHEMA,
+    SOURCE,
     UNCHANGED,
     empty,
     equal_columns,
@@ -87,6 +88,31 @@ def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
 
 def rows_read(rows: pa.Table, packed: Packed) -> pa.Table:
     return rows_of(rows, packed.reads) if packed.reads else empty()
+
+
+def changed_since(known: pa.Table, seen_at: datetime, looked: Scan, paths: Collection[bytes]) -> list[bytes]:
+    """The paths at which a file is now that a snapshot, begun at `seen_at`, does not have like that, or where none is
+    any more."""
+    rows = with_all_columns(looked.rows)
+    old = known.take(places_in(known, rows["path"]))
+    other = pc.and_(pc.equal(rows["type"], FILE), pc.invert(is_as_it_was(rows, old, seen_at)))
+    asked = pa.array([*paths], pa.binary())
+    there = pa.array([*rows["path"].to_pylist(), *looked.unreadable], pa.binary())
+    once = known["path"].filter(pc.equal(known["type"], FILE))
+    gone = pc.and_(pc.is_in(asked, value_set=once.combine_chunks()), pc.invert(pc.is_in(asked, value_set=there)))
+    changed: list[bytes] = [*rows["path"].filter(other).to_pylist(), *asked.filter(gone).to_pylist()]
+    return changed
+
+
+def with_looked_at(before: pa.Table, looked: Scan, paths: Collection[bytes]) -> Scan:
+    """A scan of everything, as it was before, but for what was looked at again."""
+    again = pa.array([*{*paths, *looked.rows["path"].to_pylist()}], pa.binary())
+    others = before.filter(pc.invert(pc.is_in(before["path"], value_set=again)))
+    # Of these nothing is known but that they are there.
+    dark = pc.and_(pc.is_valid(others["error"]), pc.equal(others["size"], 0))
+    reasons = dict(zip(*(others.filter(dark)[name].to_pylist() for name in ("path", "error")), strict=True))
+    rows = pa.concat_tables([others.filter(pc.invert(dark)).select(SOURCE.names), looked.rows.select(SOURCE.names)])
+    return Scan(rows.combine_chunks(), {**reasons, **looked.unreadable}, looked.notes)
 
 
 def with_unreadable(rows: pa.Table, scan: Scan) -> pa.Table:

@@ -7,7 +7,7 @@ the manifest. An interrupted snapshot leaves archives, and this host a note of w
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -32,6 +32,7 @@ from dr_pipelines.files.rows import (
     rows_read,
     wanted_of,
     with_known_content,
+    with_looked_at,
     with_unreadable,
 )
 from dr_pipelines.files.source import FileSource, Wanted
@@ -74,10 +75,13 @@ def take_snapshot(
     clock: Clock,
     progress: Progress,
     read_all: bool = False,
+    only: Collection[bytes] | None = None,
 ) -> SnapshotManifest:
-    """With `read_all` every file is read, whatever its time says. Contents of archives that are mostly dead are stored
-    anew, so that these can go with the snapshots that name them; so is what a scrub found lost. Raises what a store
-    raises, `UsageError` when there is no such source; what cannot be read in it has a row that says so."""
+    """With `only`, nothing but these paths is looked at, and what the snapshot before says of all others is taken over;
+    where that is not known, everything is. With `read_all` every file is read, whatever its time says. Contents of
+    archives that are mostly dead are stored anew, so that these can go with the snapshots that name them; so is what a
+    scrub found lost. Raises what a store raises, `UsageError` when there is no such source; what cannot be read in it
+    has a row that says so."""
     repository.check_format()
     past = _known(repository, file_set, memory, clock.now())
     writer = begin_snapshot(repository, file_set, clock=clock)
@@ -85,7 +89,7 @@ def take_snapshot(
         lost = _lost(repository, past.manifest)
         if lost:
             progress.note(f"{len(lost)} objects of {file_set} are damaged on every tier: what they held is stored anew")
-        return _Snapshot(source, writer, past, memory, clock, progress, lost).take(read_all)
+        return _Snapshot(source, writer, past, memory, clock, progress, lost).take(read_all, only)
     except BaseException:
         writer.abandon()
         raise
@@ -105,14 +109,20 @@ class _Snapshot:
         self._source, self._writer, self._past, self._memory = source, writer, past, memory
         self._clock, self._progress, self._lost = clock, progress, lost
         self._began = clock.now()
+        self._scanned_at: datetime | None = None
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
         damaged = (archive_of(writer.layout.file_set, key) for key in lost)
         self._left_behind = liveness(self._before, named).left_behind | {name for name in damaged if name is not None}
 
-    def take(self, read_all: bool) -> SnapshotManifest:
+    def take(self, read_all: bool, only: Collection[bytes] | None = None) -> SnapshotManifest:
         self._progress.phase("look", None)
-        scan = self._source.scan()
+        last = self._past.manifest
+        if only is None or last is None:
+            scan = self._source.scan()
+        else:
+            scan = with_looked_at(self._before, self._source.look(only), only)
+            self._scanned_at = last.looked_at
         for note in scan.notes:
             self._progress.note(note)
         previous, archives = self._resumed()
@@ -194,6 +204,7 @@ class _Snapshot:
                 label=self._writer.label,
                 parent=self._past.manifest.label if self._past.manifest is not None else None,
                 started_at=self._began,
+                scanned_at=self._scanned_at,
                 finished_at=self._clock.now(),
                 tool_version=__version__,
                 taken_on=socket.gethostname(),

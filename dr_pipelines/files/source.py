@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -82,6 +82,10 @@ class FileSource(Opener, Protocol):
 
     def scan(self) -> Scan:
         """Either whole or it raises: what is missing in a scan passes for removed."""
+        ...
+
+    def look(self, paths: Collection[bytes]) -> Scan:
+        """What is at these paths now, with the directories above them; nothing where nothing is. Raises as `scan`."""
         ...
 
 

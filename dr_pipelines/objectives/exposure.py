@@ -50,6 +50,14 @@ NOT_SEARCHED = NewestCommit(False)
 
 
 @dataclass(frozen=True)
+class FilesSeen:
+    """What a tier has of a file set is as it was at `until`, if nothing was written since; `how` that is known."""
+
+    until: datetime
+    how: str
+
+
+@dataclass(frozen=True)
 class Exposure:
     """Seconds, between `at_least` and `seconds`. `seconds` is None where no end can be told: nothing can be restored
     (`at_least` is None too), or it could not be seen (`seen` is False). `recoverable_until`: everything committed by
@@ -111,6 +119,14 @@ def tier_exposure(
         how = f"holds {window.end}; the server was at {position.lsn}"
         return Exposure(tier, seconds, 0.0, how, recoverable_until=position.asked_at)
     return _behind(tier, window, commit, seen_at)
+
+
+def files_exposure(tier: str, newest: FilesSeen | None, *, seen_at: datetime) -> Exposure:
+    """Of a file set on a tier: everything since its newest snapshot."""
+    if newest is None:
+        return Exposure(tier, None, None, "no snapshot there can be restored")
+    seconds = _since(newest.until, seen_at)
+    return Exposure(tier, seconds, seconds, f"{newest.how} of {newest.until:%Y-%m-%d %H:%M:%S} UTC", True, newest.until)
 
 
 def stream_exposure(

@@ -20,6 +20,7 @@ from dr_pipelines.plan.model import SystemPlan
 from dr_pipelines.plan.values import format_duration
 
 NEVER = "never measured"
+_GRAVITY = {Verdict.FAIL: 0, Verdict.NOT_PROVEN: 1, Verdict.PASS: 2}
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,30 @@ def _rounded(seconds: float | None) -> float | None:
 # --- RPO ----------------------------------------------------------------------------------------------------
 
 
-def judge_loss(promise: Promise, exposures: Sequence[Exposure]) -> Objective:
-    """`exposures` are of the server that the data is on: the stream's, and each tier's."""
-    if promise.file_sets:
-        named = ", ".join(promise.file_sets)
-        why = f"files are not backed up yet ({named})"
-        return _never(promise, why, f"take the file sets out of {promise.path}, or keep them elsewhere.")
+def judge_loss(
+    promise: Promise, exposures: Sequence[Exposure], files: Mapping[str, Sequence[Exposure]] | None = None
+) -> Objective:
+    """`exposures` are of the server that the data is on: the stream's, and each tier's; `files` those of each file set
+    that is backed up. Data on a server and in files is lost as far as the worse of them."""
+    if not promise.file_sets:
+        return _rows_lost(promise, exposures)
+    parts = [_files_lost(promise, name, (files or {}).get(name, ())) for name in promise.file_sets]
+    if promise.server is not None:
+        parts.insert(0, _rows_lost(promise, exposures))
+    return min(parts, key=lambda part: (_GRAVITY[part.verdict], -(part.measured or 0.0)))
+
+
+def _files_lost(promise: Promise, file_set: str, exposures: Sequence[Exposure]) -> Objective:
+    if not exposures:
+        hint = f"name source and storage in file_storage.{file_set}."
+        return _never(promise, f"the files of {file_set} are not backed up", hint)
+    best, *_ = tiers = sorted(exposures, key=_rank)
+    verdict = best.within(promise.promised)
+    mend = None if verdict is Verdict.PASS else f"take one: `dr files snapshot {file_set}`."
+    return _loss(promise, verdict, f"{file_set}: {_told_of(best)}", best, tiers, mend)
+
+
+def _rows_lost(promise: Promise, exposures: Sequence[Exposure]) -> Objective:
     if promise.server is None:
         hint = f"name its server and tables in {promise.path}."
         return _never(promise, "the plan names no server that this data is on", hint)

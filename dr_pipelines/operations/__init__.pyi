@@ -99,10 +99,19 @@ from .objectives import (
     Objectives as Objectives,
 )
 from .objectives import (
+    file_exposures as file_exposures,
+)
+from .objectives import (
     measure_objectives as measure_objectives,
 )
 from .objectives import (
     objectives as objectives,
+)
+from .poll import (
+    Polled as Polled,
+)
+from .poll import (
+    poll as poll,
 )
 from .reconcile import (
     SETTLED as SETTLED,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from dr_pipelines.errors import BackupNotFound, UsageError
 from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.directory import Directory
@@ -16,8 +18,11 @@ from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, re
 from dr_pipelines.site import Site
 
 
-def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bool = False) -> SnapshotManifest:
-    """Take a snapshot into the primary tier. Raises what `files.snapshot.take_snapshot` raises."""
+def take_snapshot(
+    site: Site, file_set: str, progress: Progress, *, read_all: bool = False, only: Collection[bytes] | None = None
+) -> SnapshotManifest:
+    """Take a snapshot into the primary tier, of everything or of `only` some paths over the one before. Raises what
+    `files.snapshot.take_snapshot` raises."""
     return _take_snapshot(
         file_source(site, file_set),
         site.repository(file_set, "primary"),
@@ -26,6 +31,7 @@ def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bo
         clock=site.clock,
         progress=progress,
         read_all=read_all,
+        only=only,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dr_pipelines.errors import DrError
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.objectives.exposure import (
     NOT_SEARCHED,
     Exposure,
+    FilesSeen,
     NewestCommit,
     ServerPosition,
+    files_exposure,
     has_caught_up,
     stream_exposure,
     tier_exposure,
@@ -20,6 +22,8 @@ from dr_pipelines.objectives.exposure import (
 from dr_pipelines.objectives.judgement import Objective, judge_loss, judge_time
 from dr_pipelines.objectives.promises import Promise, promises, systems_of
 from dr_pipelines.objectives.recovery_time import RecoveryTimes, recovery_times
+from dr_pipelines.operations.files import list_snapshots
+from dr_pipelines.operations.poll import polled_until
 from dr_pipelines.operations.windows import view_tiers
 from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
 from dr_pipelines.postgres.restore_plan import WalSpan, lineage
@@ -30,6 +34,7 @@ from dr_pipelines.postgres.wal_status import read_status
 from dr_pipelines.postgres.wal_tiers import WalTiers
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.repository.validations import Validation, read_validations
 from dr_pipelines.site import Site
 
@@ -44,12 +49,13 @@ could be lost."""
 
 @dataclass(frozen=True)
 class Objectives:
-    """Each line of the plan's tables, and what it was judged by: exposures by server, the stream's first, and measured
-    restores by server."""
+    """Each line of the plan's tables, and what it was judged by: exposures by server, the stream's first, and by file
+    set, and measured restores by server."""
 
     lines: tuple[Objective, ...]
     exposures: Mapping[str, tuple[Exposure, ...]]
     restores: Mapping[str, RecoveryTimes]
+    files: Mapping[str, tuple[Exposure, ...]] = field(default_factory=dict)
 
 
 def objectives(site: Site, server: str | None = None) -> Objectives:
@@ -64,15 +70,17 @@ def measure_objectives(site: Site, asked: Sequence[Promise]) -> Objectives:
     losing = dict.fromkeys(one.server for one in asked if one.table == "rpo" and one.server is not None)
     timed = dict.fromkeys(server for one in asked if one.table == "rto" for server in one.servers)
     exposures = {server: exposures_of(site, server) for server in losing}
+    named = dict.fromkeys(name for one in asked for name in one.file_sets if name in site.file_sets)
+    files = {name: file_exposures(site, name) for name in named}
     restores = {server: restores_of(site, server) for server in timed}
     systems, now = systems_of(site.plan), site.clock.now()
     lines = tuple(
-        judge_loss(one, exposures.get(one.server or "", ()))
+        judge_loss(one, exposures.get(one.server or "", ()), files)
         if one.table == "rpo"
         else judge_time(one, systems, restores, now)
         for one in asked
     )
-    return Objectives(lines, exposures, restores)
+    return Objectives(lines, exposures, restores, files)
 
 
 # --- RPO ----------------------------------------------------------------------------------------------------
@@ -93,6 +101,36 @@ def exposures_of(site: Site, server: str) -> tuple[Exposure, ...]:
         why=asked.message if isinstance(asked, DrError) else "",
     )
     return (stream, *(look.exposure(tier, position) for tier in site.tiers(server)))
+
+
+def file_exposures(site: Site, file_set: str) -> tuple[Exposure, ...]:
+    """Of each tier. Where every file has a row, what rows say counts too: a poll looks at no others."""
+    references = site.file_set(file_set).references
+    by_rows = any(not one.prefix.strip("/") for one in references.values())
+    found = []
+    for tier in site.tiers(file_set):
+        seen_at = site.clock.now()
+        try:
+            whole = list_snapshots(site, file_set, tier).usable
+        except DrError as error:
+            found.append(unseen(tier, f"cannot be read: {error.message}"))
+            continue
+        newest = max((_seen(one, by_rows) for one in whole), key=lambda one: one.until, default=None)
+        if newest is not None and by_rows and tier == "primary":
+            newest = _polled(site, file_set, newest)
+        found.append(files_exposure(tier, newest, seen_at=seen_at))
+    return tuple(found)
+
+
+def _seen(one: SnapshotManifest, by_rows: bool) -> FilesSeen:
+    polled = by_rows and one.scanned_at is not None
+    return FilesSeen(one.started_at if polled else one.looked_at, "as its rows said" if polled else "its snapshot is")
+
+
+def _polled(site: Site, file_set: str, newest: FilesSeen) -> FilesSeen:
+    """This host may know that no row changed since."""
+    until = polled_until(site, file_set)
+    return newest if until is None or until <= newest.until else FilesSeen(until, "as its rows said, unchanged,")
 
 
 def _position(site: Site, server: str) -> ServerPosition | DrError:

@@ -43,6 +43,11 @@ class References:
         """Whether the rows of all say when they were written."""
         return all(says_when(one) for one in self.named.values())
 
+    @property
+    def dated(self) -> References:
+        """Those whose rows say when they were written."""
+        return replace(self, named={name: one for name, one in self.named.items() if says_when(one)})
+
     def of_server(self, server: str) -> References:
         return replace(self, named={name: one for name, one in self.named.items() if one.server == server})
 

@@ -177,3 +177,11 @@ def worth_reading(files: pa.Table, rows: pa.Table, *, everything: bool, present:
     asked = pc.or_(pc.is_valid(rows["sha256"]), doubted)
     named = pc.is_in(files["path"], value_set=rows["path"].filter(asked).combine_chunks())
     return named if everything else pc.and_(named, pc.is_null(files["sha256"]))
+
+
+def changed_paths(rows: pa.Table, files: pa.Table, written: pa.Table) -> list[bytes]:
+    """Of rows whose file is not in the table as they say, and of those that were `written` lately."""
+    found = compare(rows, files, ()).findings["path"]
+    paths = pa.chunked_array([*found.chunks, *written["path"].chunks], pa.binary())
+    changed: list[bytes] = pc.unique(paths).to_pylist()
+    return changed

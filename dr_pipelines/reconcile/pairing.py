@@ -46,7 +46,7 @@ class Pairing:
     @property
     def seconds(self) -> float | None:
         """How old, at the instant, was what is known of files that no row proves; None when nothing is."""
-        return (self.at - self.before.started_at).total_seconds() if self.before is not None else None
+        return (self.at - self.before.looked_at).total_seconds() if self.before is not None else None
 
 
 def pair(rows: pa.Table | None, snapshots: Sequence[SnapshotManifest], at: datetime, read: ReadTable) -> Pairing:

@@ -38,13 +38,15 @@ class Counts(Record):
 class SnapshotManifest(Record):
     """One snapshot. Its rows are those of `table`, with those of `changes` laid over them (null: as the table is).
     `table` may have been put by an earlier snapshot, as may `archives`: all that any row needs is named here. `parent`
-    is the label that `counts` compares with; `source` says what was read."""
+    is the label that `counts` compares with; `source` says what was read. `scanned_at`: when everything was looked at
+    last, where only some paths were at `started_at`."""
 
     format: int = FORMAT_VERSION
     file_set: str
     label: str
     parent: str | None = None
     started_at: datetime
+    scanned_at: datetime | None = None
     finished_at: datetime
     tool_version: str
     taken_on: str
@@ -59,6 +61,11 @@ class SnapshotManifest(Record):
     @property
     def layout(self) -> SnapshotLayout:
         return SnapshotLayout(self.file_set, self.label)
+
+    @property
+    def looked_at(self) -> datetime:
+        """What was not changed by then is in it as it was."""
+        return self.scanned_at or self.started_at
 
     @property
     def owner(self) -> str:
