@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 from dr_pipelines.errors import BackupNotFound, UsageError
 from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.directory import Directory
+from dr_pipelines.files.listed import ListedBucket, Object
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
 from dr_pipelines.files.source import FileSource
-from dr_pipelines.plan.file_sets import DirectorySource
+from dr_pipelines.plan.file_sets import DirectorySource, ReferencePlan
+from dr_pipelines.postgres.references import read_objects
+from dr_pipelines.postgres.session import read_session
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
@@ -36,7 +39,8 @@ def take_snapshot(
 
 
 def file_source(site: Site, file_set: str) -> FileSource:
-    """Raises `UsageError` where the plan names none, `SecretMissing` of a bucket's store."""
+    """A bucket of Supabase whose rows the plan names is listed by them. Raises `UsageError` where the plan names no
+    source, `SecretMissing` of a bucket's store."""
     planned = site.file_set(file_set).source
     if planned is None:
         raise UsageError(
@@ -44,7 +48,22 @@ def file_source(site: Site, file_set: str) -> FileSource:
         )
     if isinstance(planned, DirectorySource):
         return Directory(planned.path, planned.exclude)
-    return BucketSource(site.bucket(planned.store))
+    bucket = BucketSource(site.bucket(planned.store))
+    listing = _supabase_bucket(site, file_set, planned.store)
+    return bucket if listing is None else ListedBucket(bucket, lambda: _objects(site, listing))
+
+
+def _supabase_bucket(site: Site, file_set: str, store: str) -> ReferencePlan | None:
+    """Whose rows list all that the source has, when the plan names them; a part of a bucket lists itself."""
+    whole = getattr(site.plan.storage[store], "prefix", "") == ""
+    named = [one for one in site.file_set(file_set).references.values() if one.supabase is not None]
+    return named[0] if whole and len(named) == 1 and not named[0].prefix else None
+
+
+def _objects(site: Site, listing: ReferencePlan) -> Iterator[Sequence[Object]]:
+    with read_session(site.server(listing.server), listing.database, gentle=True) as session:
+        session.begin()
+        yield from read_objects(session, str(listing.supabase))
 
 
 def list_snapshots(site: Site, file_set: str, tier: str = "primary") -> SnapshotCatalog:

@@ -13,6 +13,9 @@ from dr_pipelines.postgres.session import ReadSession
 Row = tuple[bytes, int | None, bytes | None, str | None]
 """Path as the column has it, size in bytes, digest as it is written there, ETag without quotes."""
 
+Object = tuple[bytes, int | None, str | None, str | None, int | None]
+"""Name, size in bytes, ETag without quotes, version, time of the last change in microseconds since 1970."""
+
 _SUPABASE = {
     "table": "storage.objects",
     "path": "name",
@@ -44,6 +47,17 @@ def read_rows(
         f"FROM {columns['table']} WHERE {' AND '.join(conditions)}"
     )
     yield from session.stream(query, values)
+
+
+def read_objects(session: ReadSession, bucket: str) -> Iterator[list[Object]]:
+    """Of a bucket of Supabase Storage, in the session's transaction. An object's version is another one whenever it is
+    written anew, also with the same content."""
+    query = (
+        f"SELECT textsend({_SUPABASE['path']}), {_SUPABASE['size']}, {_SUPABASE['etag']}, version, "
+        f"(extract(epoch FROM {_SUPABASE['changed']}) * 1000000)::bigint "
+        f"FROM {_SUPABASE['table']} WHERE bucket_id = %s"
+    )
+    yield from session.stream(query, (bucket,))
 
 
 def says_when(reference: ReferencePlan) -> bool:
