@@ -26,6 +26,7 @@ from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.pairing import Pairing, pair
 from dr_pipelines.repository.layout import parse_label
 from dr_pipelines.site import Site
+from dr_pipelines.wording import counted
 
 _NAMED = 300
 """So many rows without their file are named; all are counted."""
@@ -89,8 +90,9 @@ def _trouble(one: FilesRestored) -> str:
     if one.trouble is not None:
         return one.trouble
     failed = len(one.report.failed) if one.report is not None else 0
-    counts = {"rows have no file": one.missing, "have a later one": one.doubtful, "paths failed": failed}
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    counts = {"without its file": one.missing, "with a later one only": one.doubtful}
+    told = [f"{counted(count, 'row')} {what}" for what, count in counts.items() if count]
+    return ", ".join([*told, *([f"{counted(failed, 'path')} not restored"] if failed else [])])
 
 
 def restore_with_files(

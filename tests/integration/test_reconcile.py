@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -12,10 +13,12 @@ import pytest
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import FixedClock, SystemClock
+from dr_pipelines.commands import Completed
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.errors import BackupNotFound, ServerError, UsageError
 from dr_pipelines.operations import Reconciliation, reconcile
 from dr_pipelines.progress import Silent
+from tests.support.forked import dr
 from tests.support.shop import Shop
 
 
@@ -196,3 +199,24 @@ def test_without_digests_only_what_is_missing_is_repaired(shop: Shop) -> None:
 def test_only_live_files_are_repaired(shop: Shop) -> None:
     with pytest.raises(UsageError, match="only live files"):
         shop.look(mend=True, against="latest")
+
+
+def test_the_command_line(shop: Shop) -> None:
+    def run(*words: str) -> Completed:
+        return dr("--plan", shop.plan_file(), *words)
+
+    shop.snapshot()
+    shop.add("polled")
+    polled = run("files", "poll", "docs")
+    assert polled.returncode == 0 and "1 path changed" in polled.stdout, polled
+    listed = run("files", "list", "docs")
+    assert listed.stdout.count("Z-snapshot") == 2 and "file RPO: " in listed.stdout, listed
+    met = run("objectives", "--json")
+    assert json.loads(met.stdout)["objectives"][0]["verdict"] == "pass", met
+    (shop.files / "store/polled").unlink()
+    broken = run("reconcile", "docs", "--settle", "0")
+    assert broken.returncode == 41 and "1 row without its file" in broken.stderr, broken
+    assert "store/polled" in broken.stdout
+    mended = run("reconcile", "docs", "--settle", "0", "--repair", "--json")
+    told = json.loads(mended.stdout)
+    assert (mended.returncode, told["repaired"]["restored"], told["check"]["verdict"]) == (0, ["store/polled"], "pass")

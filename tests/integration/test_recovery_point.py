@@ -17,6 +17,7 @@ from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.site import Site
+from tests.support.forked import dr
 from tests.support.live import Live
 from tests.support.shop import Shop
 
@@ -79,7 +80,7 @@ def test_each_row_has_the_file_of_its_instant(lost: tuple[Shop, datetime]) -> No
     assert not files.is_whole
     assert files.rpo_seconds is not None and 0 < files.rpo_seconds < 600
     assert len(files.used) == 2
-    with pytest.raises(Exception, match="1 rows have no file"):
+    with pytest.raises(Exception, match="1 row without its file"):
         point.require_whole()
 
 
@@ -92,6 +93,16 @@ def test_the_newest_of_both(lost: tuple[Shop, datetime]) -> None:
     assert found["store/too late"] == "content"
     assert "store/folder/goes later" not in found
     point.require_whole()
+
+
+def test_the_command_line(lost: tuple[Shop, datetime]) -> None:
+    shop, at = lost
+    options = ["--with-files", "--files-to", shop.folder / "here", "--time", at.isoformat()]
+    done = dr("--plan", shop.plan_file(), "restore", "shop", "--to", shop.folder / "by-hand", *options)
+    assert done.returncode == 30, done
+    assert "1 row without its file" in done.stderr and "The database can be used" in done.stderr
+    assert "no version: store/comes and goes" in done.stdout and "5 have the file of their digest" in done.stdout
+    assert (shop.folder / "here/docs/store/new/comes").read_text() == "written before the instant"
 
 
 def test_rows_that_cannot_be_read_leave_the_database_and_the_time(lost: tuple[Shop, datetime]) -> None:

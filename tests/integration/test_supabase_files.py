@@ -8,11 +8,13 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dr_pipelines.checks import Verdict
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.embedded.stores import EmbeddedS3
 from dr_pipelines.operations import poll, reconcile, restore_files, take_snapshot
@@ -35,8 +37,11 @@ class Project:
     server: EmbeddedPostgres
     s3: EmbeddedS3
     folder: Path
+    looks: int = 0
 
     def site(self) -> Site:
+        """A minute later each time."""
+        self.looks += 1
         access = self.s3.access
         plan = {
             "version": 1, "name": "test", "encryption": "none", "state_dir": str(self.folder / "state"),
@@ -58,7 +63,7 @@ class Project:
                 "references": {"storage": {"server": "shop", "supabase": "avatars"}},
             }},
         }  # fmt: skip
-        return Site(Plan.model_validate(plan))
+        return Site(Plan.model_validate(plan), clock=FixedClock(datetime.now(UTC) + timedelta(minutes=self.looks)))
 
     def secret(self, name: str, value: str) -> str:
         path = self.folder / name
@@ -105,7 +110,7 @@ def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
     assert first.counts.files == 2 and "listed by its rows" in first.source
     again = take_snapshot(project.site(), "avatars", Silent())
     assert again.counts.read_bytes == 0
-    seen = reconcile(project.site(), "avatars", Silent(), settled=0.0, read_all=True)
+    seen = reconcile(project.site(), "avatars", Silent(), read_all=True)
     assert seen.check.verdict is Verdict.PASS, seen.check
     project.upload("a.png", "overwritten")
     polled = poll(project.site(), "avatars", Silent())
@@ -113,7 +118,7 @@ def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
     (project.folder / "s3/avatars/folder/b ü.png").unlink()
     project.upload("never arrived.png", "c", there=False)
     # By its listing every row has its object.
-    lost = reconcile(project.site(), "avatars", Silent(), settled=0.0, read_all=True)
+    lost = reconcile(project.site(), "avatars", Silent(), read_all=True)
     named = [row["path"] for row in lost.check.details["findings"]["missing"]]
     assert lost.check.verdict is Verdict.FAIL and sorted(named) == ["folder/b ü.png", "never arrived.png"]
     restore_files(project.site(), "avatars", first.label, project.folder / "back", Silent())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,17 @@ class Shop:
         return self.folder / "files"
 
     def site(self, *, clock: Any = None, **changes: Any) -> Site:
+        return Site(Plan.model_validate(self.plan(**changes)), clock=clock or SystemClock())
+
+    def plan_file(self) -> Path:
+        path = self.folder / "plan.yaml"
+        path.write_text(json.dumps(self.plan()))
+        return path
+
+    def plan(self, **changes: Any) -> dict[str, Any]:
+        """`changes` of the reference."""
         reference = {"server": "shop", "table": "docs.files", "path": '"Path"', "prefix": "store"} | DIGEST | changes
-        plan = {
+        return {
             "version": 1, "name": "test", "encryption": "none", "state_dir": str(self.folder / "state"),
             "storage": {"disk": {"type": "local", "path": str(self.folder / "repository")}},
             "databases": {"shop": {
@@ -43,8 +53,8 @@ class Shop:
                 "schedule": "hourly", "retention": "30 days", "storage": {"primary": "disk"},
                 "source": {"type": "directory", "path": str(self.files)}, "references": {"rows": reference},
             }},
+            "data_classes": {"documents": {"rpo": "1 hour", "file_sets": ["docs"]}},
         }  # fmt: skip
-        return Site(Plan.model_validate(plan), clock=clock or SystemClock())
 
     def snapshot(self, site: Site | None = None) -> str:
         site = site or self.site()
