@@ -1,0 +1,353 @@
+"""Snapshots of a directory: what is read, what is stored, what the table says, and that it comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dr_pipelines.errors import StoreError, UsageError
+from dr_pipelines.files.directory import Directory
+from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.snapshots import list_archives
+from dr_pipelines.storage.memory import MemoryStore
+from tests.support.watched_files import FileSet, Noted, Watched, as_nobody, data_puts, tree, write
+from tests.support.file_tiers import DOCS, empty
+from tests.support.replicas import Counting
+
+MIB = 1 << 20
+
+
+class Taken(FileSet):
+    """Of a directory, with what is put and what is opened."""
+
+    def __init__(self, folder: Path, codec: Codec | None = None) -> None:
+        self.root = folder / "root"
+        self.root.mkdir()
+        self.watched = Watched(Directory(self.root))
+        self.store = Counting(MemoryStore())
+        super().__init__(self.watched, empty(store=self.store, codec=codec), folder / "state")
+        self.store.puts.clear()
+
+    def seen(self) -> tuple[list[bytes], list[str]]:
+        """What was opened and put since it was asked last."""
+        opened, puts = sorted(self.watched.opened), data_puts(self.store.puts)
+        self.watched.opened.clear()
+        self.store.puts.clear()
+        return opened, puts
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Taken:
+    return Taken(tmp_path)
+
+
+def test_all_that_is_there_comes_back(files: Taken) -> None:
+    names = {"a b", "new\nline", "ünï/cödé/😀", "empty", "deep/" * 60 + "x", "-", "large"}
+    write(files.root, {name: name.encode() * 100 for name in names})
+    write(files.root, {"empty": b"", "large": os.urandom(17 * MIB), "exactly": bytes(16 * MIB - 1)})
+    (Path(os.fsdecode(os.fsencode(files.root) + b"/raw\xff"))).write_bytes(b"raw")
+    (files.root / "link").symlink_to("nowhere/../a b")
+    (files.root / "empty dir").mkdir(mode=0o700)
+    (files.root / "-").chmod(0o4711)
+    os.utime(files.root / "-", ns=(1, 1_234_567_890_123_456_789))
+    os.mkfifo(files.root / "pipe")
+    noted = Noted()
+    taken = files.snapshot(noted)
+    assert files.restored(taken) == tree(files.root) | {b"raw\xff": b"raw"}
+    rows = files.rows(taken)
+    assert (rows[b"link"]["type"], rows[b"link"]["target"]) == ("link", b"nowhere/../a b")
+    assert (rows[b"-"]["mode"], rows[b"-"]["mtime_ns"]) == (0o4711, 1_234_567_890_123_456_789)
+    assert (rows[b"empty dir"]["type"], rows[b"empty dir"]["mode"]) == ("directory", 0o700)
+    assert "1 sockets, pipes or devices are left out: pipe" in noted.notes
+    counts = taken.counts
+    assert (counts.files, counts.new, counts.links, counts.unreadable) == (len(names) + 2, len(names) + 2, 1, 0)
+    assert counts.directories == sum(path.is_dir() for path in files.root.rglob("*"))
+    assert not taken.partial
+
+
+def test_without_a_change_only_a_manifest_is_put(files: Taken) -> None:
+    write(files.root, {"a": b"a", "b/c": b"c", "empty": b""})
+    first = files.snapshot()
+    files.seen()
+    second = files.snapshot()
+    assert files.seen() == ([], [])
+    assert (second.table, second.changes, second.archives) == (first.table, None, first.archives)
+    counts = second.counts
+    assert (counts.new, counts.changed, counts.removed, counts.read_bytes, counts.stored_bytes) == (0, 0, 0, 0, 0)
+    assert second.parent == first.label
+    verified = files.snapshot(read_all=True)
+    assert files.seen() == ([b"a", b"b/c"], [])
+    assert verified.counts.read_bytes == 2
+    assert files.restored(verified) == tree(files.root)
+
+
+def test_bytes_that_changed_behind_the_times_are_found_by_reading_all(files: Taken) -> None:
+    write(files.root, {"a": b"before", "b": b"b"})
+    files.snapshot()
+    old = (files.root / "a").stat()
+
+    class Forgetful(Directory):
+        """Whose file system knows no times of changes."""
+
+        def scan(self):  # type: ignore[no-untyped-def]
+            scan = super().scan()
+            rows = scan.rows
+            at = rows.column_names.index("ctime_ns")
+            return type(scan)(rows.set_column(at, rows.schema.field(at), rows["mtime_ns"]))
+
+    files.source = Forgetful(files.root)
+    files.snapshot()
+    write(files.root, {"a": b"beform"})
+    os.utime(files.root / "a", ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert files.restored(files.snapshot())[b"a"] == b"before"
+    verified = files.snapshot(read_all=True)
+    assert verified.counts.changed == 1
+    assert files.restored(verified) == tree(files.root)
+
+
+def test_equal_contents_are_stored_once(files: Taken) -> None:
+    large = os.urandom(16 * MIB)
+    write(files.root, {"a": b"same", "b": b"same", "large": large, "other": b"other"})
+    first = files.snapshot()
+    assert first.counts.new_bytes == len(b"same" + b"other" + large)
+    files.seen()
+    (files.root / "a").rename(files.root / "renamed")
+    shutil.copy(files.root / "large", files.root / "copy")
+    (files.root / "other").unlink()
+    second = files.snapshot()
+    opened, puts = files.seen()
+    assert (opened, len(puts)) == ([b"copy", b"renamed"], 1)  # the table
+    assert (second.counts.new, second.counts.removed, second.counts.new_bytes) == (2, 2, 0)
+    assert files.restored(second) == tree(files.root)
+    write(files.root, {"back": b"other"})
+    third = files.snapshot()
+    assert len(files.seen()[1]) == 1
+    assert third.counts.new_bytes == 0
+    assert files.restored(third) == tree(files.root)
+    assert files.restored(first)[b"other"] == b"other"
+
+
+def test_two_large_files_of_one_content_in_one_snapshot_are_stored_once(files: Taken) -> None:
+    large = os.urandom(16 * MIB)
+    write(files.root, {"one": large, "two": large})
+    taken = files.snapshot()
+    assert len(taken.archives) == 1
+    assert files.restored(taken) == tree(files.root)
+
+
+def test_changes_are_laid_over_a_table_until_they_are_many(files: Taken) -> None:
+    write(files.root, {f"{number:03}": b"%d" % number for number in range(100)})
+    first = files.snapshot()
+    write(files.root, {"005": b"new", "new": b"also new"})
+    (files.root / "099").unlink()
+    second = files.snapshot()
+    assert second.table == first.table
+    assert second.changes is not None
+    assert (second.counts.new, second.counts.changed, second.counts.removed) == (1, 1, 1)
+    unchanged = files.snapshot()
+    assert (unchanged.table, unchanged.changes) == (second.table, second.changes)
+    write(files.root, {f"{number:03}": b"%d!" % number for number in range(30)})
+    third = files.snapshot()
+    assert third.table != first.table
+    assert third.changes is None
+    for name in range(30):
+        (files.root / f"{name:03}").unlink()
+    shutil.rmtree(files.root)
+    files.root.mkdir()
+    none = files.snapshot()
+    assert (none.counts.files, none.counts.removed, none.archives) == (0, 100, ())
+    assert files.restored(none) == {}
+    assert len(files.restored(first)) == len(files.restored(third)) == 100
+    assert files.restored(second)[b"005"] == b"new"
+
+
+def test_what_is_written_to_while_it_is_read_is_read_again(files: Taken) -> None:
+    write(files.root, {"log": b"first line\n", "large": bytes(16 * MIB), "quiet": b"quiet"})
+
+    def append(name: str) -> Callable[[], None]:
+        def writes() -> None:
+            with (files.root / name).open("ab") as file:
+                file.write(b"another line\n")
+
+        def in_a_thread() -> None:
+            thread = threading.Thread(target=writes)
+            thread.start()
+            thread.join()
+
+        return in_a_thread
+
+    files.watched.at = {("finish", b"log"): append("log"), ("finish", b"large"): append("large")}
+    taken = files.snapshot()
+    assert sorted(files.watched.opened) == [b"large", b"large", b"log", b"log", b"quiet"]
+    assert files.restored(taken) == tree(files.root)
+    assert not taken.partial
+
+
+def test_what_is_always_written_to_is_marked_and_nothing_of_it_is_stored(files: Taken) -> None:
+    write(files.root, {"log": b"line\n", "quiet": b"quiet"})
+    files.snapshot()
+
+    def append() -> None:
+        with (files.root / "log").open("ab") as file:
+            file.write(b"line\n")
+        files.watched.at["finish", b"log"] = append
+
+    append()
+    taken = files.snapshot()
+    row = files.rows(taken)[b"log"]
+    assert (row["sha256"], row["error"]) == (None, "it was written to each time it was read")
+    assert taken.partial
+    assert files.restored(taken) == {b"quiet": b"quiet"}
+    files.watched.at.clear()
+    again = files.snapshot()
+    assert not again.partial
+    assert files.restored(again) == tree(files.root)
+
+
+def test_what_became_shorter_or_large_while_it_was_waiting(files: Taken) -> None:
+    write(files.root, {"shorter": b"x" * 1000, "grown": b"x"})
+    files.watched.at = {
+        ("scan", b""): lambda: write(files.root, {"shorter": b"x", "grown": os.urandom(17 * MIB)}),
+        ("open", b"shorter"): lambda: os.truncate(files.root / "shorter", 0),
+    }
+    taken = files.snapshot()
+    assert files.restored(taken) == tree(files.root)
+    assert files.rows(taken)[b"shorter"]["size"] == 0
+    assert files.snapshot().counts.changed == 0
+
+
+@pytest.mark.parametrize("event", ["scan", "open"])
+def test_what_vanished_is_no_trouble(files: Taken, event: str) -> None:
+    write(files.root, {"gone": b"gone", "stays": b"stays"})
+    files.watched.at[event, b"gone" if event == "open" else b""] = (files.root / "gone").unlink
+    taken = files.snapshot()
+    assert not taken.partial
+    assert [*files.rows(taken)] == [b"stays"]
+
+
+def test_a_file_in_place_of_which_something_else_is(files: Taken) -> None:
+    write(files.root, {"pipe": b"x", "link": b"x", "parent/file": b"x"})
+
+    def replace() -> None:
+        (files.root / "pipe").unlink()
+        os.mkfifo(files.root / "pipe")
+        (files.root / "link").unlink()
+        (files.root / "link").symlink_to("/etc/passwd")
+        shutil.rmtree(files.root / "parent")
+        (files.root / "parent").write_bytes(b"a file")
+
+    files.watched.at["scan", b""] = replace
+    taken = files.snapshot()
+    assert files.restored(taken) == {}
+    assert {row["error"] for path, row in files.rows(taken).items() if path in (b"link", b"parent/file")} == {
+        "too many levels of symbolic links",
+        "not a directory",
+    }
+    after = files.snapshot()
+    assert files.restored(after) == {b"parent": b"a file"}
+    assert not after.partial
+
+
+def test_what_may_not_be_read_is_named_and_the_rest_is_there(folder: Path) -> None:
+    files = Taken(folder)
+    write(files.root, {"secret": b"s", "hidden/inside": b"h", "open": b"o"})
+    first = files.snapshot()
+    write(files.root, {"secret": b"changed"})
+    (files.root / "secret").chmod(0)
+    (files.root / "hidden").chmod(0)
+    shutil.rmtree(files.state)
+    files.state.mkdir()
+    files.state.chmod(0o777)
+    folder.chmod(0o755)
+    with as_nobody():
+        taken = files.snapshot()
+    rows = files.rows(taken)
+    errors = {path: row["error"] for path, row in rows.items() if row["error"]}
+    assert errors == {b"secret": "permission denied", b"hidden": "permission denied"}
+    assert (taken.counts.unreadable, taken.partial) == (2, True)
+    assert files.restored(taken) == {b"open": b"o"}
+    assert taken.parent == first.label
+    with pytest.raises(UsageError, match="cannot be read: permission denied"), as_nobody_at(files.root):
+        files.snapshot()
+    files.root.chmod(0o755)
+    (files.root / "hidden").chmod(0o755)
+    whole = files.snapshot()
+    assert not whole.partial
+    assert files.restored(whole) == tree(files.root)
+
+
+def as_nobody_at(root: Path):  # type: ignore[no-untyped-def]
+    root.chmod(0)
+    return as_nobody()
+
+
+def test_a_source_that_is_not_there_is_no_empty_one(files: Taken) -> None:
+    files.snapshot()
+    files.root.rmdir()
+    with pytest.raises(UsageError, match="is no directory here"):
+        files.snapshot()
+
+
+@pytest.mark.parametrize("identity_at_hand", [True, False])
+def test_a_host_that_forgot(tmp_path: Path, identity: tuple[str, str], identity_at_hand: bool) -> None:
+    """With the identity it reads the last table; without it every file is read and stored again."""
+    files = Taken(tmp_path, Codec(1, (identity[1],), (identity[0],) if identity_at_hand else ()))
+    write(files.root, {"a": b"a", "b": b"b", "large": os.urandom(16 * MIB)})
+    first = files.snapshot()
+    shutil.rmtree(files.state)
+    files.seen()
+    second = files.snapshot()
+    opened, puts = files.seen()
+    if identity_at_hand:
+        assert (opened, puts, second.parent) == ([], [], first.label)
+    else:
+        assert (opened, second.parent) == ([b"a", b"b", b"large"], None)
+        assert len(puts) == len(second.archives) + 1
+        assert {one.name for one in first.archives}.isdisjoint(one.name for one in second.archives)
+    files.repository = type(files.repository)(files.store, Codec(1, (), (identity[0],)), "primary")
+    assert files.restored(second) == files.restored(first) == tree(files.root)
+
+
+@pytest.mark.parametrize("spoiled", ["manifest.json", "base.parquet", "contents.parquet", "archives.json"])
+def test_what_a_host_remembers_and_is_damaged_is_nothing(files: Taken, spoiled: str) -> None:
+    write(files.root, {"a": b"a"})
+    files.snapshot()
+    (path,) = files.state.rglob(spoiled)
+    path.write_bytes(path.read_bytes()[:-7])
+    assert files.restored(files.snapshot()) == tree(files.root)
+
+
+def test_what_is_left_behind_is_stored_anew(files: Taken) -> None:
+    write(files.root, {"stays": b"stays", "goes": b"goes"})
+    first = files.snapshot()
+    write(files.root, {"new": b"new"})
+    second = files.snapshot()
+    old = {one.name for one in first.archives}
+    files.seen()
+    third = files.snapshot(left_behind=old)
+    assert files.seen()[0] == [b"goes", b"stays"]
+    assert old.isdisjoint(one.name for one in third.archives)
+    assert {one.name for one in second.archives} - old <= {one.name for one in third.archives}
+    for taken in (first, second, third):
+        assert files.restored(taken).items() <= tree(files.root).items()
+    files.seen()
+    files.snapshot()
+    assert files.seen() == ([], [])
+
+
+def test_an_archive_that_was_lost_is_not_named_again(files: Taken) -> None:
+    write(files.root, {"a": b"a"})
+    first = files.snapshot()
+    files.store.delete(first.archives[0].packs[0].key)
+    write(files.root, {"b": b"b"})
+    with pytest.raises(StoreError, match="is not on memory any more") as caught:
+        files.snapshot()
+    assert "dr scrub" in (caught.value.hint or "")
+    taken = files.snapshot()
+    assert files.restored(taken) == tree(files.root)
+    assert first.archives[0].name not in list_archives(files.store, DOCS)[0]
