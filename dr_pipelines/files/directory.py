@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import grp
+import hashlib
 import os
 import pwd
 import re
@@ -12,13 +13,19 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
+from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import UsageError
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Scan, Seen, Wanted
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
 
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
-_STAMPS = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+_STAMPS = ("st_size", "st_mtime_ns", "st_ctime_ns")
+_SETTLED = 0.1
+"""Seconds for which a write may go on, or others follow it, without a newer time: a file has that at which a write
+began, by a clock that ticks every few milliseconds. What was written to so shortly before is read twice: where both
+are equal, it was that between the two."""
+_PIECE = 1024 * 1024
 
 
 class Directory:
@@ -74,6 +81,8 @@ class _OpenFile:
         if not stat.S_ISREG(self._before.st_mode):
             self.close()
             raise FileVanished("it is no file any more")
+        settled = self._before.st_ctime < SystemClock().now().timestamp() - _SETTLED
+        self._digest = None if settled else hashlib.sha256()
 
     def read_into(self, target: memoryview) -> int:
         done, size = 0, len(target)
@@ -82,15 +91,28 @@ class _OpenFile:
                 done += count
         except OSError as error:
             raise FileUnreadable(_reason(error)) from error
+        if self._digest is not None:
+            self._digest.update(target[:done])
         return done
 
     def finish(self) -> Seen:
+        same = self._digest is None or self._digest.digest() == self._read_once_more()
         before, now = self._before, os.fstat(self._descriptor)
-        if any(getattr(before, name) != getattr(now, name) for name in _STAMPS[:3]):
+        if not same or any(getattr(before, name) != getattr(now, name) for name in _STAMPS):
             raise FileChanged("it was written to while it was read")
         return Seen(
             {"size": now.st_size, "mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns, "inode": now.st_ino}
         )
+
+    def _read_once_more(self) -> bytes:
+        digest, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(min(_PIECE, self.size)))
+        try:
+            while at < self.size and (count := os.preadv(self._descriptor, [buffer[: self.size - at]], at)):
+                digest.update(buffer[:count])
+                at += count
+        except OSError as error:
+            raise FileUnreadable(_reason(error)) from error
+        return digest.digest()
 
     def close(self) -> None:
         if self._descriptor >= 0:

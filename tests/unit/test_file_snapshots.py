@@ -6,12 +6,14 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from dr_pipelines.errors import StoreError, UsageError
 from dr_pipelines.files.directory import Directory
+from dr_pipelines.files.source import FileChanged, Wanted
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.snapshots import list_archives
 from dr_pipelines.storage.memory import MemoryStore
@@ -186,6 +188,41 @@ def test_what_is_written_to_while_it_is_read_is_read_again(files: Taken) -> None
     assert sorted(files.watched.opened) == [b"large", b"large", b"log", b"log", b"quiet"]
     assert files.restored(taken) == tree(files.root)
     assert not taken.partial
+
+
+def test_what_is_written_to_without_a_pause_is_never_torn(tmp_path: Path) -> None:
+    """Several writes are of one tick of the file system's clock, so that the file's times do not tell them apart."""
+    file, size, done = tmp_path / "file", 4 * MIB, threading.Event()
+    file.write_bytes(bytes(size))
+
+    def rewrite() -> None:
+        descriptor, number = os.open(file, os.O_RDWR), 0
+        while not done.is_set():
+            number = (number + 1) % 256
+            os.pwrite(descriptor, bytes([number]) * size, 0)
+        os.close(descriptor)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        whole = [content for _ in range(40) if (content := _read(Directory(tmp_path)))]
+    finally:
+        done.set()
+        writer.join()
+    assert all(len({*content}) == 1 for content in whole)
+    assert _read(Directory(tmp_path))
+
+
+def _read(source: Directory) -> bytes | None:
+    """None where it was told to have changed."""
+    with closing(source.open(Wanted(0, b"file", 0))) as file:
+        content = bytearray(file.size)
+        file.read_into(memoryview(content))
+        try:
+            file.finish()
+        except FileChanged:
+            return None
+        return bytes(content)
 
 
 def test_what_is_always_written_to_is_marked_and_nothing_of_it_is_stored(files: Taken) -> None:
