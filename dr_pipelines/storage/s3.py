@@ -59,7 +59,7 @@ def make_client(
         response_checksum_validation="when_required",
         retries={"total_max_attempts": 1},
         user_agent=f"dr-pipelines/{__version__}",  # botocore's own is put together anew for every request
-        max_pool_connections=16,
+        max_pool_connections=32,
         connect_timeout=connect_timeout,
         read_timeout=read_timeout,
     )

@@ -33,13 +33,14 @@ def file_site(
     clock: Clock | None = None,
     identity: str | None = None,
     encryption: Any = "none",
+    more_stores: Mapping[str, Any] | None = None,
     state_dir: str = "/nowhere/state",
     **changes: Any,
 ) -> Site:
-    """The file set `docs` on `stores` by tier; `changes` as the plan writes it."""
+    """The file set `docs` on `stores` by tier; `more_stores` and `changes` of the set as the plan writes them."""
     plan = {
         "version": 1, "name": "test", "encryption": encryption, "state_dir": state_dir,
-        "storage": {tier: {"type": "local", "path": f"/nowhere/{tier}"} for tier in stores},
+        "storage": {tier: {"type": "local", "path": f"/nowhere/{tier}"} for tier in stores} | {**(more_stores or {})},
         "file_storage": {DOCS: {
             "schedule": "hourly", "retention": "30 days", "source": {"type": "directory", "path": "/nowhere/docs"},
             "storage": {tier: tier for tier in stores}, **changes,

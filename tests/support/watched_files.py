@@ -157,5 +157,5 @@ def as_nobody() -> Iterator[None]:
 
 
 def data_puts(keys: Iterable[str]) -> list[str]:
-    """Keys of contents and tables: neither claims nor manifests."""
-    return [key for key in keys if "/claims/" not in key and not key.endswith("/manifest.json")]
+    """Keys of contents and tables: no claims, no manifests."""
+    return [key for key in keys if "/archives/" in key or ".parquet" in key]
