@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
-from dr_pipelines.files.source import FileSource, OpenFile, Seen, Wanted
+from dr_pipelines.files.source import FileChanged, FileSource, OpenFile, Seen, Wanted
+from dr_pipelines.repository.buffers import large_buffer
 
-WINDOW = 48 * 1024 * 1024
-"""Of bytes that were fetched, or are being fetched, and were not asked for yet."""
+WINDOW = 32 * 1024 * 1024
+"""Of bytes that were fetched, or are being fetched, and were not packed yet."""
+_SMALL = 1024 * 1024
+"""What is larger is given back to the system when it is free: some megabytes here and there in a heap stay."""
 _FILES = 8
 """For each reader, at most."""
 
@@ -24,13 +28,15 @@ class ReadAhead:
     def __init__(self, source: FileSource, files: Sequence[Wanted], *, window: int = WINDOW) -> None:
         self._source, self._window = source, window
         self._upcoming = deque(files)
-        self._fetches: dict[int, Future[OpenFile | None]] = {}
+        self._fetches: dict[int, Future[tuple[memoryview, Seen] | None]] = {}
         self._passed: set[int] = set()
         self._bytes = 0
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(source.readers, thread_name_prefix="fetch-files")
 
     def __enter__(self) -> ReadAhead:
+        with self._lock:
+            self._go_on()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,11 +48,20 @@ class ReadAhead:
             fetch = self._fetches.pop(wanted.row, None)
             if fetch is None:
                 self._passed.add(wanted.row)  # asked for before its turn came
-            else:
-                self._bytes -= wanted.size
+        fetched = None
+        try:
+            fetched = fetch.result() if fetch is not None else None
+        finally:
+            if fetch is not None and fetched is None:
+                self._release(wanted.size)
+        if fetched is None:
+            return self._source.open(wanted)
+        return _Fetched(*fetched, partial(self._release, wanted.size))
+
+    def _release(self, size: int) -> None:
+        with self._lock:
+            self._bytes -= size
             self._go_on()
-        fetched = fetch.result() if fetch is not None else None
-        return fetched or self._source.open(wanted)
 
     def _go_on(self) -> None:
         while self._upcoming and len(self._fetches) < _FILES * self._source.readers:
@@ -58,20 +73,21 @@ class ReadAhead:
                 self._fetches[following.row] = self._pool.submit(self._fetch, following)
             self._upcoming.popleft()
 
-    def _fetch(self, wanted: Wanted) -> OpenFile | None:
+    def _fetch(self, wanted: Wanted) -> tuple[memoryview, Seen] | None:
         """None where it has grown: the window has no room for that."""
         with closing(self._source.open(wanted)) as file:
             if file.size > wanted.size:
                 return None
-            content = bytearray(file.size)
-            done = file.read_into(memoryview(content))
-            return _Fetched(content, done, file.finish())
+            content = large_buffer(file.size) if file.size > _SMALL else memoryview(bytearray(file.size))
+            if file.read_into(content) != file.size:
+                raise FileChanged("it became shorter while it was read")
+            return content, file.finish()
 
 
 class _Fetched:
-    def __init__(self, content: bytearray, filled: int, seen: Seen) -> None:
+    def __init__(self, content: memoryview, seen: Seen, release: Callable[[], None]) -> None:
         self.size = len(content)
-        self._left, self._seen = memoryview(content)[:filled], seen
+        self._left, self._seen, self._release = content, seen, release
 
     def read_into(self, target: memoryview) -> int:
         count = min(len(target), len(self._left))
@@ -83,3 +99,4 @@ class _Fetched:
 
     def close(self) -> None:
         self._left = memoryview(b"")
+        self._release()

@@ -44,8 +44,6 @@ class Asked:
         self._bucket, self.name = bucket, bucket.name
         self.requests: list[tuple[str, str]] = []
         self.at: dict[tuple[str, str], Callable[[], object]] = {}
-        self.most_at_once = self._now = 0
-        self._lock = threading.Lock()
 
     def list(self, prefix: str = "") -> Iterator[BucketObject]:
         self._note("list", prefix)
@@ -54,7 +52,7 @@ class Asked:
     def read(self, found: BucketObject) -> tuple[ObjectHeaders, Iterator[bytes]]:
         self._note("read", found.key)
         headers, pieces = self._bucket.read(found)
-        return headers, self._counted(found.key, pieces)
+        return headers, self._watched(found.key, pieces)
 
     def stat(self, key: str) -> tuple[BucketObject, ObjectHeaders]:
         self._note("stat", key)
@@ -81,17 +79,10 @@ class Asked:
         self.requests.append((what, key))
         self.at.pop((what, key), lambda: None)()
 
-    def _counted(self, key: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        with self._lock:
-            self._now += 1
-            self.most_at_once = max(self.most_at_once, self._now)
-        try:
-            for piece in pieces:
-                yield piece
-                self.at.pop(("piece", key), lambda: None)()
-        finally:
-            with self._lock:
-                self._now -= 1
+    def _watched(self, key: str, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            yield piece
+            self.at.pop(("piece", key), lambda: None)()
 
 
 class Taken(FileSet):
@@ -300,9 +291,10 @@ def test_many_small_objects_are_read_side_by_side(s3_server: EmbeddedS3, tmp_pat
     for key, content in contents.items():
         (tmp_path / "s3" / "bucket" / key.decode()).write_bytes(content)
     files = Taken(opened(S3Objects(rclone_client(s3_server), "bucket", profile="supabase")), tmp_path)
+    together = threading.Barrier(16)
+    files.bucket.at = {("read", f"{number:04}"): lambda: together.wait(20) for number in range(16)}
     taken = files.snapshot()
     assert files.restored(taken) == contents
-    assert files.bucket.most_at_once >= 8
     assert len(files.bucket.requests) == 1 + len(contents)
     assert len(data_puts(files.store.puts)) <= 3
 
