@@ -58,6 +58,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A server or a file se
 MaybeName = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A server or file set of the plan; all of them when left out.")
 ]
+FileSetName = Annotated[str, typer.Argument(metavar="SET", help="A file set of the plan.")]
 TIER = "TIER|STORE"
 """A tier and the name of its store are one: what `dr status` names and what the plan names serve alike."""
 TierOption = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="Where the backups are read.")]
@@ -77,6 +78,7 @@ def share_of(text: str) -> int:
 
 __all__ = [
     "TIER",
+    "FileSetName",
     "IdentityFile",
     "Json",
     "MaybeName",

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
-from dr_pipelines.cli.files import FileSetName, files_app
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, settings
+from dr_pipelines.cli.files import files_app
 from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size
 from dr_pipelines.errors import UsageError
 from dr_pipelines.files.diff import SHOWN

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, TierOption, settings
+from dr_pipelines.checks import CheckResult
+from dr_pipelines.cli.context import FileSetName, Json, TierOption, settings
+from dr_pipelines.cli.file_checks import accept
 from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import CheckFailed
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
@@ -17,7 +19,7 @@ from dr_pipelines.wording import counted
 files_app = typer.Typer(
     suggest_commands=False, help="Files: snapshots, versions, differences, restores.", no_args_is_help=True
 )
-FileSetName = Annotated[str, typer.Argument(metavar="SET", help="A file set of the plan.")]
+files_app.command("accept")(accept)
 
 
 @files_app.command("snapshot")
@@ -32,10 +34,17 @@ def snapshot(
     site = settings.site()
     with Bars() as bars:
         taken = operations.take_snapshot(site, file_set, bars, read_all=verify)
+    changes = operations.changes_seen(site, file_set, taken.label)
     if as_json:
-        print_json(taken)
+        print_json(plain(taken) | {"changes": plain(changes) if changes else None})
     else:
-        print_facts(_facts(taken))
+        print_facts(_facts(taken, changes))
+    if changes is not None and not changes.passed:
+        raise CheckFailed(
+            f"{changes.summary}; nothing older is let go",
+            hint=f"`dr files diff {file_set} {taken.parent} {taken.label}` shows what changed; when that is well, "
+            f"`dr files accept {file_set} {taken.label} --reason …`.",
+        )
     if taken.partial and site.file_set(file_set).partial == "fail":
         raise CheckFailed(
             f"{taken.label} is partial: {counted(taken.counts.unreadable, 'file')} could not be read",
@@ -43,7 +52,7 @@ def snapshot(
         )
 
 
-def _facts(taken: SnapshotManifest) -> dict[str, Any]:
+def _facts(taken: SnapshotManifest, changes: CheckResult | None) -> dict[str, Any]:
     counts = taken.counts
     facts: dict[str, Any] = {
         "label": taken.label,
@@ -53,6 +62,7 @@ def _facts(taken: SnapshotManifest) -> dict[str, Any]:
         "took": f"{(taken.finished_at - taken.started_at).total_seconds():.1f} s",
     }
     facts |= {"unreadable": f"{counts.unreadable:,} files: the snapshot is partial"} if taken.partial else {}
+    facts |= {"unusual": changes.summary} if changes is not None and not changes.passed else {}
     return facts
 
 
@@ -66,7 +76,7 @@ def poll(file_set: FileSetName, as_json: Json = False) -> None:
         print_json({"at": seen.at, "changed": seen.changed, "snapshot": seen.snapshot, "is_whole": seen.is_whole})
         return
     if seen.snapshot is not None:
-        print_facts(_facts(seen.snapshot))
+        print_facts(_facts(seen.snapshot, operations.changes_seen(site, file_set, seen.snapshot.label)))
     told = f"{counted(seen.changed, 'path')} changed" if seen.changed else "nothing changed"
     out.print(f"{told}; every row of {minute(seen.at)} UTC has its file here, if it had one there")
 
@@ -106,6 +116,7 @@ def _row(catalog: SnapshotCatalog, one: SnapshotManifest) -> tuple[str, ...]:
 def _state(catalog: SnapshotCatalog, one: SnapshotManifest) -> str:
     if (trouble := catalog.trouble(one)) is not None:
         return trouble
-    told = [f"partial: {one.counts.unreadable:,} unreadable"] if one.partial else []
+    told = ["unusual"] if catalog.is_unusual(one.label) else []
+    told += [f"partial: {one.counts.unreadable:,} unreadable"] if one.partial else []
     proof = catalog.marks[one.label].proven()
     return ", ".join([*told, f"proven {minute(proof.at)}" if proof else "not proven"])

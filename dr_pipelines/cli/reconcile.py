@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, TierOption, settings
-from dr_pipelines.cli.files import FileSetName
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, settings
 from dr_pipelines.cli.output import Bars, end_as, out, print_checks, print_json, print_table
 from dr_pipelines.cli.output import size as sized
 from dr_pipelines.operations import Reconciliation, Repaired

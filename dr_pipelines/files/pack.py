@@ -13,13 +13,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.files import tar
 from dr_pipelines.files.contents import Contents, Place
 from dr_pipelines.files.read_ahead import ReadAhead
+from dr_pipelines.files.sample import SAMPLE, compresses_to
 from dr_pipelines.files.source import (
     FileChanged,
     FileSource,
@@ -57,6 +58,7 @@ class Read:
     place: Place | None
     seen: Seen
     error: str | None = None
+    compresses_to: int | None = None
 
 
 Stored = Callable[[FileArchive, Sequence[Read]], None]
@@ -150,11 +152,12 @@ class Packer:
             content = archive.read(file, wanted)
             seen = file.finish()
         digest = hashlib.sha256(content).digest()
-        read = Read(wanted, digest, self._contents.find(digest) if file.size else None, seen)
-        if file.size and read.place is None:
+        known = self._contents.find(digest) if file.size else None
+        read = Read(wanted, digest, known, seen, compresses_to=compresses_to(content[:SAMPLE]))
+        if file.size and known is None:
             archive.name = archive.name or self._writer.new_archive()
             place = archive.place
-            read = Read(wanted, digest, self._contents.add(digest, file.size, place), seen)
+            read = replace(read, place=self._contents.add(digest, file.size, place))
             if read.place == place:
                 archive.keep(read, file.size)
         self._note(read, file.size)
@@ -176,36 +179,40 @@ class Packer:
             with closing(self._source.open(wanted)) as file:
                 archive.write(tar.header(wanted.path, file.size, _seconds(wanted)))
                 start = archive.size
-                digest = self._stream(file, archive.write)
+                digest, left = self._stream(file, archive.write)
                 seen = file.finish()
             archive.write(bytes(tar.padding(file.size)) + tar.END)
             whole = archive.close()
         finally:
             archive.abort()
-        read = Read(wanted, digest, self._contents.add(digest, file.size, (name, start)), seen)
+        read = Read(wanted, digest, self._contents.add(digest, file.size, (name, start)), seen, compresses_to=left)
         self._end(FileArchive(name=name, **dict(whole)), [read])
         self._note(read, file.size)
 
     def _is_known(self, wanted: Wanted) -> bool:
         """A large file is read twice rather than stored twice."""
         with closing(self._source.open(wanted)) as file:
-            digest = self._stream(file, lambda piece: None)
+            digest, left = self._stream(file, lambda piece: None)
             seen = file.finish()
         place = self._contents.find(digest)
         if place is not None:
-            self._note(Read(wanted, digest, place, seen), file.size)
+            self._note(Read(wanted, digest, place, seen, compresses_to=left), file.size)
         return place is not None
 
-    def _stream(self, file: OpenFile, take: Callable[[memoryview], None]) -> bytes:
+    def _stream(self, file: OpenFile, take: Callable[[memoryview], None]) -> tuple[bytes, int | None]:
+        """The digest, and what its beginning compresses to."""
         digest, left, buffer = hashlib.sha256(), file.size, memoryview(bytearray(_PIECE))
+        sample: int | None = None
         while left:
             count = file.read_into(buffer[: min(left, _PIECE)])
             if not count:
                 raise FileChanged("it became shorter while it was read")
+            if left == file.size:
+                sample = compresses_to(buffer[: min(count, SAMPLE)])
             digest.update(buffer[:count])
             take(buffer[:count])
             left -= count
-        return digest.digest()
+        return digest.digest(), sample
 
     def _note(self, read: Read, size: int) -> None:
         with self._lock:

@@ -40,7 +40,9 @@ def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
     full = with_all_columns(rows)
     has_content = pc.and_(pc.equal(full["type"], text(FILE)), pc.greater(full["size"], number(0)))
     empty_file = pc.and_(pc.equal(full["type"], text(FILE)), pc.equal(full["size"], number(0)))
-    nothing = {name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset")}
+    nothing = {
+        name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset", "compresses_to")
+    }
     for name, null in nothing.items():
         column = pc.if_else(has_content, old[name], null)
         if name == "sha256":
@@ -76,6 +78,7 @@ def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
         "archive": [read.place[0] if read.place else None for read in reads],
         "offset": [read.place[1] if read.place else None for read in reads],
         "error": [read.error for read in reads],
+        "compresses_to": [read.compresses_to for read in reads],
     }
     for name in {name for read in reads for name in read.seen.columns}:
         scanned = some[name].to_pylist()

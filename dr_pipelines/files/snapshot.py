@@ -7,7 +7,7 @@ the manifest. An interrupted snapshot leaves archives, and this host a note of w
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.files.arrays import NO, booleans, number, strings, text
+from dr_pipelines.files.beside import Differences, differences
 from dr_pipelines.files.break_glass import bundle
 from dr_pipelines.files.contents import Contents, contents_of, merged
 from dr_pipelines.files.liveness import liveness
@@ -47,7 +48,7 @@ from dr_pipelines.files.table import (
     with_all_columns,
 )
 from dr_pipelines.progress import Progress
-from dr_pipelines.repository.file_layout import archive_begun, archive_of
+from dr_pipelines.repository.file_layout import SnapshotLayout, archive_begun, archive_of
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import read_damage
 from dr_pipelines.repository.repository import Repository
@@ -66,6 +67,10 @@ _RESUMED_FOR = timedelta(days=1)
 """How long archives of a snapshot that did not end are used; they are pruned later than that."""
 
 
+Judge = Callable[[SnapshotLayout, Differences | None], None]
+"""Told of a snapshot how it differs from the one before; None where none is known."""
+
+
 def take_snapshot(
     source: FileSource,
     repository: Repository,
@@ -76,12 +81,14 @@ def take_snapshot(
     progress: Progress,
     read_all: bool = False,
     only: Collection[bytes] | None = None,
+    judge: Judge | None = None,
 ) -> SnapshotManifest:
     """With `only`, nothing but these paths is looked at, and what the snapshot before says of all others is taken over;
     where that is not known, everything is. With `read_all` every file is read, whatever its time says. Contents of
     archives that are mostly dead are stored anew, so that these can go with the snapshots that name them; so is what a
-    scrub found lost. Raises what a store raises, `UsageError` when there is no such source; what cannot be read in it
-    has a row that says so."""
+    scrub found lost. `judge` is told how it differs from the one before while it is not there yet: what it puts down
+    under the label is there with the snapshot. Raises what a store raises, `UsageError` when there is no such source;
+    what cannot be read in it has a row that says so."""
     repository.check_format()
     past = _known(repository, file_set, memory, clock.now())
     writer = begin_snapshot(repository, file_set, clock=clock)
@@ -89,7 +96,7 @@ def take_snapshot(
         lost = _lost(repository, past.manifest)
         if lost:
             progress.note(f"{len(lost)} objects of {file_set} are damaged on every tier: what they held is stored anew")
-        return _Snapshot(source, writer, past, memory, clock, progress, lost).take(read_all, only)
+        return _Snapshot(source, writer, past, memory, clock, progress, lost, judge).take(read_all, only)
     except BaseException:
         writer.abandon()
         raise
@@ -105,9 +112,10 @@ class _Snapshot:
         clock: Clock,
         progress: Progress,
         lost: frozenset[str],
+        judge: Judge | None,
     ) -> None:
         self._source, self._writer, self._past, self._memory = source, writer, past, memory
-        self._clock, self._progress, self._lost = clock, progress, lost
+        self._clock, self._progress, self._lost, self._judge = clock, progress, lost, judge
         self._began = clock.now()
         self._scanned_at: datetime | None = None
         self._before = lay_over(past.base, past.changes)
@@ -198,6 +206,9 @@ class _Snapshot:
         named = tuple(archives[name] for name in sorted(used))
         self._require_whole(named)
         past, (table, changes, stored) = self._put_tables(rows)
+        if self._judge is not None:
+            known = self._past.manifest is not None
+            self._judge(self._writer.layout, differences(self._before, rows) if known else None)
         manifest = self._writer.commit(
             SnapshotManifest(
                 file_set=self._writer.layout.file_set,

@@ -2,7 +2,8 @@
 
 `path` is the key: bytes relative to the source, parts joined by `/` (a bucket's key in UTF-8). What the source says of
 a file stands in the columns of `SOURCE`, where its content lies in those of `CONTENT`. `error` says why a file has no
-content. What is null the source does not have: a bucket knows no modes, a directory no ETags.
+content; `compresses_to` how much of its beginning is left when it is compressed, in percent (see `sample`). What is
+null the source does not have: a bucket knows no modes, a directory no ETags.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ CONTENT = pa.schema(
         ("archive", pa.string()),
         ("offset", pa.int64()),
         ("error", pa.string()),
+        ("compresses_to", pa.uint8()),
     ]
 )
 SCHEMA = pa.unify_schemas([SOURCE, CONTENT])

@@ -35,6 +35,15 @@ from .equivalence import (
 from .expectations import (
     judge_catalog as judge_catalog,
 )
+from .file_anomalies import (
+    accept_snapshot as accept_snapshot,
+)
+from .file_anomalies import (
+    changes_are_usual as changes_are_usual,
+)
+from .file_anomalies import (
+    changes_seen as changes_seen,
+)
 from .file_integrity import (
     check_snapshot as check_snapshot,
 )

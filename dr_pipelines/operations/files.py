@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from dr_pipelines.errors import BackupNotFound, UsageError
+from dr_pipelines.files.beside import Differences
 from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.listed import ListedBucket, Object
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
 from dr_pipelines.files.source import FileSource
+from dr_pipelines.operations.file_anomalies import judge_changes
 from dr_pipelines.plan.file_sets import DirectorySource, ReferencePlan
-from dr_pipelines.postgres.references import read_objects
-from dr_pipelines.postgres.session import read_session
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.file_layout import SnapshotLayout
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
@@ -24,8 +25,14 @@ from dr_pipelines.site import Site
 def take_snapshot(
     site: Site, file_set: str, progress: Progress, *, read_all: bool = False, only: Collection[bytes] | None = None
 ) -> SnapshotManifest:
-    """Take a snapshot into the primary tier, of everything or of `only` some paths over the one before. Raises what
-    `files.snapshot.take_snapshot` raises."""
+    """Take a snapshot into the primary tier, of everything or of `only` some paths over the one before, and put down
+    whether it is unusual beside that. Raises what `files.snapshot.take_snapshot` raises."""
+
+    def judge(layout: SnapshotLayout, found: Differences | None) -> None:
+        seen = judge_changes(site, file_set, layout, found)
+        if not seen.passed:
+            progress.note(seen.summary)
+
     return _take_snapshot(
         file_source(site, file_set),
         site.repository(file_set, "primary"),
@@ -35,6 +42,7 @@ def take_snapshot(
         progress=progress,
         read_all=read_all,
         only=only,
+        judge=judge,
     )
 
 
@@ -61,6 +69,10 @@ def _supabase_bucket(site: Site, file_set: str, store: str) -> ReferencePlan | N
 
 
 def _objects(site: Site, listing: ReferencePlan) -> Iterator[Sequence[Object]]:
+    # Imported here: files need no driver of PostgreSQL.
+    from dr_pipelines.postgres.references import read_objects
+    from dr_pipelines.postgres.session import read_session
+
     with read_session(site.server(listing.server), listing.database, gentle=True) as session:
         session.begin()
         yield from read_objects(session, str(listing.supabase))

@@ -42,8 +42,8 @@ class FileReplicationPlan(Model):
 
 class AnomalyPlan(Model):
     """From which share of a file set's files, beside the snapshot before, a snapshot is unusual and nothing older is
-    let go: that were `changed`, that `vanished`, that were `renamed` to one new ending, that turned `incompressible`.
-    Sets of fewer than `at_least` files are never unusual."""
+    let go: that were `changed`, that `vanished` with their content, that were `renamed` to one new ending, that turned
+    `incompressible` (of those that compressed before). Shares of fewer than `at_least` files are never unusual."""
 
     changed: Share = Field(default="30 %", validate_default=True)
     vanished: Share = Field(default="20 %", validate_default=True)

@@ -16,9 +16,9 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dr_pipelines.checks import CheckResult
+from dr_pipelines.checks import CheckResult, Verdict
 from dr_pipelines.errors import IntegrityError, ObjectExists, RepositoryError
-from dr_pipelines.repository.layout import LabelLayout, ProofName
+from dr_pipelines.repository.layout import LabelLayout, ProofName, parse_proof
 from dr_pipelines.repository.sealed import seal, unseal
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -28,8 +28,8 @@ VALIDATE = "validate"
 EQUIVALENCE = "equivalence"
 """The kind of a proof that is about what an incremental holds, not about stored bytes: it is true on every tier."""
 ANOMALY = "anomaly"
-"""The kind of what was found of a snapshot beside the one before: unusual (`fail`), or that a person accepts it
-(`pass`). It says nothing of stored bytes, and is true on every tier."""
+"""The kind of what was found of a snapshot beside the one before: unusual (`fail`), or usual, or that a person accepts
+it (`pass`). It says nothing of stored bytes, and is true on every tier."""
 
 
 class Keep(BaseModel):
@@ -147,6 +147,21 @@ def put_proof(
     seen = {"check": result.name, "summary": result.summary, "details": dict(result.details), "tier": tier, "run": run}
     told = json.loads(json.dumps({"at": at.isoformat(), **seen}, default=str))
     return _put(store, about.proof(ProofName(kind, at, verdict), _nonce()), seal(told))
+
+
+def read_proof(store: ObjectStore, about: LabelLayout, kind: str) -> CheckResult | None:
+    """The newest of a kind that proved something, as it was seen; None when there is none. Raises `RepositoryError` for
+    one that cannot be understood."""
+    found = {proof: info.key for info in store.list(about.proofs) if (proof := parse_proof(info.key)) is not None}
+    newest = _newest(proof for proof in found if proof.kind == kind)
+    if newest is None:
+        return None
+    try:
+        told = unseal(read_all(store, found[newest]))
+        verdict = Verdict(newest.verdict)
+        return CheckResult(str(told["check"]), verdict, str(told["summary"]), {**told["details"], "seen_at": newest.at})
+    except (ValueError, KeyError, TypeError, IntegrityError) as error:
+        raise RepositoryError(f"{found[newest]} on {store.name} is no readable proof") from error
 
 
 def put_expired(store: ObjectStore, about: LabelLayout, data: bytes, *, at: datetime, reason: str) -> None:

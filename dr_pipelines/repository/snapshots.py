@@ -68,6 +68,11 @@ class SnapshotCatalog:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         return f"has no whole {lacking[0]}{more}" if lacking else None
 
+    def is_unusual(self, label: str) -> bool:
+        """Whether it was found to be, beside the one before, and nobody accepted it."""
+        found = self.marks.get(label, _UNMARKED).anomaly()
+        return found is not None and found.verdict == "fail"
+
     def failed_validation(self, snapshot: SnapshotManifest) -> str | None:
         """Which restore of it failed, when none passed since; None when none did."""
         newest = self.marks.get(snapshot.label, _UNMARKED).validated()

@@ -27,10 +27,10 @@ from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.retrying_bucket import RetryingBucket
 from dr_pipelines.storage.s3_objects import S3Objects
 from tests.contracts.bucket import KEYS, put
-from tests.support.watched_files import FileSet, data_puts, later
 from tests.support.file_tiers import DOCS, empty, file_site
 from tests.support.replicas import Counting
 from tests.support.stores import AZURITE_KEY, MIB, azurite_container, moto_bucket, rclone_bucket, rclone_client
+from tests.support.watched_files import FileSet, data_puts, later
 
 
 def opened(service: Any) -> RetryingBucket:

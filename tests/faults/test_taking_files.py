@@ -21,9 +21,9 @@ from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
-from tests.support.watched_files import FileSet, Noted, Watched, data_puts, later, tree, write
 from tests.support.file_tiers import DOCS, assert_whole_or_invisible, empty
 from tests.support.replicas import Counting
+from tests.support.watched_files import FileSet, Noted, Watched, data_puts, later, tree, write
 
 MIB = 1 << 20
 

@@ -17,9 +17,9 @@ from dr_pipelines.files.source import FileChanged, Wanted
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.snapshots import list_archives
 from dr_pipelines.storage.memory import MemoryStore
-from tests.support.watched_files import FileSet, Noted, Watched, as_nobody, data_puts, tree, write
 from tests.support.file_tiers import DOCS, empty
 from tests.support.replicas import Counting
+from tests.support.watched_files import FileSet, Noted, Watched, as_nobody, data_puts, tree, write
 
 MIB = 1 << 20
 

@@ -1,0 +1,87 @@
+"""How the files of a snapshot differ from those of the one before, as numbers. What is unusual is not said here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dr_pipelines.files.table import FILE, places_in
+
+COMPRESSES = 80
+"""In percent: a content of which no more is left compresses."""
+INCOMPRESSIBLE = 97
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Of `before` files that there were: `changed` have another content under their name; `vanished` are gone, and
+    nothing has their content any more; `moved` are gone, and it is there under another name. `renamed` have become new
+    files with the `ending` that most of them have, in place of their own or behind it. Of `compressible` files that
+    compressed before and are still there, `incompressible` do not any more."""
+
+    before: int
+    changed: int = 0
+    vanished: int = 0
+    moved: int = 0
+    renamed: int = 0
+    ending: str | None = None
+    compressible: int = 0
+    incompressible: int = 0
+
+
+def differences(before: pa.Table, after: pa.Table) -> Differences:
+    """Both are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
+    old, new = (table.filter(pc.equal(table["type"], FILE)) for table in (before, after))
+    places = places_in(old, new["path"])
+    known = pc.is_valid(places)
+    now, then = new.filter(known), old.take(places.drop_null())
+    changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), False)
+    gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=new["path"].combine_chunks())))
+    come = new.filter(pc.invert(known))
+    moved = _sum(pc.and_(pc.is_valid(gone["sha256"]), pc.is_in(gone["sha256"], value_set=_digests(come))))
+    renamed, ending = _renamed(gone["path"].to_pylist(), come["path"].to_pylist())
+    compressed = pc.fill_null(pc.less_equal(then["compresses_to"], COMPRESSES), False)
+    turned = pc.fill_null(pc.greater_equal(now["compresses_to"], INCOMPRESSIBLE), False)
+    return Differences(
+        before=len(old),
+        changed=_sum(changed),
+        vanished=len(gone) - moved,
+        moved=moved,
+        renamed=renamed,
+        ending=ending,
+        compressible=_sum(compressed),
+        incompressible=_sum(pc.and_(compressed, turned)),
+    )
+
+
+def _digests(table: pa.Table) -> pa.Array:
+    return table["sha256"].combine_chunks().drop_null()
+
+
+def _sum(flags: pa.ChunkedArray) -> int:
+    return int(pc.sum(flags).as_py() or 0)
+
+
+def _renamed(gone: Iterable[bytes], come: Iterable[bytes]) -> tuple[int, str | None]:
+    """`a.docx` is gone, and `a.docx.locked` or `a.locked` has come: how many, and with which ending most of them."""
+    names = {*gone}
+    stems = {name: name for name in names} | {_split(name)[0]: name for name in names}
+    endings: dict[bytes, set[bytes]] = {}
+    for path in come:
+        stem, ending = _split(path)
+        if ending and stem in stems:
+            endings.setdefault(ending, set()).add(stems[stem])
+    if not endings:
+        return 0, None
+    [(most, number)] = Counter({ending: len(them) for ending, them in endings.items()}).most_common(1)
+    return number, "." + most.decode(errors="backslashreplace")
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """A path without its ending, and the ending without its dot; `.profile` has none."""
+    stem, dot, ending = path.rpartition(b".")
+    return (stem, ending) if dot and stem and not stem.endswith(b"/") and b"/" not in ending else (path, b"")
