@@ -1,5 +1,5 @@
-"""Checks of a server's backups together, named as promises; those of single backups are in `integrity`. Each reads the
-stores; what could not be read has not passed."""
+"""Checks of the backups of a server, or the snapshots of a file set, together, named as promises; those of single ones
+are in `integrity`. Each reads the stores; what could not be read has not passed."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 from collections.abc import Callable, Iterator, Sequence
@@ -8,16 +8,26 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dr_pipelines.backed_up import BackedUp, Taken, file_sets, servers
 from dr_pipelines.checks import CheckResult, not_proven
 from dr_pipelines.errors import DrError
-from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, TIER, WAL_ARCHIVE, asset_key, check_result
+from dr_pipelines.jobs import REFERENCES_MATCH
+from dr_pipelines.metadata import FULL_BACKUP, SNAPSHOT, TIER, WAL_ARCHIVE, asset_key, check_result
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import Schedule
-from dr_pipelines.repository.due import BACKUP_IS_THERE, Window, backup_is_there, newest_due
+from dr_pipelines.repository.due import (
+    BACKUP_IS_THERE,
+    SNAPSHOT_IS_THERE,
+    Window,
+    backup_is_there,
+    newest_due,
+    snapshot_is_there,
+)
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.resources import SiteResource
+from dr_pipelines.validation.file_anomalies import CHANGES_ARE_USUAL
 
 if TYPE_CHECKING:
     from dr_pipelines.site import Site
@@ -50,6 +60,27 @@ def look_for_due_backup(server: str, kind: BackupKind, schedule: Schedule) -> Lo
         return backup_is_there(backups, kind, newest_due(schedule.cron, schedule.interval, window, now), now=now)
 
     return look
+
+
+def look_for_due_snapshot(file_set: str, taken: Taken) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines.repository.snapshots import read_snapshots
+
+        snapshots = read_snapshots(site.read_only_repository(file_set, TIER).store, file_set).snapshots
+        now, schedule = site.clock.now(), taken.schedule
+        due = newest_due(schedule.cron, schedule.interval, taken.window, now)
+        return snapshot_is_there(snapshots, due, now=now)
+
+    return look
+
+
+def look_for_due(backed_up: BackedUp, taken: Taken) -> tuple[str, Look]:
+    """The name of the check, and what it looks at."""
+    if backed_up.is_files:
+        return SNAPSHOT_IS_THERE, look_for_due_snapshot(backed_up.name, taken)
+    kind = BackupKind.FULL if taken.thing == FULL_BACKUP else BackupKind.INCREMENTAL
+    return BACKUP_IS_THERE, look_for_due_backup(backed_up.name, kind, taken.schedule)
 
 
 def hourly_points_are_wal(backups: Sequence[BackupManifest]) -> bool:
@@ -87,6 +118,27 @@ def look_for_wal_gap(server: str) -> Look:
     return look
 
 
+def look_at_changes(file_set: str) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines import operations
+
+        return operations.changes_are_usual(site, file_set)
+
+    return look
+
+
+def look_at_references(file_set: str) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines import operations
+        from dr_pipelines.progress import Silent
+
+        return operations.reconcile(site, file_set, Silent()).check
+
+    return look
+
+
 # --- as asset checks ----------------------------------------------------------------------------------------
 
 
@@ -99,27 +151,46 @@ def asset_check(key: dg.AssetKey, name: str, description: str, look: Look) -> dg
 
 
 def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
-    for server, asked in plan.databases.items():
-        wanted = [(FULL_BACKUP, BackupKind.FULL, asked.schedule.full)]
-        if asked.schedule.incremental is not None:
-            wanted.append((INCREMENTAL_BACKUP, BackupKind.INCREMENTAL, asked.schedule.incremental))
+    for backed_up in servers(plan):
+        server = backed_up.name
         yield asset_check(
             asset_key(server, FULL_BACKUP),
             "everything_is_covered",
             "Nothing is on the server that the newest backup or the data classes do not know.",
             look_for_uncovered(server),
         )
-        for thing, kind, schedule in wanted:
-            key = asset_key(server, thing)
-            yield asset_check(
-                key,
-                BACKUP_IS_THERE,
-                f"The {kind} backup that was due ({schedule.text}), or a newer one, is there.",
-                look_for_due_backup(server, kind, schedule),
-            )
+        yield from due_checks(backed_up)
         yield asset_check(
             asset_key(server, WAL_ARCHIVE),
             WAL_HAS_NO_GAP,
             "WAL reaches without a gap from the oldest backup to the newest segment.",
             look_for_wal_gap(server),
+        )
+    for backed_up in file_sets(plan):
+        yield from due_checks(backed_up)
+        yield from file_checks(plan, backed_up.name)
+
+
+def due_checks(backed_up: BackedUp) -> Iterator[dg.AssetChecksDefinition]:
+    for taken in backed_up.taken:
+        name, look = look_for_due(backed_up, taken)
+        said = f"The {taken.thing.replace('_', ' ')} that was due ({taken.schedule.text}), or a newer one, is there."
+        yield asset_check(asset_key(backed_up.name, taken.thing), name, said, look)
+
+
+def file_checks(plan: Plan, file_set: str) -> Iterator[dg.AssetChecksDefinition]:
+    key = asset_key(file_set, SNAPSHOT)
+    yield asset_check(
+        key,
+        CHANGES_ARE_USUAL,
+        "No unusual share of files changed, vanished, was renamed or no longer compresses since the snapshot before; "
+        "what did and was not accepted lets nothing older go.",
+        look_at_changes(file_set),
+    )
+    if plan.file_storage[file_set].references:
+        yield asset_check(
+            key,
+            REFERENCES_MATCH,
+            "On the source every row that points at a file has it, and every file has its row.",
+            look_at_references(file_set),
         )

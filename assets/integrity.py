@@ -5,18 +5,16 @@ launched with, or at the newest backup. One step makes all of them: a backup is 
 """
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.partitions import daily, hourly
-from assets.replicas import KINDS, taken_in
+from assets.partitions import partitions_of, taken_in
+from dr_pipelines.backed_up import BackedUp, Manifest, everything, thing_of
 from dr_pipelines.checks import CheckResult, failed, not_proven, together
 from dr_pipelines.errors import DrError
-from dr_pipelines.jobs import replicas
 from dr_pipelines.metadata import (
-    FULL_BACKUP,
     INCREMENTAL_BACKUP,
     TIER,
     WAL_ARCHIVE,
@@ -27,33 +25,41 @@ from dr_pipelines.metadata import (
     replica_of,
 )
 from dr_pipelines.plan import Plan
-from dr_pipelines.repository.completeness import CHAIN_IS_COMPLETE, MANIFEST_IS_COMPLETE
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.completeness import CHAIN_IS_COMPLETE, MANIFEST_IS_COMPLETE, SNAPSHOT_IS_COMPLETE
 from dr_pipelines.resources import SiteResource
 
 if TYPE_CHECKING:
     from dr_pipelines.site import Site
 
 # The names of checks whose modules are not imported to load the code location; the step says so if one differs.
-OF_ALL = {
+OF_EVERYTHING = {
+    "recipients_are_as_planned": "It is encrypted for the recipients of the plan and for nobody else.",
+    "lock_is_in_force": "Its objects are immutable for as long as the plan says, read back from the store.",
+}
+OF_DATABASES = {
     CHAIN_IS_COMPLETE: "All that it builds on is there whole, and fits together.",
     "wal_is_continuous": "WAL is there without a gap from its start to now, across timelines; of what is older than "
     "the recovery window, the WAL that makes it consistent.",
-    "recipients_are_as_planned": "It is encrypted for the recipients of the plan and for nobody else.",
-    "lock_is_in_force": "Its objects are immutable for as long as the plan says, read back from the store.",
+    **OF_EVERYTHING,
 }
 OF_BACKUPS = {
     MANIFEST_IS_COMPLETE: "Every object is in the store, with its size.",
     "objects_match_sha256": "What was read of it (the plan's `validation.sample`) matches its SHA-256.",
     "contents_match_backup_manifest": "Its files match PostgreSQL's own checksums, as pg_verifybackup compares them.",
-    **OF_ALL,
+    **OF_DATABASES,
 }
 OF_COPIES = {
     "replica_equals": "The copy has the manifest of the original and every object; what was read of it matches.",
-    **OF_ALL,
+    **OF_DATABASES,
 }
-BLOCKING = frozenset({MANIFEST_IS_COMPLETE, CHAIN_IS_COMPLETE, "replica_equals"})
+OF_SNAPSHOTS = {
+    SNAPSHOT_IS_COMPLETE: "Every object is in the store, with its size, and every file of the source could be read.",
+    "objects_match_sha256": "What was read of it (the file set's `sample`) matches its SHA-256.",
+    "contents_match": "What was read of its files matches the SHA-256 that its table has of each.",
+    **OF_EVERYTHING,
+}
+OF_SNAPSHOT_COPIES = {"replica_equals": OF_COPIES["replica_equals"], **OF_EVERYTHING}
+BLOCKING = frozenset({MANIFEST_IS_COMPLETE, CHAIN_IS_COMPLETE, SNAPSHOT_IS_COMPLETE, "replica_equals"})
 """What is not there whole is nothing to build on, to copy, or to let older backups go for: what follows in the same run
 does not run, and expiry does not follow the run. The next backup is a run of its own: it is taken all the same."""
 
@@ -65,23 +71,27 @@ class Which(dg.Config):
 
 
 def integrity_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
-    for server, asked in plan.databases.items():
-        yield _checks(plan, server, TIER, FULL_BACKUP)
-        if asked.schedule.incremental is not None:
-            yield _checks(plan, server, TIER, INCREMENTAL_BACKUP)
-        for tier, thing in replicas(asked):
+    for backed_up in everything(plan):
+        for thing in backed_up.things:
+            yield _checks(backed_up, TIER, thing)
+        for tier, thing in backed_up.copies:
             if thing != WAL_ARCHIVE:
-                yield _checks(plan, server, tier, thing)
+                yield _checks(backed_up, tier, thing)
 
 
-def _checks(plan: Plan, server: str, tier: str, thing: str) -> dg.AssetChecksDefinition:
+def _promises(backed_up: BackedUp, tier: str) -> dict[str, str]:
+    if backed_up.is_files:
+        return OF_SNAPSHOTS if tier == TIER else OF_SNAPSHOT_COPIES
+    return OF_BACKUPS if tier == TIER else OF_COPIES
+
+
+def _checks(backed_up: BackedUp, tier: str, thing: str) -> dg.AssetChecksDefinition:
     original = tier == TIER
     name = thing if original else replica_of(tier, thing)
-    key, promises = asset_key(server, name), OF_BACKUPS if original else OF_COPIES
-    sample = plan.databases[server].validation.sample
+    key, promises = asset_key(backed_up.name, name), _promises(backed_up, tier)
 
     @dg.multi_asset_check(
-        name=f"{identifier(server)}_{name}_integrity",
+        name=f"{identifier(backed_up.name)}_{name}_integrity",
         specs=[
             dg.AssetCheckSpec(promise, asset=key, description=said, blocking=promise in BLOCKING)
             for promise, said in promises.items()
@@ -96,15 +106,19 @@ def _checks(plan: Plan, server: str, tier: str, thing: str) -> dg.AssetChecksDef
             from dr_pipelines import operations
 
             live, progress = site.site(), LoggedProgress(context.log)
-            found = _looked_for(context, live, server, tier, thing, asked)
+            found = _looked_for(context, live, backed_up, tier, thing, asked)
             if isinstance(found, CheckResult):
                 results = [found]
             else:
-                check = operations.check_backup if original else operations.check_replica
+                of_files = (operations.check_snapshot, operations.check_snapshot_replica)
+                looks = of_files if backed_up.is_files else (operations.check_backup, operations.check_replica)
+                check: Callable[..., list[CheckResult]] = looks[0] if original else looks[1]
                 results = [
                     result
                     for label in found
-                    for result in check(live, server, label, tier, progress, sample=sample, only=wanted)
+                    for result in check(
+                        live, backed_up.name, label, tier, progress, sample=backed_up.sample, only=wanted
+                    )
                 ]
         except DrError as error:
             results = [not_proven("", f"could not be checked: {error.message}", hint=error.hint)]
@@ -121,46 +135,44 @@ def _partition(context: dg.AssetCheckExecutionContext, config: Which) -> str | N
 
 
 def _looked_for(
-    context: dg.AssetCheckExecutionContext, site: "Site", server: str, tier: str, thing: str, partition: str | None
+    context: dg.AssetCheckExecutionContext,
+    site: "Site",
+    backed_up: BackedUp,
+    tier: str,
+    thing: str,
+    partition: str | None,
 ) -> list[str] | CheckResult:
-    """Labels of the backups of a partition, or of the newest; or what is to say where there is none."""
-    catalog = site.read_only_repository(server, tier).catalog(server)
-    backups, what = catalog.backups, f"{thing.replace('_', ' ')} of {server} on {tier}"
-    if thing == INCREMENTAL_BACKUP and backups and backups[-1].hourly_points_are_wal:
-        return [backups[-1].label]  # what an hour without incrementals has: WAL, and the backup that it follows
+    """Labels of what a partition holds, or of the newest; or what is to say where there is none."""
+    name = backed_up.name
+    catalog = site.owner(name).catalog(site.read_only_repository(name, tier).store)
+    manifests, what = catalog.manifests, f"{thing.replace('_', ' ')} of {name} on {tier}"
+    if thing == INCREMENTAL_BACKUP and manifests and getattr(manifests[-1], "hourly_points_are_wal", False):
+        return [manifests[-1].label]  # what an hour without incrementals has: WAL, and the backup that it follows
     if partition is None:
-        taken = [backup for backup in backups if backup.asked_kind is KINDS[thing]]
-        newest = max(taken, key=lambda backup: backup.started_at, default=None)
+        taken = [one for one in manifests if thing_of(one) == thing]
+        newest = max(taken, key=lambda one: one.started_at, default=None)
         return [newest.label] if newest is not None else failed("", f"there is no {what}")
-    labels = _recorded(context, server, thing, partition, backups) if tier == TIER else []
-    labels = labels or _taken_in(site.plan, server, partition, thing, backups)
+    partitions = partitions_of(backed_up, thing)
+    assert partitions is not None
+    labels = _recorded(context, name, thing, partition, manifests) if tier == TIER else []
+    labels = labels or taken_in(partitions, partition, thing, manifests)
     if labels:
         return labels
-    gone = _taken_in(site.plan, server, partition, thing, [expired.manifest for expired in catalog.expired])
+    gone = taken_in(partitions, partition, thing, [expired.manifest for expired in catalog.expired])
     if gone:
         return not_proven("", f"{', '.join(gone)} was let go by retention; `dr retention undo` brings it back")
     return failed("", f"there is no {what} that was begun in {partition}", partition=partition)
 
 
 def _recorded(
-    context: dg.AssetCheckExecutionContext,
-    server: str,
-    thing: str,
-    partition: str,
-    backups: Sequence[BackupManifest],
+    context: dg.AssetCheckExecutionContext, name: str, thing: str, partition: str, manifests: Sequence[Manifest]
 ) -> list[str]:
-    """The backup that the partition's run took: one that waited in the queue was begun later than its partition. Only
-    its label is taken from our records; where it is not in the store, that is what the store says."""
+    """The one that the partition's run took: one that waited in the queue was begun later than its partition. Only its
+    label is taken from our records; where it is not in the store, that is what the store says."""
     records = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=asset_key(server, thing), asset_partitions=[partition]), limit=1
+        dg.AssetRecordsFilter(asset_key=asset_key(name, thing), asset_partitions=[partition]), limit=1
     ).records
     made = records[0].asset_materialization if records else None
     label = made.metadata.get("label") if made is not None else None
-    there = {backup.label for backup in backups}
+    there = {one.label for one in manifests}
     return [str(label.value)] if label is not None and label.value in there else []
-
-
-def _taken_in(plan: Plan, server: str, partition: str, thing: str, backups: Sequence[BackupManifest]) -> list[str]:
-    since = plan.databases[server].since
-    partitions = daily(since) if KINDS[thing] is BackupKind.FULL else hourly(since)
-    return taken_in(partitions, partition, thing, backups)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from dr_pipelines.jobs import promises_of, replicas
+from dr_pipelines.backed_up import replicas
+from dr_pipelines.jobs import promises_of
 from dr_pipelines.metadata import (
     FULL_BACKUP,
     HOUR,

@@ -10,9 +10,13 @@ that moved with the clock would let old days, and the backups recorded in them, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
+
+from dr_pipelines.backed_up import BackedUp, Manifest, thing_of
+from dr_pipelines.repository.due import Window
 
 # Between choosing a partition, at 23:59:50, and its run being made, at 00:00:10.
 SLACK = timedelta(minutes=2)
@@ -34,6 +38,29 @@ def hourly(since: date) -> dg.HourlyPartitionsDefinition:
 def partition_of(partitions: dg.TimeWindowPartitionsDefinition, at: datetime) -> str:
     """The key of the window that holds an instant."""
     return at.astimezone(UTC).replace(minute=0, second=0).strftime(partitions.fmt)
+
+
+def partitions_of(backed_up: BackedUp, thing: str) -> dg.TimeWindowPartitionsDefinition | None:
+    """None of WAL."""
+    window = backed_up.window(thing)
+    if window is None:
+        return None
+    return daily(backed_up.since) if window is Window.DAY else hourly(backed_up.since)
+
+
+def partition_holding(partitions: dg.TimeWindowPartitionsDefinition, manifest: Manifest) -> str:
+    return partition_of(partitions, manifest.started_at)
+
+
+def taken_in(
+    partitions: dg.TimeWindowPartitionsDefinition, key: str, thing: str, manifests: Sequence[Manifest]
+) -> list[str]:
+    """Labels of what was begun in a partition, by what was asked for."""
+    return [
+        manifest.label
+        for manifest in manifests
+        if thing_of(manifest) == thing and partition_holding(partitions, manifest) == key
+    ]
 
 
 def refusal(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from dr_pipelines.backed_up import replicas
 from dr_pipelines.checks import together
-from dr_pipelines.jobs import replicas
 from dr_pipelines.metadata import (
     FULL_BACKUP,
     HOUR,

@@ -1,18 +1,16 @@
-"""Copies of backups and WAL on the other tiers, partitioned like what they copy: a backfill copies a range again."""
+"""Copies of backups, WAL and snapshots on the other tiers, partitioned like what they copy: a backfill copies a range
+again."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.partitions import daily, hourly, partition_of
-from dr_pipelines.jobs import replicas
+from assets.partitions import partitions_of, taken_in
+from dr_pipelines.backed_up import BackedUp, everything
 from dr_pipelines.metadata import (
-    FULL_BACKUP,
-    INCREMENTAL_BACKUP,
     REPLICATION,
     TIER,
-    WAL_ARCHIVE,
     LoggedProgress,
     asset_key,
     failures,
@@ -24,51 +22,27 @@ from dr_pipelines.metadata import (
 )
 from dr_pipelines.plan import Plan
 from dr_pipelines.report_metadata import replication_metadata
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
 
-KINDS = {FULL_BACKUP: BackupKind.FULL, INCREMENTAL_BACKUP: BackupKind.INCREMENTAL}
+
+def pool_of(name: str, tier: str) -> str:
+    """One copy at a time to each tier of a server or file set."""
+    return f"replication_{identifier(name)}_{tier}"
 
 
-def pool_of(server: str, tier: str) -> str:
-    """One copy at a time to each tier of a server."""
-    return f"replication_{identifier(server)}_{tier}"
-
-
-def partitions_of(plan: Plan, server: str, thing: str) -> dg.TimeWindowPartitionsDefinition | None:
-    since = plan.databases[server].since
-    return {FULL_BACKUP: daily(since), INCREMENTAL_BACKUP: hourly(since)}.get(thing)
-
-
-def partition_holding(partitions: dg.TimeWindowPartitionsDefinition, backup: BackupManifest) -> str:
-    return partition_of(partitions, backup.started_at)
-
-
-def taken_in(
-    partitions: dg.TimeWindowPartitionsDefinition, key: str, thing: str, backups: Sequence[BackupManifest]
-) -> list[str]:
-    """Labels of the backups that were begun in a partition, by what was asked for."""
-    return [
-        backup.label
-        for backup in backups
-        if backup.asked_kind is KINDS[thing] and partition_holding(partitions, backup) == key
-    ]
-
-
-def replica(plan: Plan, server: str, tier: str, thing: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
-    partitions = partitions_of(plan, server, thing)
+def replica(plan: Plan, backed_up: BackedUp, tier: str, thing: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    name, partitions = backed_up.name, partitions_of(backed_up, thing)
 
     @dg.asset(
-        key=asset_key(server, replica_of(tier, thing)),
+        key=asset_key(name, replica_of(tier, thing)),
         partitions_def=partitions,
-        deps=[asset_key(server, thing)],
-        group_name=group_of(server, REPLICATION),
-        kinds={store_kind(plan, server, tier)},
+        deps=[asset_key(name, thing)],
+        group_name=group_of(name, REPLICATION),
+        kinds={store_kind(plan, name, tier)},
         owners=owners(plan),
-        tags={"dr/server": server, "dr/tier": tier},
-        pool=pool_of(server, tier),
-        description=f"The {thing.replace('_', ' ')} of {server}, copied to its {tier} tier from store to store; every "
+        tags={**backed_up.tags, "dr/tier": tier},
+        pool=pool_of(name, tier),
+        description=f"The {thing.replace('_', ' ')} of {name}, copied to its {tier} tier from store to store; every "
         "byte is compared with its SHA-256 on the way. What is there already is not copied again.",
     )
     def _replica(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
@@ -77,27 +51,23 @@ def replica(plan: Plan, server: str, tier: str, thing: str, retries: dg.RetryPol
             from dr_pipelines import operations
 
             live, progress = site.site(), LoggedProgress(context.log)
-            if partitions is None:
-                report = operations.replicate(live, server, tier, progress, labels=[], wal=True)
-                return dg.MaterializeResult(metadata=replication_metadata(report))
-            backups = live.read_only_repository(server, TIER).backups(server)
-            labels = taken_in(partitions, context.partition_key, thing, backups)
-            if not labels:
-                raise dg.Failure(
-                    f"{TIER} holds no {thing.replace('_', ' ')} of {server} that was begun in {context.partition_key}"
-                    f"\nHINT: `dr list {server}` shows what there is.",
-                    allow_retries=False,
-                )
-            report = operations.replicate(live, server, tier, progress, labels=labels, wal=True)
+            labels: list[str] = []
+            if partitions is not None:
+                known = live.owner(name).catalog(live.read_only_repository(name, TIER).store)
+                labels = taken_in(partitions, context.partition_key, thing, known.manifests)
+                if not labels:
+                    raise dg.Failure(
+                        f"{TIER} holds no {thing.replace('_', ' ')} of {name} that was begun in "
+                        f"{context.partition_key}\nHINT: `{backed_up.lists}` shows what there is.",
+                        allow_retries=False,
+                    )
+            report = operations.replicate(live, name, tier, progress, labels=labels, wal=True)
             return dg.MaterializeResult(metadata=replication_metadata(report))
 
     return _replica
 
 
 def replica_assets(plan: Plan, retries: dg.RetryPolicy) -> Iterator[dg.AssetsDefinition]:
-    for server, asked in plan.databases.items():
-        for tier, thing in replicas(asked):
-            yield replica(plan, server, tier, thing, retries)
-
-
-__all__ = ["WAL_ARCHIVE", "partition_holding", "replica_assets"]
+    for backed_up in everything(plan):
+        for tier, thing in backed_up.copies:
+            yield replica(plan, backed_up, tier, thing, retries)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from dr_pipelines.backed_up import BackedUp, everything
 from dr_pipelines.checks import together
 from dr_pipelines.errors import DrError
-from dr_pipelines.jobs import replicas
 from dr_pipelines.metadata import (
     EXPIRY,
     RETENTION,
@@ -35,16 +35,17 @@ class ExpiryConfig(dg.Config):
     yes: bool = False
 
 
-def retention_plan(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
-    asked = plan.databases[server]
+def retention_plan(plan: Plan, backed_up: BackedUp, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    name = backed_up.name
 
     @dg.asset(
-        key=asset_key(server, RETENTION_PLAN),
-        deps=[asset_key(server, replica_of(tier, thing)) for tier, thing in replicas(asked)],
-        group_name=group_of(server, RETENTION),
+        key=asset_key(name, RETENTION_PLAN),
+        deps=[asset_key(name, replica_of(tier, thing)) for tier, thing in backed_up.copies],
+        group_name=group_of(name, RETENTION),
         owners=owners(plan),
-        tags={"dr/server": server},
-        description=f"Which backups of {server} each tier keeps and which it lets go, with reasons. Removes nothing.",
+        tags=backed_up.tags,
+        description=f"Which {backed_up.noun}s of {name} each tier keeps and which it lets go, with reasons. "
+        "Removes nothing.",
     )
     def _plan(context: dg.AssetExecutionContext, site: SiteResource) -> dg.MaterializeResult[None]:
         with failures(context, retries):
@@ -53,9 +54,9 @@ def retention_plan(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.Asset
 
             live = site.site()
             tables, unread = [], {}
-            for tier in live.tiers(server):
+            for tier in live.tiers(name):
                 try:
-                    tables.append(operations.plan_retention(live, server, tier))
+                    tables.append(operations.plan_retention(live, name, tier))
                 except DrError as error:  # the other tiers must not wait for this one
                     unread[tier] = error
             if not tables:
@@ -66,17 +67,18 @@ def retention_plan(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.Asset
     return _plan
 
 
-def expiry(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
-    key = asset_key(server, EXPIRY)
+def expiry(plan: Plan, backed_up: BackedUp, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    name = backed_up.name
+    key = asset_key(name, EXPIRY)
 
     @dg.asset(
         key=key,
-        deps=[asset_key(server, RETENTION_PLAN)],
-        group_name=group_of(server, RETENTION),
+        deps=[asset_key(name, RETENTION_PLAN)],
+        group_name=group_of(name, RETENTION),
         owners=owners(plan),
-        tags={"dr/server": server},
-        pool=f"expiry_{identifier(server)}",
-        description=f"Lets go what the plan no longer keeps of {server}, and prunes what was let go before the grace "
+        tags=backed_up.tags,
+        pool=f"expiry_{identifier(name)}",
+        description=f"Lets go what the plan no longer keeps of {name}, and prunes what was let go before the grace "
         "period. `dr retention undo` brings back what is not pruned yet. What stays moves "
         "to the storage class of its age.",
         check_specs=[
@@ -92,11 +94,12 @@ def expiry(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinit
 
             live, progress = site.site(), LoggedProgress(context.log)
             reports, aged, unread = [], [], {}
-            for tier in live.tiers(server):
+            for tier in live.tiers(name):
                 try:
-                    operations.prove_if_stale(live, server, tier, progress)
-                    reports.append(operations.apply_retention(live, server, tier, progress, yes=config.yes))
-                    aged.append(operations.age_storage(live, server, tier, progress))
+                    operations.prove_if_stale(live, name, tier, progress)
+                    reports.append(operations.apply_retention(live, name, tier, progress, yes=config.yes))
+                    if not backed_up.is_files:
+                        aged.append(operations.age_storage(live, name, tier, progress))
                 except DrError as error:  # the other tiers must not wait for this one
                     unread[tier] = error
                     context.log.error(f"{tier}: {error}")
@@ -109,6 +112,6 @@ def expiry(plan: Plan, server: str, retries: dg.RetryPolicy) -> dg.AssetsDefinit
 
 
 def retention_assets(plan: Plan, retries: dg.RetryPolicy) -> Iterator[dg.AssetsDefinition]:
-    for server in plan.databases:
-        yield retention_plan(plan, server, retries)
-        yield expiry(plan, server, retries)
+    for backed_up in everything(plan):
+        yield retention_plan(plan, backed_up, retries)
+        yield expiry(plan, backed_up, retries)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from dr_pipelines.backed_up import BackedUp, everything
 from dr_pipelines.metadata import (
     VALIDATION,
     LoggedProgress,
@@ -25,17 +26,18 @@ from dr_pipelines.resources import SiteResource
 OBJECTS_MATCH = "objects_match_their_digests"
 
 
-def scrub_asset(plan: Plan, server: str, tier: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
-    key = asset_key(server, scrub_of(tier))
+def scrub_asset(plan: Plan, backed_up: BackedUp, tier: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
+    name = backed_up.name
+    key = asset_key(name, scrub_of(tier))
 
     @dg.asset(
         key=key,
-        group_name=group_of(server, VALIDATION),
-        kinds={store_kind(plan, server, tier)},
+        group_name=group_of(name, VALIDATION),
+        kinds={store_kind(plan, name, tier)},
         owners=owners(plan),
-        tags={"dr/server": server, "dr/tier": tier},
-        pool=f"scrub_{identifier(server)}_{tier}",
-        description=f"Every object of {server} on its {tier} tier, read against its SHA-256. What is damaged or "
+        tags={**backed_up.tags, "dr/tier": tier},
+        pool=f"scrub_{identifier(name)}_{tier}",
+        description=f"Every object of {name} on its {tier} tier, read against its SHA-256. What is damaged or "
         "missing is repaired from another tier; what none can repair is named, and no restore picks it.",
         check_specs=[
             dg.AssetCheckSpec(
@@ -50,13 +52,13 @@ def scrub_asset(plan: Plan, server: str, tier: str, retries: dg.RetryPolicy) -> 
             # Imported here: see resources.py.
             from dr_pipelines import operations
 
-            report = operations.scrub(site.site(), tier, LoggedProgress(context.log), server=server)
+            report = operations.scrub(site.site(), tier, LoggedProgress(context.log), server=name)
             return dg.MaterializeResult(metadata=scrub_metadata(report), check_results=[check_result(report.check)])
 
     return _scrub
 
 
 def scrub_assets(plan: Plan, retries: dg.RetryPolicy) -> Iterator[dg.AssetsDefinition]:
-    for server, asked in plan.databases.items():
-        for tier, _ in asked.storage.items():
-            yield scrub_asset(plan, server, tier, retries)
+    for backed_up in everything(plan):
+        for tier in backed_up.tiers:
+            yield scrub_asset(plan, backed_up, tier, retries)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.checks import Look, asset_check
+from dr_pipelines.backed_up import BackedUp, everything
 from dr_pipelines.checks import CheckResult
-from dr_pipelines.jobs import BUCKET_IS_AS_PLANNED, LOCK_IS_IN_FORCE, LOCKS_HOLD, replicas
-from dr_pipelines.metadata import FULL_BACKUP, asset_key, replica_of, scrub_of
+from dr_pipelines.jobs import BUCKET_IS_AS_PLANNED, LOCK_IS_IN_FORCE, LOCKS_HOLD
+from dr_pipelines.metadata import asset_key, replica_of, scrub_of
 from dr_pipelines.plan import Plan
 
 if TYPE_CHECKING:
@@ -20,20 +21,20 @@ if TYPE_CHECKING:
 # The operations are imported when a check looks: see resources.py.
 
 
-def look_for_current_replica(server: str, tier: str) -> Look:
+def look_for_current_replica(name: str, tier: str) -> Look:
     def look(site: "Site") -> CheckResult:
         from dr_pipelines import operations
 
-        return operations.replica_is_current(site, server, tier)
+        return operations.replica_is_current(site, name, tier)
 
     return look
 
 
-def look_at_locks(server: str, tier: str) -> Look:
+def look_at_locks(name: str, tier: str) -> Look:
     def look(site: "Site") -> CheckResult:
         from dr_pipelines import operations
 
-        return operations.lock_is_in_force(site, server, tier)
+        return operations.lock_is_in_force(site, name, tier)
 
     return look
 
@@ -57,26 +58,27 @@ def look_at_bucket(store: str) -> Look:
 
 
 def tier_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
-    for server, asked in plan.databases.items():
-        for tier, store in asked.storage.items():
-            yield from _checks_of_tier(server, tier, store, copied=(tier, FULL_BACKUP) in [*replicas(asked)])
+    for backed_up in everything(plan):
+        for tier, store in backed_up.storage.items():
+            yield from _checks_of_tier(backed_up, tier, store)
 
 
-def _checks_of_tier(server: str, tier: str, store: str, *, copied: bool) -> Iterator[dg.AssetChecksDefinition]:
-    if copied:
+def _checks_of_tier(backed_up: BackedUp, tier: str, store: str) -> Iterator[dg.AssetChecksDefinition]:
+    name, newest = backed_up.name, "the newest snapshot" if backed_up.is_files else "the newest backup"
+    if tier in backed_up.copied_to:
         yield asset_check(
-            asset_key(server, replica_of(tier, FULL_BACKUP)),
+            asset_key(name, replica_of(tier, backed_up.first)),
             "replica_is_current",
             f"Nothing waits to be copied to {tier} for longer than the plan allows.",
-            look_for_current_replica(server, tier),
+            look_for_current_replica(name, tier),
         )
-    scrub = asset_key(server, scrub_of(tier))
+    scrub = asset_key(name, scrub_of(tier))
     yield asset_check(
         scrub,
         LOCK_IS_IN_FORCE,
-        f"What lies on {tier} is immutable for as long as the plan says, read back from the store: the newest backup, "
-        "and a sample of the others and of WAL.",
-        look_at_locks(server, tier),
+        f"What lies on {tier} is immutable for as long as the plan says, read back from the store: {newest}, "
+        "and a sample of the rest.",
+        look_at_locks(name, tier),
     )
     yield asset_check(
         scrub,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets.checks import Look, asset_check
-from assets.replicas import partitions_of, taken_in
+from assets.partitions import partitions_of, taken_in
+from dr_pipelines.backed_up import of_server
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.jobs import validated
 from dr_pipelines.metadata import (
@@ -47,7 +48,8 @@ def validation_pool(server: str) -> str:
 
 
 def validation(plan: Plan, server: str, thing: str, retries: dg.RetryPolicy) -> dg.AssetsDefinition:
-    key, partitions = asset_key(server, validated_of(thing)), partitions_of(plan, server, thing)
+    key = asset_key(server, validated_of(thing))
+    partitions = partitions_of(of_server(server, plan.databases[server]), thing)
     assert partitions is not None
     tiers = " and ".join(plan.databases[server].validation.tiers)
 

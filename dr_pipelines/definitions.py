@@ -9,6 +9,7 @@ from assets.checks import backup_checks
 from assets.database_backups import RETRIES, database_backups
 from assets.equivalence import equivalence_assets
 from assets.expectations import expectation_checks
+from assets.file_snapshots import file_snapshots
 from assets.integrity import integrity_checks
 from assets.objectives import objectives_assets
 from assets.recovery_windows import windows_assets
@@ -21,7 +22,7 @@ from assets.wal_archive import wal_archives
 from dr_pipelines.jobs import backup_jobs, tier_jobs
 from dr_pipelines.plan import default_plan_path, load_plan
 from dr_pipelines.resources import SiteResource
-from schedules.database_backups import backup_schedules
+from schedules.backups import backup_schedules
 from schedules.tiers import tier_schedules
 from sensors.backups_due import due_sensors
 from sensors.expectations import expectation_sensors
@@ -41,6 +42,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
         assets=[
             *database_backups(plan, retries),
             *wal_archives(plan),
+            *file_snapshots(plan, retries),
             *replica_assets(plan, retries),
             *retention_assets(plan, retries),
             *scrub_assets(plan, retries),

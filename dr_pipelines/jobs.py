@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
+from dr_pipelines.backed_up import BackedUp, everything, file_sets
 from dr_pipelines.metadata import (
     DATABASE_BACKUPS,
     EQUIVALENCE,
     EXPIRY,
+    FILE_BACKUPS,
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
     OBJECTIVES,
@@ -18,8 +20,8 @@ from dr_pipelines.metadata import (
     REPLICATION,
     RETENTION,
     RETENTION_PLAN,
+    SNAPSHOT,
     VALIDATION,
-    WAL_ARCHIVE,
     asset_key,
     group_of,
     identifier,
@@ -49,60 +51,69 @@ EXPECTATIONS = {
     "size_is_as_usual": "The newest backup is as large, and compresses as well, as those of its kind before it.",
 }
 """Checks that no backup waits for, as they take seconds to load: a sensor reports them. And what they promise."""
+FILE_EXPECTATIONS = {
+    "snapshot_meets_expectations": "The table of the newest snapshot is as expected: paths, sizes, digests, times, and "
+    "where each content lies in the archives that the manifest names.",
+}
+REFERENCES_MATCH = "references_match"
 
 
-def backups_of(asked: ServerPlan) -> list[str]:
-    return [FULL_BACKUP, *([INCREMENTAL_BACKUP] if asked.schedule.incremental is not None else [])]
+def expectations_of(backed_up: BackedUp) -> Mapping[str, str]:
+    return FILE_EXPECTATIONS if backed_up.is_files else EXPECTATIONS
 
 
 def expectations_job_name(server: str, thing: str) -> str:
     return f"{identifier(server)}_{thing}_expectations"
 
 
-def _expectations(server: str, thing: str) -> dg.AssetSelection:
-    return dg.AssetSelection.checks(*(dg.AssetCheckKey(asset_key(server, thing), name) for name in EXPECTATIONS))
+def _checks(backed_up: BackedUp, thing: str, names: Iterable[str]) -> dg.AssetSelection:
+    return dg.AssetSelection.checks(*(dg.AssetCheckKey(asset_key(backed_up.name, thing), name) for name in names))
 
 
-def expectations_job(server: str, thing: str) -> Job:
+def expectations_job(backed_up: BackedUp, thing: str) -> Job:
     return dg.define_asset_job(
-        name=expectations_job_name(server, thing),
-        description=f"Hold the newest {thing.replace('_', ' ')} of {server} against expectations, as its sensor does.",
-        selection=_expectations(server, thing),
-        tags={"dr/server": server},
+        name=expectations_job_name(backed_up.name, thing),
+        description=f"Hold the newest {thing.replace('_', ' ')} of {backed_up.name} against expectations, as its "
+        "sensor does.",
+        selection=_checks(backed_up, thing, expectations_of(backed_up)),
+        tags=dict(backed_up.tags),
     )
 
 
-def backup_job(server: str, thing: str) -> Job:
+def backup_job(backed_up: BackedUp, thing: str) -> Job:
     """`shop_full_backup`: takes one backup and runs the quick checks that belong to it."""
+    name, group = backed_up.name, FILE_BACKUPS if backed_up.is_files else DATABASE_BACKUPS
+    # What others report continuously: no backup waits for it.
+    left_out = [*expectations_of(backed_up), *([REFERENCES_MATCH] if backed_up.is_files else [])]
     return dg.define_asset_job(
-        name=backup_job_name(server, thing),
-        description=f"Take one {thing.replace('_', ' ')} of {server}.",
-        selection=dg.AssetSelection.groups(group_of(server, DATABASE_BACKUPS))
-        & dg.AssetSelection.assets(asset_key(server, thing)) - _expectations(server, thing),
-        tags={"dr/server": server},
+        name=backup_job_name(name, thing),
+        description=f"Take one {thing.replace('_', ' ')} of {name}.",
+        selection=dg.AssetSelection.groups(group_of(name, group))
+        & dg.AssetSelection.assets(asset_key(name, thing)) - _checks(backed_up, thing, left_out),
+        tags=dict(backed_up.tags),
     )
+
+
+def references_job_name(file_set: str) -> str:
+    return f"{identifier(file_set)}_references"
 
 
 def backup_jobs(plan: Plan) -> Iterator[Job]:
-    for server, asked in plan.databases.items():
-        for thing in backups_of(asked):
-            yield backup_job(server, thing)
-            yield expectations_job(server, thing)
+    for backed_up in everything(plan):
+        for thing in backed_up.things:
+            yield backup_job(backed_up, thing)
+            yield expectations_job(backed_up, thing)
+    for backed_up in file_sets(plan):
+        if plan.file_storage[backed_up.name].references:
+            yield dg.define_asset_job(
+                name=references_job_name(backed_up.name),
+                description=f"Hold the rows that point at {backed_up.name} against the files that are there.",
+                selection=_checks(backed_up, SNAPSHOT, [REFERENCES_MATCH]),
+                tags=dict(backed_up.tags),
+            )
 
 
 # --- what follows a backup ----------------------------------------------------------------------------------
-
-
-def replicas(asked: ServerPlan) -> Iterator[tuple[str, str]]:
-    """(tier, thing) of all that the plan sends to other tiers. Incrementals go where everything goes."""
-    for tier, _ in asked.storage.items():
-        sent = asked.replication.of(tier)
-        if sent is None or sent.send == "nothing":
-            continue
-        yield tier, FULL_BACKUP
-        if sent.send == "everything" and asked.schedule.incremental is not None:
-            yield tier, INCREMENTAL_BACKUP
-        yield tier, WAL_ARCHIVE
 
 
 def validated(asked: ServerPlan) -> list[str]:
@@ -147,13 +158,12 @@ def canary_job_name(server: str) -> str:
     return f"{identifier(server)}_canary"
 
 
-def _job(name: str, description: str, server: str, group: str, *things: str) -> Job:
+def _job(name: str, description: str, tags: Mapping[str, str], group: str, *keys: dg.AssetKey) -> Job:
     return dg.define_asset_job(
         name=name,
         description=description,
-        selection=dg.AssetSelection.groups(group_of(server, group))
-        & dg.AssetSelection.assets(*(asset_key(server, thing) for thing in things)),
-        tags={"dr/server": server},
+        selection=dg.AssetSelection.groups(group) & dg.AssetSelection.assets(*keys),
+        tags=dict(tags),
     )
 
 
@@ -163,74 +173,64 @@ BUCKET_IS_AS_PLANNED = "bucket_is_as_planned"
 
 
 def tier_jobs(plan: Plan) -> Iterator[Job]:
-    """Of every server: replication by tier and thing, expiry, scrubbing by tier, canaries, the recovery windows,
-    the objectives."""
+    """What follows what is taken, on every tier; of servers also validations, recovery windows and objectives."""
+    for backed_up in everything(plan):
+        yield from _of_tiers(backed_up)
     for server, asked in plan.databases.items():
-        for tier, thing in replicas(asked):
-            yield _job(
-                replication_job_name(server, tier, thing),
-                f"Copy the {thing.replace('_', ' ')} of {server} to its {tier} tier.",
-                server,
-                REPLICATION,
-                replica_of(tier, thing),
-            )
-        for thing in validated(asked):
-            yield _job(
-                validation_job_name(server, thing),
-                f"Restore a {thing.replace('_', ' ')} of {server} to a scratch server, check it, and remove it.",
-                server,
-                VALIDATION,
-                validated_of(thing),
-            )
+        yield from _of_server(plan, server, asked)
+
+
+def _of_tiers(backed_up: BackedUp) -> Iterator[Job]:
+    """Replication by tier and thing, expiry, scrubbing by tier, canaries."""
+    name, tags = backed_up.name, backed_up.tags
+    for tier, thing in backed_up.copies:
         yield _job(
-            expiry_job_name(server),
-            f"Show what retention keeps of {server}, and remove the rest.",
-            server,
-            RETENTION,
-            RETENTION_PLAN,
-            EXPIRY,
+            replication_job_name(name, tier, thing),
+            f"Copy the {thing.replace('_', ' ')} of {name} to its {tier} tier.",
+            tags,
+            group_of(name, REPLICATION),
+            asset_key(name, replica_of(tier, thing)),
         )
+    yield _job(
+        expiry_job_name(name),
+        f"Show what retention keeps of {name}, and remove the rest.",
+        tags,
+        group_of(name, RETENTION),
+        asset_key(name, RETENTION_PLAN),
+        asset_key(name, EXPIRY),
+    )
+    for tier in backed_up.tiers:
         yield _job(
-            windows_job_name(server),
-            f"Compute to which instants {server} can be restored.",
-            server,
-            VALIDATION,
-            RECOVERY_WINDOWS,
+            scrub_job_name(name, tier),
+            f"Read everything of {name} on its {tier} tier against its digests, and repair it.",
+            tags,
+            group_of(name, VALIDATION),
+            asset_key(name, scrub_of(tier)),
         )
-        if promises_of(plan, server):
-            yield _job(
-                objectives_job_name(server),
-                f"Hold every RPO and RTO that rests on {server} against what is measured.",
-                server,
-                VALIDATION,
-                OBJECTIVES,
+    yield dg.define_asset_job(
+        name=canary_job_name(name),
+        description=f"Attack a locked object on each tier of {name}, and compare the buckets with the plan.",
+        selection=dg.AssetSelection.checks(
+            *(
+                dg.AssetCheckKey(asset_key(name, scrub_of(tier)), check)
+                for tier in backed_up.tiers
+                for check in (LOCK_IS_IN_FORCE, LOCKS_HOLD, BUCKET_IS_AS_PLANNED)
             )
-        if asked.schedule.incremental is not None:
-            yield _job(
-                equivalence_job_name(server),
-                f"Compare the incrementals of {server}, merged, with the WAL of their full.",
-                server,
-                VALIDATION,
-                EQUIVALENCE,
-            )
-        tiers = [tier for tier, _ in asked.storage.items()]
-        for tier in tiers:
-            yield _job(
-                scrub_job_name(server, tier),
-                f"Read everything of {server} on its {tier} tier against its digests, and repair it.",
-                server,
-                VALIDATION,
-                scrub_of(tier),
-            )
-        yield dg.define_asset_job(
-            name=canary_job_name(server),
-            description=f"Attack a locked object on each tier of {server}, and compare the buckets with the plan.",
-            selection=dg.AssetSelection.checks(
-                *(
-                    dg.AssetCheckKey(asset_key(server, scrub_of(tier)), name)
-                    for tier in tiers
-                    for name in (LOCK_IS_IN_FORCE, LOCKS_HOLD, BUCKET_IS_AS_PLANNED)
-                )
-            ),
-            tags={"dr/server": server},
-        )
+        ),
+        tags=dict(tags),
+    )
+
+
+def _of_server(plan: Plan, server: str, asked: ServerPlan) -> Iterator[Job]:
+    tags, group = {"dr/server": server}, group_of(server, VALIDATION)
+    for thing in validated(asked):
+        said = f"Restore a {thing.replace('_', ' ')} of {server} to a scratch server, check it, and remove it."
+        yield _job(validation_job_name(server, thing), said, tags, group, asset_key(server, validated_of(thing)))
+    said = f"Compute to which instants {server} can be restored."
+    yield _job(windows_job_name(server), said, tags, group, asset_key(server, RECOVERY_WINDOWS))
+    if promises_of(plan, server):
+        said = f"Hold every RPO and RTO that rests on {server} against what is measured."
+        yield _job(objectives_job_name(server), said, tags, group, asset_key(server, OBJECTIVES))
+    if asked.schedule.incremental is not None:
+        said = f"Compare the incrementals of {server}, merged, with the WAL of their full."
+        yield _job(equivalence_job_name(server), said, tags, group, asset_key(server, EQUIVALENCE))

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 DATABASE_BACKUPS = "database_backups"
 FULL_BACKUP = "full_backup"
 INCREMENTAL_BACKUP = "incremental_backup"
+FILE_BACKUPS = "file_backups"
+SNAPSHOT = "snapshot"
 WAL_ARCHIVE = "wal_archive"
 REPLICATION = "replication"
 RETENTION = "retention"
@@ -94,9 +96,11 @@ def group_of(server: str, group: str) -> str:
 # --- what the plan says -------------------------------------------------------------------------------------
 
 
-def store_kind(plan: Plan, server: str, tier: str = TIER) -> str:
+def store_kind(plan: Plan, name: str, tier: str = TIER) -> str:
     """The icon of the store: `s3`, `azure`, or `file` for a directory."""
-    kind = plan.storage[dict(plan.databases[server].storage.items())[tier]].type
+    asked = plan.file_storage[name] if name in plan.file_storage else plan.databases[name]
+    stores = dict(asked.storage.items()) if asked.storage is not None else {}
+    kind = plan.storage[stores[tier]].type
     return "file" if kind == "local" else kind
 
 

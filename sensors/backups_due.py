@@ -1,4 +1,5 @@
-"""Watches whether today's full and this hour's incremental are there, also when no run was ever launched for them."""
+"""Watches whether the backups and snapshots of today and of this hour are there, also when no run was ever launched for
+them."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 import json
@@ -6,36 +7,33 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.checks import look_for_due_backup, looked
-from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, asset_key, check_evaluation, identifier
+from assets.checks import look_for_due, looked
+from dr_pipelines.backed_up import BackedUp, everything
+from dr_pipelines.metadata import asset_key, check_evaluation, identifier
 from dr_pipelines.plan import Plan
-from dr_pipelines.plan.model import ServerPlan
-from dr_pipelines.repository.due import BACKUP_IS_THERE
-from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.resources import SiteResource
 
 INTERVAL_SECONDS = 60
 
 
-def due_sensor(server: str, asked: ServerPlan) -> dg.SensorDefinition:
-    looks = {FULL_BACKUP: look_for_due_backup(server, BackupKind.FULL, asked.schedule.full)}
-    if asked.schedule.incremental is not None:
-        looks[INCREMENTAL_BACKUP] = look_for_due_backup(server, BackupKind.INCREMENTAL, asked.schedule.incremental)
+def due_sensor(backed_up: BackedUp) -> dg.SensorDefinition:
+    name = backed_up.name
+    looks = {taken.thing: look_for_due(backed_up, taken) for taken in backed_up.taken}
 
     @dg.sensor(
-        name=f"{identifier(server)}_backups_due",
-        description=f"Reports whether the backups of {server} that were due are there.",
+        name=f"{identifier(name)}_backups_due",
+        description=f"Reports whether the {backed_up.noun}s of {name} that were due are there.",
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def _sensor(context: dg.SensorEvaluationContext, site: SiteResource) -> dg.SensorResult:
         told = json.loads(context.cursor or "{}")
-        found = {thing: looked(BACKUP_IS_THERE, look, site) for thing, look in looks.items()}
+        found = {thing: looked(check, look, site) for thing, (check, look) in looks.items()}
         # A partition, a verdict and a sentence: only when one of them changes is there news.
         said = {thing: f"{result.verdict}: {result.summary}" for thing, result in found.items()}
         news = [thing for thing in found if said[thing] != told.get(thing)]
         return dg.SensorResult(
-            asset_events=[check_evaluation(asset_key(server, thing), found[thing]) for thing in news],
+            asset_events=[check_evaluation(asset_key(name, thing), found[thing]) for thing in news],
             cursor=json.dumps(said),
             skip_reason="; ".join(said.values()) if news else "nothing new",
         )
@@ -44,5 +42,5 @@ def due_sensor(server: str, asked: ServerPlan) -> dg.SensorDefinition:
 
 
 def due_sensors(plan: Plan) -> Iterator[dg.SensorDefinition]:
-    for server, asked in plan.databases.items():
-        yield due_sensor(server, asked)
+    for backed_up in everything(plan):
+        yield due_sensor(backed_up)

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.replicas import partition_holding, partitions_of
+from assets.partitions import partition_holding, partitions_of
+from dr_pipelines.backed_up import BackedUp, everything, thing_of
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import DrError
-from dr_pipelines.jobs import Job, replicas, replication_job_name
+from dr_pipelines.jobs import Job, replication_job_name
 from dr_pipelines.metadata import (
-    FULL_BACKUP,
-    INCREMENTAL_BACKUP,
     PARTITION,
     UNFINISHED,
     WAL_ARCHIVE,
@@ -25,8 +24,6 @@ from dr_pipelines.metadata import (
     replica_of,
 )
 from dr_pipelines.plan import Plan
-from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.resources import SiteResource
 
 if TYPE_CHECKING:
@@ -37,20 +34,18 @@ AGAIN_EVERY_MINUTES = 10
 """A copy that failed is tried again this often, and no more: its tier may be down for hours."""
 LEFT_TO_THE_STREAM = timedelta(minutes=2)
 """WAL that is younger may be on its way: the stream itself ships to every tier of the plan's `wal.tiers`."""
-_THINGS = {BackupKind.FULL: FULL_BACKUP, BackupKind.INCREMENTAL: INCREMENTAL_BACKUP}
 
 
-def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
-    asked = plan.databases[server]
-    sent = [*replicas(asked)]
-    tiers = list(dict.fromkeys(tier for tier, _ in sent))
+def replication_sensor(backed_up: BackedUp, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
+    name, tiers = backed_up.name, backed_up.copied_to
+    what = "snapshots" if backed_up.is_files else "backups and WAL"
 
     @dg.sensor(
-        name=f"{identifier(server)}_replication",
-        description=f"Copies new backups and WAL of {server} to {' and '.join(tiers)}.",
+        name=f"{identifier(name)}_replication",
+        description=f"Copies new {what} of {name} to {' and '.join(tiers)}.",
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        jobs=[jobs[replication_job_name(server, tier, thing)] for tier, thing in sent],
+        jobs=[jobs[replication_job_name(name, tier, thing)] for tier, thing in backed_up.copies],
     )
     def _sensor(context: dg.SensorEvaluationContext, site: SiteResource) -> dg.SensorResult:
         # Imported here: see resources.py.
@@ -62,8 +57,8 @@ def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.S
         live = site.site()
         for tier in tiers:
             try:
-                state = operations.look_at_replica(live, server, tier)
-                requests += due_runs(plan, server, state, live.clock.now())
+                state = operations.look_at_replica(live, name, tier)
+                requests += due_runs(backed_up, state, live.clock.now())
                 checks[tier] = state.check
             except DrError as error:  # the other tiers must not wait for this one
                 checks[tier] = operations.unseen_replica(tier, error)
@@ -73,7 +68,7 @@ def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.S
             run_requests=fresh,
             # A tier that is down fails its copies, and a failed copy evaluates no check: the alarm must come from here.
             asset_events=[
-                check_evaluation(asset_key(server, replica_of(tier, FULL_BACKUP)), checks[tier])
+                check_evaluation(asset_key(name, replica_of(tier, backed_up.first)), checks[tier])
                 for tier in tiers
                 if said[tier] != told.get(tier)
             ],
@@ -84,30 +79,29 @@ def replication_sensor(plan: Plan, server: str, jobs: Mapping[str, Job]) -> dg.S
     return _sensor
 
 
-def due_runs(plan: Plan, server: str, state: "ReplicaState", now: datetime) -> Iterator[dg.RunRequest]:
+def due_runs(backed_up: BackedUp, state: "ReplicaState", now: datetime) -> Iterator[dg.RunRequest]:
     """What must be copied to a tier now. WAL goes along with a backup; alone it is copied when it waits."""
     tier = state.lag.tier
     asked_for: set[tuple[str, str]] = set()
-    for backup in state.due:
-        assert isinstance(backup, BackupManifest)
-        thing = _THINGS[backup.asked_kind]
-        partitions = partitions_of(plan, server, thing)
-        if partitions is None or (tier, thing) not in [*replicas(plan.databases[server])]:
-            thing, partitions = FULL_BACKUP, partitions_of(plan, server, FULL_BACKUP)
+    for manifest in state.due:
+        thing = thing_of(manifest)
+        if thing not in backed_up.things or (tier, thing) not in backed_up.copies:
+            thing = backed_up.first
+        partitions = partitions_of(backed_up, thing)
         assert partitions is not None
-        key = partition_holding(partitions, backup)
+        key = partition_holding(partitions, manifest)
         if (thing, key) not in asked_for:
             asked_for.add((thing, key))
-            yield _request(server, tier, thing, key, now)
+            yield _request(backed_up.name, tier, thing, key, now)
     if not state.due and state.lag.wal_behind and state.lag.lag >= LEFT_TO_THE_STREAM:
-        yield _request(server, tier, WAL_ARCHIVE, None, now)
+        yield _request(backed_up.name, tier, WAL_ARCHIVE, None, now)
 
 
-def _request(server: str, tier: str, thing: str, partition: str | None, now: datetime) -> dg.RunRequest:
+def _request(name: str, tier: str, thing: str, partition: str | None, now: datetime) -> dg.RunRequest:
     attempt = f"{now:%Y-%m-%dT%H}:{now.minute // AGAIN_EVERY_MINUTES}"
     return dg.RunRequest(
-        run_key=f"{server}:{tier}:{thing}:{partition}:{attempt}",
-        job_name=replication_job_name(server, tier, thing),
+        run_key=f"{name}:{tier}:{thing}:{partition}:{attempt}",
+        job_name=replication_job_name(name, tier, thing),
         # As a tag: `partition_key` is judged against the partitions as they were when the tick began.
         tags={} if partition is None else {PARTITION: partition},
     )
@@ -121,6 +115,6 @@ def _runs(instance: dg.DagsterInstance, request: dg.RunRequest) -> bool:
 
 
 def replication_sensors(plan: Plan, jobs: Mapping[str, Job]) -> Iterator[dg.SensorDefinition]:
-    for server, asked in plan.databases.items():
-        if any(replicas(asked)):
-            yield replication_sensor(plan, server, jobs)
+    for backed_up in everything(plan):
+        if backed_up.copies:
+            yield replication_sensor(backed_up, jobs)

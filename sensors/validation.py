@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from assets.replicas import partition_holding, partitions_of
+from assets.partitions import partition_holding, partitions_of
+from dr_pipelines.backed_up import of_server
 from dr_pipelines.jobs import Job, validated, validation_job_name
 from dr_pipelines.metadata import (
     FULL_BACKUP,
@@ -68,7 +69,7 @@ def request_for(plan: Plan, server: str, due: "DueValidation", now: datetime) ->
     backup = due.backup
     asked_full = backup.asked_kind is BackupKind.FULL or INCREMENTAL_BACKUP not in validated(plan.databases[server])
     thing = FULL_BACKUP if asked_full else INCREMENTAL_BACKUP
-    partitions = partitions_of(plan, server, thing)
+    partitions = partitions_of(of_server(server, plan.databases[server]), thing)
     assert partitions is not None
     config = {"label": backup.label, "tier": due.tier}
     return dg.RunRequest(

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"site"}),
     frozenset({"operations"}),
     frozenset({"cli", "embedded", "definitions", "resources", "store_resources", "jobs", "metadata", "report_metadata",
-               "assets", "schedules", "sensors"}),
+               "file_metadata", "backed_up", "assets", "schedules", "sensors"}),
 )  # fmt: skip
 RIMS = frozenset({"cli", "embedded", "assets", "schedules", "sensors", "definitions"})
 """Ways in. Nothing imports them but `definitions`, which puts Dagster's together; what two of them need lies below."""
@@ -46,7 +46,15 @@ DOORS: dict[str, tuple[str, ...]] = {
         "sensors/",
         *(
             f"dr_pipelines/{name}.py"
-            for name in ("definitions", "resources", "store_resources", "jobs", "metadata", "report_metadata")
+            for name in (
+                "definitions",
+                "resources",
+                "store_resources",
+                "jobs",
+                "metadata",
+                "report_metadata",
+                "file_metadata",
+            )
         ),
     ),
     "typer": ("dr_pipelines/cli/",),

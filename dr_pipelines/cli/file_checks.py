@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import FileSetName, Json, settings
-from dr_pipelines.cli.output import out, print_json
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, settings, share_of
+from dr_pipelines.cli.output import Bars, answer_checks, out, print_json
 from dr_pipelines.cli.retention import who
 
 
@@ -25,3 +25,21 @@ def accept(
         print_json({"label": label, "accepted": True})
     else:
         out.print(f"{label} is accepted; it holds nothing older any more", soft_wrap=True)
+
+
+def check(
+    file_set: FileSetName,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="A snapshot's label, or latest.")] = "latest",
+    identity: IdentityFile = None,
+    sample: Annotated[
+        str, typer.Option("--sample", metavar="SHARE", help="Read this share of its bytes, another one every day.")
+    ] = "100%",
+    as_json: Json = False,
+) -> None:
+    """Is a snapshot well? What `dr verify` reads, whether what changed is usual, its table against expectations."""
+    site, share = settings.site(identity), share_of(sample)
+    with Bars() as bars:
+        checks = operations.check_snapshot(site, file_set, label, "primary", bars, sample=share)
+    changes = operations.changes_are_usual(site, file_set, None if label == "latest" else label)
+    judged = operations.judge_snapshot(site, file_set, label)
+    answer_checks([*checks, changes, *judged.values()], as_json=as_json)

@@ -9,7 +9,7 @@ import typer
 from dr_pipelines import operations
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.cli.context import FileSetName, Json, TierOption, settings
-from dr_pipelines.cli.file_checks import accept
+from dr_pipelines.cli.file_checks import accept, check
 from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import CheckFailed
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
@@ -19,6 +19,7 @@ from dr_pipelines.wording import counted
 files_app = typer.Typer(
     suggest_commands=False, help="Files: snapshots, versions, differences, restores.", no_args_is_help=True
 )
+files_app.command("check")(check)
 files_app.command("accept")(accept)
 
 

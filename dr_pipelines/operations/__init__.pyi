@@ -44,6 +44,9 @@ from .file_anomalies import (
 from .file_anomalies import (
     changes_seen as changes_seen,
 )
+from .file_expectations import (
+    judge_snapshot as judge_snapshot,
+)
 from .file_integrity import (
     check_snapshot as check_snapshot,
 )

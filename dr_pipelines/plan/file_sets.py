@@ -84,7 +84,8 @@ class FileSetPlan(Model):
     instead); without `versioning` only the newest. What is let go can be undone for `grace`; letting go stops when it
     would remove more than `largest_share` of a tier's snapshots, and when none was proven `proven_within` until now.
 
-    `partial`: whether a snapshot that lacks files that could not be read fails its check, or only warns.
+    `partial`: whether a snapshot that lacks files that could not be read fails its check, or only warns. `sample` is
+    the share of its stored bytes that its check reads.
     `references` are the rows of databases that point at the files; `poll` is how often those that changed are looked at
     between two snapshots, so that versions are copied before they are overwritten.
     """
@@ -101,6 +102,7 @@ class FileSetPlan(Model):
     largest_share: Share = Field(default="30 %", validate_default=True)
     proven_within: PositiveDuration = Field(default="3 days", validate_default=True)
     partial: Literal["fail", "warn"] = "fail"
+    sample: Share = Field(default="10 %", validate_default=True)
     anomalies: AnomalyPlan = AnomalyPlan()
     references: dict[Name, ReferencePlan] = {}
     poll: PositiveDuration | None = None

@@ -15,10 +15,13 @@ from croniter import croniter
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import CLOCK_DRIFT
+from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 
 BACKUP_IS_THERE = "backup_is_there"
+SNAPSHOT_IS_THERE = "snapshot_is_there"
 
 # How long a backup may take before its absence is news: a quarter of the distance of two, and never over an hour.
 LONGEST_ALLOWANCE = timedelta(hours=1)
@@ -77,16 +80,22 @@ def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Du
     """A full serves where an incremental was due: it too is a point to recover from. One that was taken after the
     window serves too: what was due is how new the newest must be, and a repository begins in mid-day. One of the future
     was taken while a clock was ahead, and would serve until then whatever happens."""
-    serving = [
-        backup
-        for backup in backups
-        if (kind is BackupKind.INCREMENTAL or backup.kind is kind) and backup.started_at <= now + CLOCK_DRIFT
-    ]
-    newest = max(serving, key=lambda backup: backup.started_at, default=None)
+    serving = [backup for backup in backups if kind is BackupKind.INCREMENTAL or backup.kind is kind]
+    return _is_there(BACKUP_IS_THERE, "backup", f"{kind} backup", serving, due, now)
+
+
+def snapshot_is_there(snapshots: Iterable[SnapshotManifest], due: Due, *, now: datetime) -> CheckResult:
+    """The same of a file set. A partial one serves: another check says what it lacks."""
+    return _is_there(SNAPSHOT_IS_THERE, "snapshot", "snapshot", snapshots, due, now)
+
+
+def _is_there(name: str, thing: str, asked: str, serving: Iterable[Labelled], due: Due, now: datetime) -> CheckResult:
+    seen = [one for one in serving if one.started_at <= now + CLOCK_DRIFT]
+    newest = max(seen, key=lambda one: one.started_at, default=None)
     details = {"due_at": due.at, "partition": due.key, "newest": newest.label if newest else None}
     if newest is not None and newest.started_at >= due.start:
         inside = newest.started_at < due.start + due.window.length
-        which = f"the backup of {due}" if inside else f"a newer backup than that of {due}"
-        return passed(BACKUP_IS_THERE, f"{which} is there: {newest.label}", **details)
+        which = f"the {thing} of {due}" if inside else f"a newer {thing} than that of {due}"
+        return passed(name, f"{which} is there: {newest.label}", **details)
     last = f"the newest is {newest.label}" if newest else "there is none at all"
-    return failed(BACKUP_IS_THERE, f"no {kind} backup was taken in the {due}; {last}", **details)
+    return failed(name, f"no {asked} was taken in the {due}; {last}", **details)

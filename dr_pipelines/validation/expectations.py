@@ -59,7 +59,15 @@ def run_over_records(suite: Suite, records: Sequence[Mapping[str, Any]], *, name
     """Over rows that were made for it. `named_by` is the column that says which row is meant."""
     columns = [*records[0]] if records else _columns(suite)
     # As objects: whole numbers stay whole beside a None.
-    frame = pd.DataFrame([*records], columns=columns, dtype=object)
+    return _over_frame(suite, pd.DataFrame([*records], columns=columns, dtype=object), named_by)
+
+
+def run_over_columns(suite: Suite, columns: Mapping[str, Sequence[Any]], *, named_by: str) -> SuiteResult:
+    """The same over columns of one length: quick also where there are hundreds of thousands of rows."""
+    return _over_frame(suite, pd.DataFrame({**columns}, dtype=object), named_by)
+
+
+def _over_frame(suite: Suite, frame: pd.DataFrame, named_by: str) -> SuiteResult:
     with _library() as context:
         source = context.data_sources.add_or_update_pandas("records")
         batch = source.add_dataframe_asset("rows").add_batch_definition_whole_dataframe("all")

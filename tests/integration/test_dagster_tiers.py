@@ -12,9 +12,9 @@ import yaml
 
 from assets.integrity import OF_COPIES
 from dr_pipelines import operations
+from dr_pipelines.backed_up import replicas
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
-from dr_pipelines.jobs import replicas
 from dr_pipelines.plan import load_plan
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.resources import SiteResource
