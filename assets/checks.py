@@ -168,7 +168,7 @@ def backup_checks(plan: Plan) -> Iterator[dg.AssetChecksDefinition]:
         )
     for backed_up in file_sets(plan):
         yield from due_checks(backed_up)
-        yield from file_checks(plan, backed_up.name)
+        yield from file_checks(backed_up)
 
 
 def due_checks(backed_up: BackedUp) -> Iterator[dg.AssetChecksDefinition]:
@@ -178,8 +178,8 @@ def due_checks(backed_up: BackedUp) -> Iterator[dg.AssetChecksDefinition]:
         yield asset_check(asset_key(backed_up.name, taken.thing), name, said, look)
 
 
-def file_checks(plan: Plan, file_set: str) -> Iterator[dg.AssetChecksDefinition]:
-    key = asset_key(file_set, SNAPSHOT)
+def file_checks(backed_up: BackedUp) -> Iterator[dg.AssetChecksDefinition]:
+    file_set, key = backed_up.name, asset_key(backed_up.name, SNAPSHOT)
     yield asset_check(
         key,
         CHANGES_ARE_USUAL,
@@ -187,7 +187,7 @@ def file_checks(plan: Plan, file_set: str) -> Iterator[dg.AssetChecksDefinition]
         "what did and was not accepted lets nothing older go.",
         look_at_changes(file_set),
     )
-    if plan.file_storage[file_set].references:
+    if backed_up.has_references:
         yield asset_check(
             key,
             REFERENCES_MATCH,

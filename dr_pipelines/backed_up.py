@@ -36,7 +36,7 @@ class Taken:
 class BackedUp:
     """`name` of the plan; `taken` first what the others stand on; `copies`: (tier, thing) of all that is sent to other
     tiers; `noun`: of what has a label; `lists`: the command that shows it; `sample`: percent of its bytes that checks
-    read."""
+    read; `has_references`: whether rows of a database point at its files."""
 
     name: str
     storage: TierPlan
@@ -47,6 +47,7 @@ class BackedUp:
     lists: str
     sample: int
     tags: Mapping[str, str] = field(default_factory=dict)
+    has_references: bool = False
 
     @property
     def things(self) -> tuple[str, ...]:
@@ -108,7 +109,7 @@ def of_file_set(name: str, asked: FileSetPlan) -> BackedUp:
     window = Window.DAY if asked.schedule.interval >= Window.DAY.length else Window.HOUR
     return BackedUp(
         name, asked.storage, asked.since, (Taken(SNAPSHOT, asked.schedule, window),), copies, "snapshot",
-        f"dr files list {name}", asked.sample, {"dr/file_set": name},
+        f"dr files list {name}", asked.sample, {"dr/file_set": name}, bool(asked.references),
     )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def backup_job(backed_up: BackedUp, thing: str) -> Job:
     """`shop_full_backup`: takes one backup and runs the quick checks that belong to it."""
     name, group = backed_up.name, FILE_BACKUPS if backed_up.is_files else DATABASE_BACKUPS
     # What others report continuously: no backup waits for it.
-    left_out = [*expectations_of(backed_up), *([REFERENCES_MATCH] if backed_up.is_files else [])]
+    left_out = [*expectations_of(backed_up), *([REFERENCES_MATCH] if backed_up.has_references else [])]
     return dg.define_asset_job(
         name=backup_job_name(name, thing),
         description=f"Take one {thing.replace('_', ' ')} of {name}.",
@@ -104,7 +104,7 @@ def backup_jobs(plan: Plan) -> Iterator[Job]:
             yield backup_job(backed_up, thing)
             yield expectations_job(backed_up, thing)
     for backed_up in file_sets(plan):
-        if plan.file_storage[backed_up.name].references:
+        if backed_up.has_references:
             yield dg.define_asset_job(
                 name=references_job_name(backed_up.name),
                 description=f"Hold the rows that point at {backed_up.name} against the files that are there.",

@@ -58,6 +58,6 @@ def tier_schedules(plan: Plan) -> Iterator[dg.ScheduleDefinition]:
             told = f"Measures the objectives of {server} every hour."
             yield schedule(objectives_job_name(server), AFTER_WINDOWS, told)
     for backed_up in file_sets(plan):
-        if plan.file_storage[backed_up.name].references:
+        if backed_up.has_references:
             told = f"Holds the rows that point at {backed_up.name} against its files every hour."
             yield schedule(references_job_name(backed_up.name), BETWEEN, told)

@@ -84,7 +84,7 @@ def test_the_location_loads_by_workspace_file_without_secrets_stores_or_servers(
 
 
 def test_loading_stays_light(plan_path: Path) -> None:
-    heavy = ("great_expectations", "boto3", "azure.storage.blob", "psycopg", "pandas")
+    heavy = ("great_expectations", "boto3", "azure.storage.blob", "psycopg", "pandas", "pyarrow")
     load = (
         "import sys; from dr_pipelines.definitions import build_definitions, default_plan_path; "
         "build_definitions(default_plan_path()).get_repository_def(); "

@@ -19,6 +19,7 @@ from dagster._core.execution.plan.objects import UserFailureData
 
 from assets.integrity import OF_BACKUPS
 from assets.partitions import daily, partition_of
+from dr_pipelines.backed_up import of_server
 from dr_pipelines.definitions import build_definitions
 from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.metadata import asset_key
@@ -323,7 +324,7 @@ def test_a_store_that_hangs_holds_no_tick_and_is_told_and_loses_nothing(
 ) -> None:
     place.repository.initialise()
     assert place.backup().success
-    sensor = expectations_sensor("shop", load_plan(place.plan_path).databases["shop"], patience=0.05)
+    sensor = expectations_sensor(of_server("shop", load_plan(place.plan_path).databases["shop"]), patience=0.05)
     site = Hanging(plan_path=str(place.plan_path))
 
     def tick(cursor: str | None) -> dg.SensorResult:
