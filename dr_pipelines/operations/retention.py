@@ -9,9 +9,12 @@ from typing import TypeVar
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, RepositoryError
+from dr_pipelines.files.verify import CONTENTS_MATCH
 from dr_pipelines.operations.backups import verify_backup
+from dr_pipelines.operations.file_integrity import check_snapshot
 from dr_pipelines.operations.retention_look import AnyLook, FileSetLook, RetentionTable, ServerLook, look
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.file_layout import SnapshotLayout, parse_snapshot_label
 from dr_pipelines.repository.labels import LabelCatalog, Labelled
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
@@ -108,18 +111,22 @@ def _expire(seen: AnyLook, at: datetime) -> Expiry:
     return expire(seen.store, seen.here, seen.planned, at)
 
 
-def prove_if_stale(site: Site, server: str, tier: str, progress: Progress) -> list[CheckResult]:
-    """Verifies the newest full that can be restored when expiry would stop for want of a fresh proof; nothing
-    otherwise. Where backups are copied or scrubbed, that proves them already; where they are restored to prove them,
-    only a restore does, and it is missed for a reason."""
-    if not any(guard.name == "proof" for guard in plan_retention(site, server, tier).guards):
+def prove_if_stale(site: Site, name: str, tier: str, progress: Progress) -> list[CheckResult]:
+    """Verifies the newest full, or snapshot, that can be restored when expiry would stop for want of a fresh proof;
+    nothing otherwise. Where backups are copied or scrubbed, that proves them already; where they are restored to prove
+    them, only a restore does, and it is missed for a reason."""
+    if not any(guard.name == "proof" for guard in plan_retention(site, name, tier).guards):
         return []
-    usable = site.read_only_repository(server, tier).usable_backups(server)
-    fulls = [backup.label for backup in usable if backup.kind is BackupKind.FULL]
-    if not fulls:
+    catalog = site.owner(name).catalog(site.read_only_repository(name, tier).store)
+    usable = [one.label for one in catalog.usable if getattr(one, "kind", BackupKind.FULL) is BackupKind.FULL]
+    if not usable:
         return []
-    progress.note(f"no backup of {server} was proven lately: {fulls[-1]} is, on {tier}")
-    return verify_backup(site, server, fulls[-1], tier, progress)
+    of_files = name in site.plan.file_storage
+    thing = "snapshot" if of_files else "backup"
+    progress.note(f"no {thing} of {name} was proven lately: {usable[-1]} is, on {tier}")
+    if of_files:
+        return check_snapshot(site, name, usable[-1], tier, progress, only=(OBJECTS_MATCH, CONTENTS_MATCH))
+    return verify_backup(site, name, usable[-1], tier, progress)
 
 
 def undo_expiry(site: Site, name: str, tier: str, labels: Collection[str] | None = None) -> list[str]:

@@ -226,6 +226,26 @@ def test_the_table_of_a_large_set_is_judged_quickly_and_what_is_wrong_is_found(p
     }  # fmt: skip
 
 
+def test_rows_that_point_at_files_are_held_against_them_every_hour(place: Place) -> None:
+    plan = json.loads(place.plan_path.read_text())
+    plan["databases"] = {
+        "shop": {"connection": {"host": "127.0.0.1", "port": 1}, "schedule": {"full": "daily"},
+                 "storage": {"primary": "here"}},
+    }  # fmt: skip
+    uploads = {"documents": {"server": "shop", "table": "public.documents", "path": "path"}}
+    plan["file_storage"]["user-uploads"]["references"] = uploads
+    place.plan_path.write_text(json.dumps(plan))
+    place.definitions = build_definitions(place.plan_path)
+    repository = place.definitions.get_repository_def()
+    assert dg.AssetCheckKey(UPLOADS, "references_match") in repository.asset_graph.asset_check_keys
+    assert repository.get_schedule_def("user_uploads_references_schedule").cron_schedule == "25 * * * *"
+    taken = place.definitions.resolve_job_def("user_uploads_snapshot").asset_layer.asset_graph.asset_check_keys
+    assert "references_match" not in {key.name for key in taken}
+    [answer] = place.run("user_uploads_references").get_asset_check_evaluations()
+    assert answer.check_name == "references_match" and not answer.passed
+    assert answer.metadata["verdict"].value == "not proven"  # no server answers
+
+
 def test_loading_stays_light_with_file_sets(place: Place) -> None:
     heavy = ("great_expectations", "boto3", "azure.storage.blob", "psycopg", "pandas", "pyarrow", "numpy")
     load = (

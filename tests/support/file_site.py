@@ -12,6 +12,7 @@ from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.site import Site
+from dr_pipelines.storage.memory import MemoryStore
 from tests.support.file_tiers import DOCS, empty
 
 
@@ -29,8 +30,9 @@ def directory_site(folder: Path, *tiers: str, **changes: Any) -> Site:
             "storage": {tier: tier for tier in names}, **changes,
         }},
     }  # fmt: skip
-    stores = {name: empty(name).store for name in names}
-    return Site(Plan.model_validate(plan), clock=FixedClock(SystemClock().now() + timedelta(hours=1)), stores=stores)
+    clock = FixedClock(SystemClock().now() + timedelta(hours=1))
+    stores = {name: empty(name, MemoryStore(name, clock)).store for name in names}
+    return Site(Plan.model_validate(plan), clock=clock, stores=stores)
 
 
 def root(site: Site) -> Path:

@@ -165,3 +165,15 @@ def test_taking_reads_nothing_twice_for_it(site: Site) -> None:
     assert taken.counts.read_bytes == 0
     scramble(letters(site)[:8])
     assert "no longer compress" in operations.changes_are_usual(site, DOCS, take_now(site).label).summary
+
+
+def test_expiry_proves_a_snapshot_itself_where_none_was_proven_lately(site: Site) -> None:
+    assert isinstance(site.clock, FixedClock)
+    [checked, *_] = operations.prove_if_stale(site, DOCS, "primary", Silent())
+    assert checked.passed
+    assert not operations.prove_if_stale(site, DOCS, "primary", Silent())
+    site.clock.advance(timedelta(days=10))
+    take_now(site)
+    proven = operations.prove_if_stale(site, DOCS, "primary", Silent())
+    assert {result.name for result in proven} == {"objects_match_sha256", "contents_match"}
+    assert not operations.apply_retention(site, DOCS, "primary", Silent()).table.guards
