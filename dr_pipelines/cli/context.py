@@ -54,7 +54,6 @@ MaybeServer = Annotated[
     str | None, typer.Argument(metavar="[SERVER]", help="A server of the plan; all of them when left out.")
 ]
 ServerName = Annotated[str, typer.Argument(metavar="SERVER", help="A server of the plan.")]
-FileSetName = Annotated[str, typer.Argument(metavar="SET", help="A file set of the plan.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A server or a file set of the plan.")]
 MaybeName = Annotated[
     str | None, typer.Argument(metavar="[NAME]", help="A server or file set of the plan; all of them when left out.")
