@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import NO, number, text
 from dr_pipelines.files.table import FILE, places_in
 
 COMPRESSES = 80
@@ -35,17 +36,17 @@ class Differences:
 
 def differences(before: pa.Table, after: pa.Table) -> Differences:
     """Both are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
-    old, new = (table.filter(pc.equal(table["type"], FILE)) for table in (before, after))
+    old, new = (table.filter(pc.equal(table["type"], text(FILE))) for table in (before, after))
     places = places_in(old, new["path"])
     known = pc.is_valid(places)
     now, then = new.filter(known), old.take(places.drop_null())
-    changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), False)
+    changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), NO)
     gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=new["path"].combine_chunks())))
     come = new.filter(pc.invert(known))
     moved = _sum(pc.and_(pc.is_valid(gone["sha256"]), pc.is_in(gone["sha256"], value_set=_digests(come))))
     renamed, ending = _renamed(gone["path"].to_pylist(), come["path"].to_pylist())
-    compressed = pc.fill_null(pc.less_equal(then["compresses_to"], COMPRESSES), False)
-    turned = pc.fill_null(pc.greater_equal(now["compresses_to"], INCOMPRESSIBLE), False)
+    compressed = pc.fill_null(pc.less_equal(then["compresses_to"], number(COMPRESSES)), NO)
+    turned = pc.fill_null(pc.greater_equal(now["compresses_to"], number(INCOMPRESSIBLE)), NO)
     return Differences(
         before=len(old),
         changed=_sum(changed),
