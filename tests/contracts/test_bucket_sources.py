@@ -30,7 +30,7 @@ from tests.contracts.bucket import KEYS, put
 from tests.support.file_tiers import DOCS, empty, file_site
 from tests.support.replicas import Counting
 from tests.support.stores import AZURITE_KEY, MIB, azurite_container, moto_bucket, rclone_bucket, rclone_client
-from tests.support.watched_files import FileSet, data_puts, later
+from tests.support.watched_sources import FileSet, data_puts, later
 
 
 def opened(service: Any) -> RetryingBucket:

@@ -23,7 +23,7 @@ from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.file_tiers import DOCS, assert_whole_or_invisible, empty
 from tests.support.replicas import Counting
-from tests.support.watched_files import FileSet, Noted, Watched, data_puts, later, tree, write
+from tests.support.watched_sources import FileSet, Noted, Watched, data_puts, later, tree, write
 
 MIB = 1 << 20
 

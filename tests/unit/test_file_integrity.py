@@ -98,7 +98,7 @@ def test_a_whole_snapshot_passes_and_says_what_was_seen(place: Place) -> None:
     assert seen["bytes"] > LARGE
     assert found["objects_match_sha256"].details["objects"] == len(taken.objects)
     marks = read_snapshots(place.stores["primary"], DOCS).marks[taken.label]
-    assert [(proof.kind, proof.verdict) for proof in marks.proofs] == [("verify", "pass")]
+    assert [(proof.kind, proof.verdict) for proof in marks.proofs if proof.kind != "anomaly"] == [("verify", "pass")]
 
 
 def test_a_flipped_bit_in_any_object_is_found_and_the_files_named(place: Place) -> None:
@@ -185,7 +185,9 @@ def test_what_could_not_be_read_proves_nothing(place: Place) -> None:
         faulty = FaultyStore(place.stores["primary"], fail_at=fail_at, stays_down=True)
         result = contents_match(Repository(faulty, Codec(1), "primary"), taken, Silent())
         assert result.verdict is Verdict.NOT_PROVEN
-    assert not read_snapshots(place.stores["primary"], DOCS).marks[taken.label].proofs
+    assert not [
+        one for one in read_snapshots(place.stores["primary"], DOCS).marks[taken.label].proofs if one.kind != "anomaly"
+    ]
 
 
 def test_a_snapshot_of_nothing_proves_nothing(tmp_path: Path) -> None:
@@ -206,7 +208,9 @@ def test_parts_one_after_the_other_read_everything(place: Place) -> None:
     assert sum(result.details["contents"] for result in read) >= 45
     assert any(result.details["files"] < result.details["of"] for result in read)
     assert "a sample of" in next(iter(place.check(sample=20, only=["contents_match"]).values())).summary
-    assert not read_snapshots(place.stores["primary"], DOCS).marks[taken.label].proofs
+    assert not [
+        one for one in read_snapshots(place.stores["primary"], DOCS).marks[taken.label].proofs if one.kind != "anomaly"
+    ]
 
 
 def test_a_partial_snapshot_fails_or_warns_as_planned() -> None:
