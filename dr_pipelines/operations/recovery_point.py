@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dr_pipelines.errors import DrError, TargetInUse, UsageError
+from dr_pipelines.errors import DrError, RestoreError, TargetInUse, UsageError
 from dr_pipelines.files.placing import is_free
 from dr_pipelines.files.restore import FilesReport, restore_rows
 from dr_pipelines.files.table import shown
@@ -69,21 +69,13 @@ class RecoveryPoint:
     files: tuple[FilesRestored, ...]
 
     def require_whole(self) -> None:
-        """Raises `DrError` that says what of the files is not as it was."""
-        broken = [one for one in self.files if not one.is_whole]
+        """Raises `RestoreError` that says what of the files is not as it was."""
+        broken = "; ".join(f"{one.file_set}: {_trouble(one)}" for one in self.files if not one.is_whole)
         if broken:
-            raise _NotWhole(broken)
-
-
-class _NotWhole(DrError):
-    exit_code = 30
-
-    def __init__(self, broken: Sequence[FilesRestored]) -> None:
-        told = "; ".join(f"{one.file_set}: {_trouble(one)}" for one in broken)
-        super().__init__(
-            f"the database is restored, and its files are not all as they were: {told}",
-            hint="what is named was on no tier as the rows have it; `--json` lists it. The database can be used.",
-        )
+            raise RestoreError(
+                f"the database is restored, and its files are not all as they were: {broken}",
+                hint="what is named was on no tier as the rows have it; `--json` lists it. The database can be used.",
+            )
 
 
 def _trouble(one: FilesRestored) -> str:

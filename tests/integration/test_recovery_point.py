@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
-from dr_pipelines.errors import TargetInUse, UsageError
+from dr_pipelines.errors import RestoreError, TargetInUse, UsageError
 from dr_pipelines.operations import RecoveryPoint, restore_with_files
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
 from dr_pipelines.postgres.restore_request import RestoreRequest
@@ -80,7 +80,7 @@ def test_each_row_has_the_file_of_its_instant(lost: tuple[Shop, datetime]) -> No
     assert not files.is_whole
     assert files.rpo_seconds is not None and 0 < files.rpo_seconds < 600
     assert len(files.used) == 2
-    with pytest.raises(Exception, match="1 row without its file"):
+    with pytest.raises(RestoreError, match="1 row without its file"):
         point.require_whole()
 
 

@@ -91,17 +91,19 @@ def project(tmp_path: Path) -> Iterator[Project]:
     base = open_folder("dr-test-supabase-")
     server, s3 = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",)), EmbeddedS3(tmp_path / "s3")
     s3.create_bucket("avatars")
-    server.start()
-    s3.start()
-    server.psql(TABLE)
-    made = Project(server, s3, tmp_path)
-    made.upload("a.png", "a")
-    made.upload("folder/b ü.png", "b")
-    made.site().repository("avatars", "primary").initialise()
-    yield made
-    s3.stop()
-    server.kill()
-    shutil.rmtree(base, ignore_errors=True)
+    try:
+        server.start()
+        s3.start()
+        server.psql(TABLE)
+        made = Project(server, s3, tmp_path)
+        made.upload("a.png", "a")
+        made.upload("folder/b ü.png", "b")
+        made.site().repository("avatars", "primary").initialise()
+        yield made
+    finally:
+        s3.stop()
+        server.kill()
+        shutil.rmtree(base, ignore_errors=True)
 
 
 def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
