@@ -21,6 +21,7 @@ from dr_pipelines.operations import poll, reconcile, restore_files, take_snapsho
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
 from dr_pipelines.site import Site
+from dr_pipelines.storage.bucket import ObjectHeaders
 
 TABLE = """
 CREATE SCHEMA storage;
@@ -71,13 +72,19 @@ class Project:
         path.chmod(0o600)
         return f"${{FILE:{path}}}"
 
+    def put(self, name: str, data: bytes) -> None:
+        self.site().bucket("avatars").put(name, [data], ObjectHeaders(), size=len(data), if_absent=False)
+
+    def remove(self, name: str) -> None:
+        """The object alone."""
+        bucket = self.site().bucket("avatars")
+        bucket.delete(bucket.stat(name)[0])
+
     def upload(self, name: str, content: str, *, there: bool = True) -> None:
         """As the service does: the object, then its row."""
         data = content.encode()
         if there:
-            path = self.folder / "s3" / "avatars" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            self.put(name, data)
         metadata = json.dumps({"eTag": f'"{hashlib.md5(data).hexdigest()}"', "size": len(data)})
         self.server.psql(
             f"INSERT INTO storage.objects (bucket_id, name, metadata, version) "
@@ -107,7 +114,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
-    (project.folder / "s3/avatars/without a row").write_text("no row, no object")
+    project.put("without a row", b"no row, no object")
     first = take_snapshot(project.site(), "avatars", Silent())
     assert first.counts.files == 2 and "listed by its rows" in first.source
     again = take_snapshot(project.site(), "avatars", Silent())
@@ -117,7 +124,7 @@ def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
     project.upload("a.png", "overwritten")
     polled = poll(project.site(), "avatars", Silent())
     assert polled.changed == 1 and polled.snapshot is not None and polled.snapshot.counts.changed == 1
-    (project.folder / "s3/avatars/folder/b ü.png").unlink()
+    project.remove("folder/b ü.png")
     project.upload("never arrived.png", "c", there=False)
     # By its listing every row has its object.
     lost = reconcile(project.site(), "avatars", Silent(), read_all=True)
