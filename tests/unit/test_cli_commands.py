@@ -393,7 +393,7 @@ def test_a_scrub_tells_by_its_exit_code_what_it_saw(dr: Dr) -> None:
 def test_retention_of_an_empty_repository_has_nothing_to_do(dr: Dr) -> None:
     dr("repository", "init")
     told = json.loads(dr("retention", "plan", "--json").stdout)
-    assert (told[0]["server"], told[0]["tier"], told[0]["decisions"], told[0]["guards"]) == ("shop", "primary", [], [])
+    assert (told[0]["name"], told[0]["tier"], told[0]["decisions"], told[0]["guards"]) == ("shop", "primary", [], [])
     done = dr("retention", "apply", "shop")
     assert (done.returncode, "0 backups expired" in done.stdout) == (0, True)
     assert "no backup of shop on primary is to come back" in dr("retention", "undo", "shop").stdout
