@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -76,6 +78,14 @@ def share_of(text: str) -> int:
     return found
 
 
+def who() -> str:
+    """Whoever runs this, for what is put down."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):
+        return socket.gethostname()
+
+
 __all__ = [
     "FileSetName",
     "TIER",
@@ -89,4 +99,5 @@ __all__ = [
     "TierOption",
     "settings",
     "share_of",
+    "who",
 ]

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, settings, share_of
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, settings, share_of, who
 from dr_pipelines.cli.output import Bars, answer_checks, out, print_json
-from dr_pipelines.cli.retention import who
 
 
 def accept(

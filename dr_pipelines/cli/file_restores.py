@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,16 @@ from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption
 from dr_pipelines.cli.files import files_app
 from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size
 from dr_pipelines.errors import UsageError
-from dr_pipelines.files.diff import SHOWN
-from dr_pipelines.files.restore import FilesReport
-from dr_pipelines.files.versions import Version
+
+if TYPE_CHECKING:
+    # For their names only: a snapshot needs none of them.
+    from dr_pipelines.files.restore import FilesReport
+    from dr_pipelines.files.versions import Version
 
 __all__ = ["files_app"]
 
+_SHOWN = 100
+"""Paths of a difference, unless all are asked for."""
 SnapshotName = Annotated[
     str, typer.Argument(metavar="SNAPSHOT", help="A label, `latest`, or an instant: 2026-11-23T14:05:00Z.")
 ]
@@ -131,7 +135,7 @@ def diff(
     tier = site.tier_of(file_set, tier) if tier else None
     with Bars() as bars:
         found = operations.diff_files(
-            site, file_set, before, after, bars, contents=contents, most=None if every else SHOWN, tier=tier
+            site, file_set, before, after, bars, contents=contents, most=None if every else _SHOWN, tier=tier
         )
     if as_json:
         print_json(found)

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import Json, settings
+from dr_pipelines.cli.context import Json, settings, who
 from dr_pipelines.cli.output import minute, out, print_json, print_table
-from dr_pipelines.cli.retention import who
 
 incident_app = typer.Typer(suggest_commands=False, help="Incidents.", no_args_is_help=True)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import TIER, Json, settings
+from dr_pipelines.cli.context import TIER, Json, settings, who
 from dr_pipelines.cli.output import Bars, err, out, print_json, print_table, size
 from dr_pipelines.errors import BackupNotFound, DrError, NotProven, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
@@ -136,14 +134,6 @@ def keep(
     tiers = operations.keep_backup(site, name, label, until=ends, reason=reason, by=who())
     shown = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends else "for ever"
     _answer(as_json, {"label": label, "until": ends, "kept": tiers}, f"{label} is kept {shown} on {_named(tiers)}")
-
-
-def who() -> str:
-    """Whoever runs this, for what is put down."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (KeyError, OSError):
-        return socket.gethostname()
 
 
 # --- inside -------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def strings(values: Iterable[str | None]) -> pa.Array:
 
 def first_of_each(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The places at which a value stands for the first time, in the order of the values; none is null."""
-    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    column = flat(column)
     if not len(column):
         return numbers(0)
     order = pc.sort_indices(column)  # a stable sort: of equal ones the first comes first
@@ -67,9 +67,15 @@ def first_of_each(column: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Of whole numbers without a null."""
-    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    flat = flat.cast(pa.int64())
-    return np.frombuffer(flat.buffers()[1], dtype=np.int64, count=len(flat), offset=8 * flat.offset)
+    whole = flat(column).cast(pa.int64())
+    return np.frombuffer(whole.buffers()[1], dtype=np.int64, count=len(whole), offset=8 * whole.offset)
+
+
+def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """In one piece, also where there is none."""
+    if isinstance(column, pa.Array):
+        return column
+    return column.combine_chunks() if column.num_chunks else pa.nulls(0, column.type)
 
 
 def no_rows(schema: pa.Schema) -> pa.Table:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, number, text
+from dr_pipelines.files.arrays import NO, flat, number, text
 from dr_pipelines.files.table import FILE, places_in
 
 COMPRESSES = 80
@@ -41,7 +41,7 @@ def differences(before: pa.Table, after: pa.Table) -> Differences:
     known = pc.is_valid(places)
     now, then = new.filter(known), old.take(places.drop_null())
     changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), NO)
-    gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=new["path"].combine_chunks())))
+    gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=flat(new["path"]))))
     come = new.filter(pc.invert(known))
     moved = _sum(pc.and_(pc.is_valid(gone["sha256"]), pc.is_in(gone["sha256"], value_set=_digests(come))))
     renamed, ending = _renamed(gone["path"].to_pylist(), come["path"].to_pylist())
@@ -60,7 +60,7 @@ def differences(before: pa.Table, after: pa.Table) -> Differences:
 
 
 def _digests(table: pa.Table) -> pa.Array:
-    return table["sha256"].combine_chunks().drop_null()
+    return flat(table["sha256"]).drop_null()
 
 
 def _sum(flags: pa.ChunkedArray) -> int:

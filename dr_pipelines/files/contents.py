@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import array, first_of_each, no_rows, strings, text
+from dr_pipelines.files.arrays import array, first_of_each, flat, no_rows, strings, text
 from dr_pipelines.files.table import FILE
 
 SCHEMA = pa.schema([("sha256", pa.binary(32)), ("size", pa.int64()), ("archive", pa.string()), ("offset", pa.int64())])
@@ -23,7 +23,7 @@ class Contents:
     def __init__(self, table: pa.Table) -> None:
         table = table.take(pc.sort_indices(table["sha256"])).combine_chunks()
         self._table = table
-        digests = table["sha256"].combine_chunks() if len(table) else array([], pa.binary(32))
+        digests = flat(table["sha256"]) if len(table) else array([], pa.binary(32))
         buffer = digests.buffers()[1]
         # As unsigned bytes: Arrow's are signed, and compare as numbers.
         self._digests = (

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, YES, array, first_of_each, number, numbers, text
+from dr_pipelines.files.arrays import NO, YES, array, first_of_each, flat, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import (
@@ -145,7 +145,7 @@ def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Co
     places = places_in(earlier, files["path"])
     known = pc.is_valid(places)
     old = earlier.take(places.drop_null())["sha256"].combine_chunks()
-    same = pc.fill_null(pc.equal(files["sha256"].filter(known).combine_chunks(), old), NO)
+    same = pc.fill_null(pc.equal(flat(files["sha256"].filter(known)), old), NO)
     kinds = {found["values"]: found["counts"] for found in pc.value_counts(rows["type"]).to_pylist()}
     return Counts(
         files=len(files),

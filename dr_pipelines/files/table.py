@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dr_pipelines.errors import IntegrityError
-from dr_pipelines.files.arrays import NO, array, booleans, no_rows, numbers, read_parquet, strings, text
+from dr_pipelines.files.arrays import NO, array, booleans, flat, no_rows, numbers, read_parquet, strings, text
 
 FILE, DIRECTORY, LINK, GONE = "file", "directory", "link", "gone"
 """Types of rows. `GONE` only in changes: the row of the table below is no more."""
@@ -89,7 +89,7 @@ def places_in(table: pa.Table, paths: Any) -> pa.Array:
     """For each path the row of `table` that has it; null where none has. Rows of both in the same order are the rule,
     and quick."""
     paths = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
-    known = table["path"].combine_chunks()
+    known = flat(table["path"])
     if len(known) == len(paths) and known.equals(paths):
         return numbers(len(known))
     return pc.index_in(paths, value_set=known).cast(pa.int64())
@@ -124,7 +124,7 @@ def lay_over(base: pa.Table, changes: pa.Table) -> pa.Table:
     """The table that `base` becomes with the rows of `changes`."""
     if not len(changes):
         return base
-    stays = pc.invert(pc.is_in(base["path"], value_set=changes["path"].combine_chunks()))
+    stays = pc.invert(pc.is_in(base["path"], value_set=flat(changes["path"])))
     new = changes.filter(pc.not_equal(changes["type"], text(GONE)))
     return in_order(pa.concat_tables([base.filter(stays), new]))
 
@@ -136,7 +136,7 @@ def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     there = table.filter(known)
     alike = equal_columns(there, base.take(places.drop_null()), _COMPARED)
     rows = [table.filter(pc.invert(known)), there.filter(pc.invert(alike))]
-    vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=table["path"].combine_chunks())))
+    vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=flat(table["path"]))))
     if len(vanished):
         gone = pa.table({"path": vanished.combine_chunks(), "type": strings([GONE] * len(vanished))})
         rows.append(with_all_columns(gone))
