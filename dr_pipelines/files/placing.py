@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from dr_pipelines.disk import move_new
 from dr_pipelines.errors import RestoreError, TargetInUse
+from dr_pipelines.files.arrays import text
 from dr_pipelines.files.restore_directory import opened_below
 from dr_pipelines.files.restore_plan import Failure
 from dr_pipelines.files.select import folders_above
@@ -55,7 +56,7 @@ def standing(target: Path, rows: pa.Table, *, overwrite: bool) -> Standing:
     root = os.fsencode(target) + b"/"
     blocked = _blocked(root, rows)
     names = ("path", "type", "size", "mtime_ns", "mode", "uid", "gid", "target", "sha256")
-    some = rows.filter(pc.not_equal(rows["type"], DIRECTORY)).select(names)
+    some = rows.filter(pc.not_equal(rows["type"], text(DIRECTORY))).select(names)
     for batch in some.to_batches(max_chunksize=10_000):
         for row in batch.to_pylist():
             path = row["path"]
@@ -72,7 +73,7 @@ def standing(target: Path, rows: pa.Table, *, overwrite: bool) -> Standing:
                 found.blocked.append(Failure(path, "the target has a directory there"))
             elif not overwrite:
                 found.kept.add(path)
-    for path in rows["path"].filter(pc.equal(rows["type"], DIRECTORY)).to_pylist():
+    for path in rows["path"].filter(pc.equal(rows["type"], text(DIRECTORY))).to_pylist():
         if path in blocked:
             found.blocked.append(Failure(path, "the target has a link or a file there"))
     return found
@@ -172,7 +173,7 @@ def _files_below(staged: bytes, path: bytes) -> Iterator[bytes]:
 def _blocked(root: bytes, rows: pa.Table) -> set[bytes]:
     """Paths of directories where the target has something else."""
     folders = {folder for path in rows["path"].to_pylist() for folder in folders_above(path)}
-    folders.update(rows["path"].filter(pc.equal(rows["type"], DIRECTORY)).to_pylist())
+    folders.update(rows["path"].filter(pc.equal(rows["type"], text(DIRECTORY))).to_pylist())
     found: set[bytes] = set()
     for path in sorted(folders):
         if not found.isdisjoint(folders_above(path)):

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from dr_pipelines.clock import Clock
 from dr_pipelines.disk import sync_disk
 from dr_pipelines.errors import RestoreError
+from dr_pipelines.files.arrays import array
 from dr_pipelines.files.placing import Standing, is_free, place_each, place_whole, standing
 from dr_pipelines.files.restore_directory import DirectoryTarget
 from dr_pipelines.files.restore_packs import Unpacking
@@ -170,7 +171,7 @@ def without(rows: pa.Table, paths: Collection[bytes]) -> pa.Table:
     """The rows of other paths."""
     if not paths:
         return rows
-    return rows.filter(pc.invert(pc.is_in(rows["path"], value_set=pa.array([*paths], pa.binary()))))
+    return rows.filter(pc.invert(pc.is_in(rows["path"], value_set=array(paths, pa.binary()))))
 
 
 def _paths(rows: pa.Table) -> list[bytes]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import NO, YES, array, booleans, flat, number, strings, text, to_numpy
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK
 from dr_pipelines.repository.snapshot_manifest import FileArchive
@@ -69,26 +70,26 @@ def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket
     by_name = {archive.name: archive for archive in archives}
     failures: list[Failure] = []
     if into_bucket:
-        rows = _refuse(rows, pc.equal(rows["type"], LINK), "a bucket has no links", failures)
+        rows = _refuse(rows, pc.equal(rows["type"], text(LINK)), "a bucket has no links", failures)
     else:
         rows = _with_folder_markers(rows)
         outside = pc.match_substring_regex(rows["path"], _LEAVES)
         rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
         rows = _refuse(rows, _through_files(rows), "the path goes through a link or a file", failures)
     rows = _refuse_contentless(rows, by_name, failures)
-    files = rows.filter(pc.equal(rows["type"], FILE))
+    files = rows.filter(pc.equal(rows["type"], text(FILE)))
     twins = {} if into_bucket else _twins(files)
     if twins:
-        files = files.filter(pc.invert(pc.is_in(files["path"], value_set=pa.array([*twins], pa.binary()))))
-    has_content = pc.greater(files["size"], 0)
+        files = files.filter(pc.invert(pc.is_in(files["path"], value_set=array(twins, pa.binary()))))
+    has_content = pc.greater(files["size"], number(0))
     contents = files.filter(has_content)
     contents = contents.take(pc.sort_indices(contents, [("archive", "ascending"), ("offset", "ascending")]))
     contents = contents.combine_chunks()
-    directories = rows.filter(pc.equal(rows["type"], DIRECTORY))
+    directories = rows.filter(pc.equal(rows["type"], text(DIRECTORY)))
     needed = set() if into_bucket else _folders(rows).union(directories["path"].to_pylist())
     return Restoring(
         directories,
-        rows.filter(pc.equal(rows["type"], LINK)),
+        rows.filter(pc.equal(rows["type"], text(LINK))),
         files.filter(pc.invert(has_content)),
         contents,
         units_of(contents, by_name),
@@ -102,12 +103,12 @@ def units_of(contents: pa.Table, archives: Mapping[str, FileArchive]) -> tuple[U
     """What is fetched, pack by pack; what spans packs comes last."""
     if not len(contents):
         return ()
-    names = pc.dictionary_encode(contents["archive"].combine_chunks())
+    names = pc.dictionary_encode(flat(contents["archive"]))
     known = [archives[name] for name in names.dictionary.to_pylist()]
-    which = names.indices.to_numpy()
+    which = to_numpy(names.indices)
     size = np.array([archive.pack_size for archive in known])[which]
-    offset = contents["offset"].to_numpy()
-    first, last = offset // size, (offset + contents["size"].to_numpy() - 1) // size
+    offset = to_numpy(contents["offset"])
+    first, last = offset // size, (offset + to_numpy(contents["size"]) - 1) // size
     spans = first != last
     # A content that spans packs is a unit by itself, with the rows that share it.
     ends = np.stack([which, first, spans, np.where(spans, offset, 0)])
@@ -127,8 +128,8 @@ def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure
 
 def _with_folder_markers(rows: pa.Table) -> pa.Table:
     """A bucket's empty object `a/` is how its tools make a folder `a`."""
-    is_marker = pc.and_(pc.equal(rows["type"], FILE), pc.equal(rows["size"], 0))
-    is_marker = pc.fill_null(pc.and_(is_marker, pc.match_substring_regex(rows["path"], "[^/]/$")), False)
+    is_marker = pc.and_(pc.equal(rows["type"], text(FILE)), pc.equal(rows["size"], number(0)))
+    is_marker = pc.fill_null(pc.and_(is_marker, pc.match_substring_regex(rows["path"], "[^/]/$")), NO)
     if not pc.any(is_marker).as_py():
         return rows
     paths = pc.if_else(is_marker, pc.binary_slice(rows["path"], 0, -1), rows["path"])
@@ -144,11 +145,11 @@ def _folders(rows: pa.Table) -> set[bytes]:
 
 def _through_files(rows: pa.Table) -> pa.Array:
     """Which rows lie below a path that is a link or a file: what is written there would follow it."""
-    others = rows["path"].filter(pc.not_equal(rows["type"], DIRECTORY)).to_pylist()
+    others = rows["path"].filter(pc.not_equal(rows["type"], text(DIRECTORY))).to_pylist()
     blocked = _folders(rows).intersection(others)
     if not blocked:
-        return pa.array([False] * len(rows), pa.bool_())
-    return pa.array([not blocked.isdisjoint(folders_above(path)) for path in rows["path"].to_pylist()], pa.bool_())
+        return booleans([False] * len(rows))
+    return booleans([not blocked.isdisjoint(folders_above(path)) for path in rows["path"].to_pylist()])
 
 
 def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], failures: list[Failure]) -> pa.Table:
@@ -158,21 +159,21 @@ def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], fai
         for path, why in zip(rows["path"].filter(told).to_pylist(), rows["error"].filter(told).to_pylist(), strict=True)
     ]
     # A directory that could not be listed is one all the same.
-    rows = rows.filter(pc.or_(pc.invert(told), pc.equal(rows["type"], DIRECTORY)))
-    sizes = pa.table({"name": [*archives], "total": pa.array([one.size for one in archives.values()], pa.int64())})
-    place = pc.index_in(rows["archive"], value_set=sizes["name"].combine_chunks().cast(pa.string()))
+    rows = rows.filter(pc.or_(pc.invert(told), pc.equal(rows["type"], text(DIRECTORY))))
+    total = array([one.size for one in archives.values()], pa.int64())
+    place = pc.index_in(rows["archive"], value_set=strings(archives))
     end = pc.add(rows["offset"], rows["size"])
-    there = pc.and_(pc.less_equal(end, sizes["total"].take(place)), pc.greater_equal(rows["offset"], 0))
-    whole = pc.and_(pc.fill_null(there, False), pc.is_valid(rows["sha256"]))
-    content = pc.and_(pc.equal(rows["type"], FILE), pc.fill_null(pc.not_equal(rows["size"], 0), True))
-    negative = pc.fill_null(pc.less(rows["size"], 0), True)
+    there = pc.and_(pc.less_equal(end, total.take(place)), pc.greater_equal(rows["offset"], number(0)))
+    whole = pc.and_(pc.fill_null(there, NO), pc.is_valid(rows["sha256"]))
+    content = pc.and_(pc.equal(rows["type"], text(FILE)), pc.fill_null(pc.not_equal(rows["size"], number(0)), YES))
+    negative = pc.fill_null(pc.less(rows["size"], number(0)), YES)
     wrong = pc.and_(content, pc.or_(pc.invert(whole), negative))
     return _refuse(rows, wrong, "the snapshot's table names a content that its archives have not", failures)
 
 
 def _twins(files: pa.Table) -> dict[bytes, bytes]:
     """Each hard link but the first of a file → the first."""
-    some = files.filter(pc.fill_null(pc.greater(files["hard_links"], 1), False))
+    some = files.filter(pc.fill_null(pc.greater(files["hard_links"], number(1)), NO))
     some = some.take(pc.sort_indices(some["path"])).select(["path", *_TWIN]) if len(some) else some
     first: dict[tuple[object, ...], bytes] = {}
     found: dict[bytes, bytes] = {}

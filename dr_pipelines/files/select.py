@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.errors import UsageError
+from dr_pipelines.files.arrays import array, booleans, text
 from dr_pipelines.files.table import DIRECTORY, shown
 
 _WILD = re.compile(rb"[*?\[]")
@@ -25,8 +26,8 @@ def selected(rows: pa.Table, wanted: Sequence[str]) -> pa.Table:
     paths: list[bytes] = rows["path"].to_pylist()
     known = set(paths)
     roots: set[bytes] = set()
-    for text in wanted:
-        asked = os.fsencode(text).rstrip(b"/").removeprefix(b"./")
+    for given in wanted:
+        asked = os.fsencode(given).rstrip(b"/").removeprefix(b"./")
         found = _meant(asked, paths, known)
         if not found:
             raise UsageError(
@@ -37,9 +38,9 @@ def selected(rows: pa.Table, wanted: Sequence[str]) -> pa.Table:
     chosen = [_is_below(path, roots) for path in paths]
     above = {folder for path, taken in zip(paths, chosen, strict=True) if taken for folder in folders_above(path)}
     is_above = pc.and_(
-        pc.is_in(rows["path"], value_set=pa.array([*above], pa.binary())), pc.equal(rows["type"], DIRECTORY)
+        pc.is_in(rows["path"], value_set=array(above, pa.binary())), pc.equal(rows["type"], text(DIRECTORY))
     )
-    return rows.filter(pc.or_(pa.array(chosen, pa.bool_()), is_above))
+    return rows.filter(pc.or_(booleans(chosen), is_above))
 
 
 def folders_above(path: bytes) -> list[bytes]:
