@@ -34,9 +34,9 @@ _REFERENCE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Model(BaseModel):
-    """Base of all parts of the plan: frozen, and an unknown key is a mistake."""
+    """Base of all parts of the plan: frozen, and an unknown key is a mistake. Built when the first plan is read, as one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
 
 def _duration(value: Any) -> Any:

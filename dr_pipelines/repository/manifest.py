@@ -33,9 +33,9 @@ TimelineField = Annotated[Timeline, BeforeValidator(_timeline), PlainSerializer(
 
 
 class Record(BaseModel):
-    """Frozen; keys of a newer minor format are ignored."""
+    """Frozen; keys of a newer minor format are ignored. Built when the first is read: not every command reads each."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, defer_build=True)
 
 
 class StoredObject(Record):
