@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from dr_pipelines.errors import DrError
+from dr_pipelines.errors import RestoreError
 
 
 class Row(NamedTuple):
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     metadata: Mapping[str, str] | None
 
 
-class NotRestored(DrError):
+class NotRestored(RestoreError):
     """One file cannot be written; the message says why. The others can."""
 
 

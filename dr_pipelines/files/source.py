@@ -14,13 +14,19 @@ from dr_pipelines.errors import DrError
 class FileChanged(DrError):
     """A file is not what it was when it was begun to be read: what was read of it is no version of it."""
 
+    exit_code = 21
+
 
 class FileVanished(DrError):
     """A file that was listed is not there any more."""
 
+    exit_code = 21
+
 
 class FileUnreadable(DrError):
     """A file's content cannot be had; the message says why."""
+
+    exit_code = 21
 
 
 @dataclass(frozen=True)
