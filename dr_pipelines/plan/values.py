@@ -34,7 +34,7 @@ _REFERENCE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Model(BaseModel):
-    """Base of all parts of the plan: frozen, and an unknown key is a mistake. Built when the first plan is read, as one."""
+    """Base of all parts of the plan: frozen, and an unknown key is a mistake. Built as one, when a plan is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
 
