@@ -96,10 +96,13 @@ def take_snapshot(
         lost = _lost(repository, past.manifest)
         if lost:
             progress.note(f"{len(lost)} objects of {file_set} are damaged on every tier: what they held is stored anew")
-        return _Snapshot(source, writer, past, memory, clock, progress, lost, judge).take(read_all, only)
+        snapshot = _Snapshot(source, writer, past, memory, clock, progress, lost, judge)
+        manifest = snapshot.take(read_all, only)
     except BaseException:
         writer.abandon()
         raise
+    snapshot.remember(manifest)
+    return manifest
 
 
 class _Snapshot:
@@ -118,6 +121,7 @@ class _Snapshot:
         self._clock, self._progress, self._lost, self._judge = clock, progress, lost, judge
         self._began = clock.now()
         self._scanned_at: datetime | None = None
+        self._now_known = past
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
         damaged = (archive_of(writer.layout.file_set, key) for key in lost)
@@ -207,9 +211,12 @@ class _Snapshot:
         self._require_whole(named)
         past, (table, changes, stored) = self._put_tables(rows)
         if self._judge is not None:
-            known = self._past.manifest is not None
-            self._judge(self._writer.layout, differences(self._before, rows) if known else None)
-        manifest = self._writer.commit(
+            changed = differences(self._before, rows) if self._past.manifest is not None else None
+            self._judge(self._writer.layout, changed)
+        known = self._past.contents if archives == self._past.archives else None
+        contents = known or merged([contents_of(rows), self._past.contents], archives)
+        self._now_known = replace(past, contents=contents, archives=archives)
+        return self._writer.commit(
             SnapshotManifest(
                 file_set=self._writer.layout.file_set,
                 label=self._writer.label,
@@ -228,8 +235,6 @@ class _Snapshot:
                 break_glass=self._put_bundle(),
             )
         )
-        self._remember(replace(past, manifest=manifest), rows, archives)
-        return manifest
 
     def _put_bundle(self) -> tuple[StoredObject, ...]:
         layout, encoding = self._writer.layout, self._writer.repository.codec.encoding
@@ -263,12 +268,11 @@ class _Snapshot:
         stored = self._writer.put_table(encode_table(rows), changes=False)
         return Past(base=rows), (stored, None, stored.size)
 
-    def _remember(self, past: Past, rows: pa.Table, archives: Mapping[str, FileArchive]) -> None:
+    def remember(self, manifest: SnapshotManifest) -> None:
+        """What was committed. It is there, whatever becomes of this."""
         try:
-            known = self._past.contents if archives == self._past.archives else None
-            contents = known or merged([contents_of(rows), self._past.contents], archives)
-            self._memory.keep(replace(past, contents=contents, archives=archives))
-        except OSError as error:
+            self._memory.keep(replace(self._now_known, manifest=manifest))
+        except (OSError, pa.ArrowException) as error:
             self._progress.note(f"what was taken could not be remembered here ({error}): the next one reads all files")
 
 
