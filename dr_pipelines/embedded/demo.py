@@ -118,9 +118,10 @@ class Demo:
             self._materialize("incremental_backup", self._clock.now().strftime("%Y-%m-%d-%H:00"))
 
     def _take_snapshots(self) -> None:
-        self._say(f"taking a snapshot of the shop's {assets.COUNT} files, and another after some changed")
+        said = f"taking a snapshot of the shop's {assets.COUNT} files in a Dagster run"
+        self._say(f"{said}, and another after some changed")
         assets.fill(self._home.assets)
-        self._call("first snapshot", "dr", "files", "snapshot", FILES)
+        self._materialize("snapshot", self._clock.now().strftime("%Y-%m-%d"), of=FILES)
         assets.change(self._home.assets)
         taken = json.loads(self._call("second snapshot", "dr", "files", "snapshot", FILES, "--json"))
         counts = taken["counts"]
@@ -207,11 +208,11 @@ class Demo:
         report: dict[str, Any] = json.loads(said)
         return report
 
-    def _materialize(self, asset: str, partition: str) -> None:
+    def _materialize(self, asset: str, partition: str, of: str = SERVER) -> None:
         """By its job, which runs the checks that belong to a backup; expectations are judged by a sensor."""
         self._call(
             f"dagster {asset}",
-            *("dagster", "job", "execute", "-m", "dr_pipelines.definitions", "-j", f"{SERVER}_{asset}"),
+            *("dagster", "job", "execute", "-m", "dr_pipelines.definitions", "-j", f"{of}_{asset}"),
             *("--tags", json.dumps({PARTITION: partition})),
         )
 
