@@ -36,6 +36,8 @@ class Contents:
     def find(self, digest: bytes) -> Place | None:
         if (place := self._added.get(digest)) is not None:
             return place
+        if not len(self._heads):
+            return None
         # As an unsigned number: numpy takes any other for a float, which holds 53 bits.
         row = int(np.searchsorted(self._heads, np.uint64(int.from_bytes(digest[:8], "big"))))
         while row < len(self._heads) and self._digests[row * 32 : row * 32 + 8] == digest[:8]:

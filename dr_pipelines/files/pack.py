@@ -100,9 +100,8 @@ class Packer:
         self._sampled = 1 if len(files) <= _ALL_SAMPLED else 8
         for last in range(_ATTEMPTS - 1, -1, -1):
             self._large = [wanted for wanted in files if wanted.size >= LARGE]
-            self._pack_small([wanted for wanted in files if wanted.size < LARGE])
-            for wanted in self._large:
-                self._try(wanted, self._add_large)
+            self._pack_all([wanted for wanted in files if wanted.size < LARGE])
+            self._pack_large()  # what grew meanwhile
             if not self._again:
                 break
             files, self._again = self._again, []
@@ -111,14 +110,27 @@ class Packer:
                     self._failed(wanted, "it was written to each time it was read")
         return self._packed
 
-    def _pack_small(self, files: Sequence[Wanted]) -> None:
-        if not files:
-            return
-        workers = min(_PACKERS, len(files))
+    def _pack_all(self, files: Sequence[Wanted]) -> None:
+        """One thread sees to the large files first: what they cost is mostly compressing, which waits for no other."""
         queue = iter(files)
-        with self._opener(files) as opener, ThreadPoolExecutor(workers, thread_name_prefix="read-files") as pool:
-            for done in [pool.submit(self._pack_some, opener, queue) for _ in range(workers)]:
+
+        def large_ones_first(opener: Opener) -> None:
+            self._pack_large()
+            self._pack_some(opener, queue)
+
+        with self._opener(files) as opener, ThreadPoolExecutor(_PACKERS, thread_name_prefix="read-files") as pool:
+            first = pool.submit(large_ones_first, opener)
+            others = [pool.submit(self._pack_some, opener, queue) for _ in range(_PACKERS - 1)]
+            for done in (first, *others):
                 done.result()
+
+    def _pack_large(self) -> None:
+        try:
+            while self._large and not self._halt.is_set():
+                self._try(self._large.pop(), self._add_large)
+        except BaseException:
+            self._halt.set()
+            raise
 
     def _opener(self, files: Sequence[Wanted]) -> AbstractContextManager[Opener]:
         if self._source.readers <= _PACKERS:
