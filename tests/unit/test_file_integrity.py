@@ -15,6 +15,7 @@ from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.files.verify import contents_match
 from dr_pipelines.progress import Silent
 from dr_pipelines.replication.immutability import lock_is_in_force
+from dr_pipelines.repository.archive_writer import FRAME_SIZE
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.completeness import snapshot_is_complete
 from dr_pipelines.repository.encryption import generate_identity
@@ -122,15 +123,21 @@ def test_a_flipped_bit_in_any_object_is_found_and_the_files_named(place: Place) 
 
 
 def rewritten(place: Place, change: Callable[[bytearray], None]) -> None:
-    """As if other bytes had been packed: every digest of a stored object is right."""
+    """As if other bytes had been packed: every digest of a stored object is right. Of the archive that holds a file of
+    the folder `deep`."""
     [taken], store, codec = read_snapshots(place.stores["primary"], DOCS).snapshots, place.stores["primary"], Codec(1)
-    small = taken.archives[0]
-    tar = bytearray(codec.decode(read_all(store, small.packs[0].key)))
+    content = (place.source / "deep" / "7.txt").read_bytes()
+    for small in (one for one in taken.archives if one.size < FRAME_SIZE):
+        tar = bytearray(codec.decode(read_all(store, small.packs[0].key)))
+        if content in tar:
+            break
     change(tar)
     body = Body.of(codec.encode(bytes(tar)))
     store.put(small.packs[0].key, body, if_absent=False)
     pack = StoredObject(key=small.packs[0].key, size=body.size, sha256=body.sha256)
-    archives = (small.model_copy(update={"packs": (pack,), "size": len(tar)}), *taken.archives[1:])
+    archives = tuple(
+        one.model_copy(update={"packs": (pack,), "size": len(tar)}) if one is small else one for one in taken.archives
+    )
     manifest = taken.model_copy(update={"archives": archives})
     store.put(taken.layout.manifest, Body.of(encode_snapshot(manifest)), if_absent=False)
 
