@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -77,7 +78,7 @@ class RetentionTable:
         return sum(self.prune.values()) + sum(self.garbage.values()) + sum(self.archives.values()) + self.wal_bytes
 
 
-class Look(Generic[M, V, P]):
+class Look(Generic[M, V, P], ABC):
     """`here`: the tier; `planned`: what is to happen there; `unread`: other tiers that could not be looked at."""
 
     words = Words()
@@ -111,45 +112,45 @@ class Look(Generic[M, V, P]):
     # --- what differs ---
 
     @property
-    def grace(self) -> timedelta:
-        raise NotImplementedError
+    @abstractmethod
+    def grace(self) -> timedelta: ...
 
     @property
-    def limits(self) -> Limits:
-        raise NotImplementedError
+    @abstractmethod
+    def limits(self) -> Limits: ...
 
     @property
+    @abstractmethod
     def intervals(self) -> tuple[timedelta, timedelta]:
         """The longest between two that need no other, and between any two."""
-        raise NotImplementedError
 
-    def view(self, repository: Repository) -> V:
-        raise NotImplementedError
+    @abstractmethod
+    def view(self, repository: Repository) -> V: ...
 
-    def plan(self, others: Mapping[str, V | None], holds: Mapping[str, Sequence[Reason]]) -> P:
-        raise NotImplementedError
+    @abstractmethod
+    def plan(self, others: Mapping[str, V | None], holds: Mapping[str, Sequence[Reason]]) -> P: ...
 
-    def layout(self, label: str) -> LabelLayout:
-        raise NotImplementedError
+    @abstractmethod
+    def layout(self, label: str) -> LabelLayout: ...
 
+    @abstractmethod
     def going_with(self, planned: P) -> Callable[[str], Iterable[ObjectInfo]]:
         """What is removed with a label that goes."""
-        raise NotImplementedError
 
-    def lock(self, known: Mapping[str, datetime]) -> dict[str, datetime]:
-        raise NotImplementedError
+    @abstractmethod
+    def lock(self, known: Mapping[str, datetime]) -> dict[str, datetime]: ...
 
-    def prune(self) -> Pruned:
-        raise NotImplementedError
+    @abstractmethod
+    def prune(self) -> Pruned: ...
 
     @property
     def needs(self) -> Needs:
         """The WAL that stays."""
         return {}
 
+    @abstractmethod
     def besides(self) -> dict[str, Any]:
         """What else goes, as fields of the table."""
-        raise NotImplementedError
 
     # --- what does not ---
 

@@ -6,6 +6,7 @@ What does not belong here: what objects hold. No other module builds or takes ap
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -65,15 +66,15 @@ def parse_stamp(text: str) -> datetime:
     return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
-class LabelLayout:
+class LabelLayout(ABC):
     """Keys of whatever has a label and a manifest: a backup, a snapshot of files. All that is known of it lies below
     its `prefix`."""
 
     label: str
 
     @property
-    def prefix(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def prefix(self) -> str: ...
 
     @property
     def manifest(self) -> str:
@@ -119,9 +120,9 @@ class LabelLayout:
     def proof(self, name: ProofName, nonce: str) -> str:
         return f"{self.proofs}{name.kind}.{stamp(name.at)}.{name.verdict}.{nonce}.json"
 
+    @abstractmethod
     def is_content(self, key: str) -> bool:
         """Whether its manifest names an object below the prefix."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ here."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,19 +60,19 @@ class Known(Protocol[M]):
     def failed_validation(self, manifest: M, /) -> str | None: ...
 
 
-class View(Generic[M]):
+class View(Generic[M], ABC):
     """What a tier holds of something, whatever it is."""
 
     tier: str
     unfinished: tuple[Unfinished, ...]
 
     @property
-    def known(self) -> Known[M]:
-        raise NotImplementedError
+    @abstractmethod
+    def known(self) -> Known[M]: ...
 
+    @abstractmethod
     def decode(self, data: bytes) -> M:
         """A manifest as it is stored. Raises `IntegrityError`."""
-        raise NotImplementedError
 
     @cached_property
     def by_label(self) -> Mapping[str, M]:
