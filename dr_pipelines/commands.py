@@ -82,9 +82,15 @@ class Runner:
         return completed
 
     def start(
-        self, command: Command, *, stdout: IO[bytes] | int | None = None, stderr: IO[bytes] | int | None = None
+        self,
+        command: Command,
+        *,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+        descriptors: Sequence[int] = (),
     ) -> Process:
-        """Start and return at once; the program gets a session of its own, so signals to us do not reach it."""
+        """Start and return at once; the program gets a session of its own, so signals to us do not reach it. Of our
+        open files it gets `descriptors`."""
         try:
             process = subprocess.Popen(
                 list(command.argv),
@@ -92,6 +98,7 @@ class Runner:
                 stdout=subprocess.DEVNULL if stdout is None else stdout,
                 stderr=subprocess.DEVNULL if stderr is None else stderr,
                 start_new_session=True,
+                pass_fds=descriptors,
                 **_popen_arguments(command),
             )
         except OSError as error:

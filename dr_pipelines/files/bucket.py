@@ -25,7 +25,7 @@ _MICROSECOND = timedelta(microseconds=1)
 class BucketSource:
     """`Bucket.name` is the store's name in the plan."""
 
-    readers = 16
+    readers, tree = 16, None
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket

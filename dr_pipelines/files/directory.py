@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import grp
-import hashlib
 import os
 import pwd
 import re
@@ -13,19 +12,13 @@ from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import UsageError
 from dr_pipelines.files.select import folders_above
-from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Scan, Seen, Wanted
+from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
+from dr_pipelines.files.tree import Tree, TreeFile, reason
 
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
-_STAMPS = ("st_size", "st_mtime_ns", "st_ctime_ns")
-_SETTLED = 0.1
-"""Seconds for which a write may go on, or others follow it, without a newer time: a file has that at which a write
-began, by a clock that ticks every few milliseconds. What was written to so shortly before is read twice: where both
-are equal, it was that between the two."""
-_PIECE = 1024 * 1024
 
 
 class Directory:
@@ -34,7 +27,8 @@ class Directory:
     readers = 2
 
     def __init__(self, root: Path, exclude: Sequence[str] = ()) -> None:
-        self.root = root
+        self.root = self.tree = root
+        self._files = Tree(root)
         self.description = f"directory {root}"
         self._excluded = _pattern(exclude)
 
@@ -63,61 +57,8 @@ class Directory:
                 f"the source {self.root} is no directory here", hint="is it mounted? The plan names it (file_storage)."
             )
 
-    def open(self, wanted: Wanted) -> _OpenFile:
-        return _OpenFile(os.fsencode(self.root) + b"/" + wanted.path)
-
-
-class _OpenFile:
-    def __init__(self, path: bytes) -> None:
-        try:
-            # Not blocking: what was a file may be a pipe by now.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise FileVanished("it was removed while the snapshot was taken") from None
-        except OSError as error:
-            raise FileUnreadable(_reason(error)) from error
-        self._before = os.fstat(self._descriptor)
-        self.size = self._before.st_size
-        if not stat.S_ISREG(self._before.st_mode):
-            self.close()
-            raise FileVanished("it is no file any more")
-        settled = self._before.st_ctime < SystemClock().now().timestamp() - _SETTLED
-        self._digest = None if settled else hashlib.sha256()
-
-    def read_into(self, target: memoryview) -> int:
-        done, size = 0, len(target)
-        try:
-            while done < size and (count := os.readv(self._descriptor, [target[done:]])):
-                done += count
-        except OSError as error:
-            raise FileUnreadable(_reason(error)) from error
-        if self._digest is not None:
-            self._digest.update(target[:done])
-        return done
-
-    def finish(self) -> Seen:
-        same = self._digest is None or self._digest.digest() == self._read_once_more()
-        before, now = self._before, os.fstat(self._descriptor)
-        if not same or any(getattr(before, name) != getattr(now, name) for name in _STAMPS):
-            raise FileChanged("it was written to while it was read")
-        return Seen(
-            {"size": now.st_size, "mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns, "inode": now.st_ino}
-        )
-
-    def _read_once_more(self) -> bytes:
-        digest, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(min(_PIECE, self.size)))
-        try:
-            while at < self.size and (count := os.preadv(self._descriptor, [buffer[: self.size - at]], at)):
-                digest.update(buffer[:count])
-                at += count
-        except OSError as error:
-            raise FileUnreadable(_reason(error)) from error
-        return digest.digest()
-
-    def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+    def open(self, wanted: Wanted) -> TreeFile:
+        return self._files.open(wanted)
 
 
 class _Walk:
@@ -145,10 +86,10 @@ class _Walk:
             except OSError as error:
                 if first and not below:
                     raise UsageError(
-                        f"the source {os.fsdecode(folder)} cannot be read: {_reason(error)}",
+                        f"the source {os.fsdecode(folder)} cannot be read: {reason(error)}",
                         hint="run as a user that may read it.",
                     ) from error
-                self._unreadable[below.rstrip(b"/")] = _reason(error)
+                self._unreadable[below.rstrip(b"/")] = reason(error)
 
     def _entries(self, entries: Iterator[os.DirEntry[bytes]], below: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Notes each; yields the directories, with their paths."""
@@ -170,7 +111,7 @@ class _Walk:
         except FileNotFoundError:
             return False
         except OSError as error:
-            self._unreadable[path] = _reason(error)
+            self._unreadable[path] = reason(error)
             return False
         if kind not in _KINDS:
             self._special.append(path)
@@ -220,10 +161,6 @@ def _pattern(exclude: Sequence[str]) -> re.Pattern[bytes] | None:
     if not exclude:
         return None
     return re.compile("|".join(fnmatch.translate(one.strip("/")) for one in exclude).encode())
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
 
 
 @cache

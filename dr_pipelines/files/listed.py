@@ -22,7 +22,7 @@ class ListedBucket:
     def __init__(self, bucket: FileSource, objects: ListObjects) -> None:
         self._bucket, self._objects = bucket, objects
         self.description = f"{bucket.description}, listed by its rows"
-        self.readers = bucket.readers
+        self.readers, self.tree = bucket.readers, None
 
     def scan(self) -> Scan:
         """Raises what the database raises."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from dr_pipelines.files import tar
 from dr_pipelines.files.arrays import to_numpy
 from dr_pipelines.files.contents import contents_of
-from dr_pipelines.files.pack import PACK_SIZE
+from dr_pipelines.files.pack_builder import PACK_SIZE
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
 MOSTLY = 0.5

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from dr_pipelines.files.pack import EMPTY
 from dr_pipelines.files.rows import is_as_it_was, wanted_of
-from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Scan, Wanted
+from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Scan, Wanted, each_wanted
 from dr_pipelines.files.table import FILE, SCHEMA, empty, places_in, with_all_columns
 from dr_pipelines.progress import Progress
 
@@ -36,7 +36,7 @@ def known_digests(scan: Scan, known: pa.Table | None, seen_at: datetime | None) 
 def read_digests(source: FileSource, rows: pa.Table, chosen: pa.Array, progress: Progress) -> pa.Table:
     """`rows` with the digests of the chosen files, read as they are now: none where one was changed while it was read,
     and why not where it cannot be read; without those that are gone. Raises what a store raises."""
-    wanted = wanted_of(rows, pc.and_(chosen, pc.equal(rows["type"], FILE)))
+    wanted = [*each_wanted(wanted_of(rows, pc.and_(chosen, pc.equal(rows["type"], FILE))))]
     if not wanted:
         return rows
     progress.phase("read", sum(one.size for one in wanted))

@@ -4,8 +4,7 @@ more than a window of bytes in memory. What is large does not belong here: it is
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -25,9 +24,10 @@ class ReadAhead:
     """`files` of `source`, which are asked for about in this order, each once. A context manager: at its end what was
     not asked for is dropped. Safe to use from threads."""
 
-    def __init__(self, source: FileSource, files: Sequence[Wanted], *, window: int = WINDOW) -> None:
+    def __init__(self, source: FileSource, files: Iterable[Wanted], *, window: int = WINDOW) -> None:
         self._source, self._window = source, window
-        self._upcoming = deque(files)
+        self._files = iter(files)
+        self._following = next(self._files, None)
         self._fetches: dict[int, Future[tuple[memoryview, Seen] | None]] = {}
         self._passed: set[int] = set()
         self._bytes = 0
@@ -64,14 +64,13 @@ class ReadAhead:
             self._go_on()
 
     def _go_on(self) -> None:
-        while self._upcoming and len(self._fetches) < _FILES * self._source.readers:
-            following = self._upcoming[0]
+        while (following := self._following) is not None and len(self._fetches) < _FILES * self._source.readers:
             if following.row not in self._passed:
                 if self._fetches and self._bytes + following.size > self._window:
                     return
                 self._bytes += following.size
                 self._fetches[following.row] = self._pool.submit(self._fetch, following)
-            self._upcoming.popleft()
+            self._following = next(self._files, None)
 
     def _fetch(self, wanted: Wanted) -> tuple[memoryview, Seen] | None:
         """None where it has grown: the window has no room for that."""

@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 
 from dr_pipelines.files.arrays import NO, YES, array, first_of_each, flat, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
-from dr_pipelines.files.source import Scan, Wanted
+from dr_pipelines.files.source import Scan
 from dr_pipelines.files.table import (
     FILE,
     SCHEMA,
     SOURCE,
     UNCHANGED,
-    empty,
     equal_columns,
     places_in,
     with_all_columns,
@@ -64,10 +63,11 @@ def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.
     return pc.fill_null(known, NO)
 
 
-def wanted_of(rows: pa.Table, chosen: pa.Array) -> list[Wanted]:
-    places = pc.indices_nonzero(chosen)
-    some = rows.take(places).select(["path", "size", "mtime_ns", "etag", "version"])
-    return [Wanted(*row) for row in zip(places.to_pylist(), *(column.to_pylist() for column in some), strict=True)]
+def wanted_of(rows: pa.Table, chosen: pa.Array) -> pa.Table:
+    """The chosen files, with the columns of `Wanted`."""
+    places = pc.indices_nonzero(chosen).cast(pa.int64())
+    some = rows.select(["path", "size", "mtime_ns", "etag", "version"]).take(places)
+    return some.add_column(0, "row", places)
 
 
 def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
@@ -80,17 +80,13 @@ def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:
         "error": [read.error for read in reads],
         "compresses_to": [read.compresses_to for read in reads],
     }
-    for name in {name for read in reads for name in read.seen.columns}:
+    for name in {name for read in reads for name in read.columns or ()}:
         scanned = some[name].to_pylist()
-        told[name] = [read.seen.columns.get(name, old) for read, old in zip(reads, scanned, strict=True)]
+        told[name] = [(read.columns or {}).get(name, old) for read, old in zip(reads, scanned, strict=True)]
     for name, values in told.items():
         column = array(values, SCHEMA.field(name).type)
         some = some.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
     return some
-
-
-def rows_read(rows: pa.Table, packed: Packed) -> pa.Table:
-    return rows_of(rows, packed.reads) if packed.reads else empty()
 
 
 def changed_since(known: pa.Table, seen_at: datetime, looked: Scan, paths: Collection[bytes]) -> list[bytes]:

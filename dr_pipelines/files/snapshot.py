@@ -30,13 +30,12 @@ from dr_pipelines.files.rows import (
     is_as_it_was,
     newest_of_each,
     rows_of,
-    rows_read,
     wanted_of,
     with_known_content,
     with_looked_at,
     with_unreadable,
 )
-from dr_pipelines.files.source import FileSource, Wanted
+from dr_pipelines.files.source import FileSource
 from dr_pipelines.files.table import (
     FILE,
     changes_of,
@@ -121,6 +120,7 @@ class _Snapshot:
         self._clock, self._progress, self._lost, self._judge = clock, progress, lost, judge
         self._began = clock.now()
         self._scanned_at: datetime | None = None
+        self._read: list[pa.Table] = []
         self._now_known = past
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
@@ -140,7 +140,7 @@ class _Snapshot:
         previous, archives = self._resumed()
         kept, wanted = self._sorted_out(scan.rows, previous, read_all)
         packed = self._pack(scan.rows, wanted)
-        rows = in_order(with_unreadable(pa.concat_tables([kept, rows_read(scan.rows, packed)]), scan))
+        rows = in_order(with_unreadable(pa.concat_tables([kept, *self._read]), scan))
         archives |= {one.name: one for one in packed.archives}
         return self._commit(rows, archives, packed)
 
@@ -164,7 +164,7 @@ class _Snapshot:
             previous = lay_over(previous, newest_of_each(resumed))
         return previous, archives | {archive.name: archive for archive, _ in whole}
 
-    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, list[Wanted]]:
+    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, pa.Table]:
         """The rows whose content is known already, and the files that are to be read."""
         places = places_in(previous, rows["path"])
         old = previous.take(places)
@@ -180,16 +180,19 @@ class _Snapshot:
         kept = pc.or_(content_free, known)
         return with_known_content(rows.filter(kept), old.filter(kept)), wanted_of(rows, pc.invert(kept))
 
-    def _pack(self, rows: pa.Table, wanted: Sequence[Wanted]) -> Packed:
-        if not wanted:
+    def _pack(self, rows: pa.Table, wanted: pa.Table) -> Packed:
+        if not len(wanted):
             return Packed()
         usable = [one for one in self._usable_archives() if one not in self._left_behind]
         contents = Contents(merged([self._past.contents, contents_of(self._before)], usable))
 
-        def stored(archive: FileArchive, reads: Sequence[Read]) -> None:
-            self._memory.note(archive, rows_of(rows, reads))
+        def took(archive: FileArchive | None, reads: Sequence[Read]) -> None:
+            read = rows_of(rows, reads)
+            self._read.append(read)
+            if archive is not None:
+                self._memory.note(archive, read)
 
-        return Packer(self._source, self._writer, contents, stored, self._progress).pack(wanted)
+        return Packer(self._source, self._writer, contents, took, self._progress).pack(wanted)
 
     def _usable_archives(self) -> set[str]:
         """Those that snapshots name which exist: nothing removes them while this one is taken. What only this host

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import pyarrow as pa
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dr_pipelines.errors import DrError
+
+if TYPE_CHECKING:  # processes that only read files need no tables
+    import pyarrow as pa
+
+_FEW = 2000
 
 
 class FileChanged(DrError):
@@ -51,6 +55,12 @@ class Wanted:
     version: str | None = None
 
 
+def each_wanted(table: pa.Table) -> Iterator[Wanted]:
+    """Of a table with the columns of `Wanted`, few at a time: there may be millions."""
+    for batch in table.to_batches(max_chunksize=_FEW):
+        yield from map(Wanted, *(column.to_pylist() for column in batch.columns))
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """What a file was while all of it was read: the columns of `table.SOURCE` that may differ from the scan's."""
@@ -85,6 +95,11 @@ class FileSource(Opener, Protocol):
 
     description: str
     readers: int
+
+    @property
+    def tree(self) -> Path | None:
+        """The directory of this host that it is: other processes can read it too."""
+        ...
 
     def scan(self) -> Scan:
         """Either whole or it raises: what is missing in a scan passes for removed."""

@@ -17,13 +17,12 @@ from queue import SimpleQueue
 
 from dr_pipelines.errors import RepositoryError
 from dr_pipelines.repository.buffers import large_buffer
-from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.codec import FRAME_SIZE, Codec
 from dr_pipelines.repository.encryption import Buffer
 from dr_pipelines.repository.manifest import Archive, StoredObject
 from dr_pipelines.storage.base import Body
 
 PACK_SIZE = 64 * 1024 * 1024
-FRAME_SIZE = 4 * 1024 * 1024  # four are in memory, raw and compressed
 _PACK_BUFFERS = 3  # one fills while two are being put
 PutPack = Callable[[int, Body], StoredObject]
 

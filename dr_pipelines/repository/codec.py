@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import zstandard
 
@@ -21,7 +22,12 @@ from dr_pipelines.repository.encryption import (
     is_encrypted,
     sealed_bound,
 )
-from dr_pipelines.repository.manifest import Encoding
+
+if TYPE_CHECKING:  # who only encodes needs no manifests
+    from dr_pipelines.repository.manifest import Encoding
+
+FRAME_SIZE = 4 * 1024 * 1024
+"""Raw bytes of a zstd frame: packs are read in such pieces."""
 
 
 class Codec:
@@ -36,6 +42,8 @@ class Codec:
 
     @property
     def encoding(self) -> Encoding:
+        from dr_pipelines.repository.manifest import Encoding
+
         return Encoding(level=self.level, recipients=tuple(str(recipient) for recipient in self.recipients))
 
     @property

@@ -9,7 +9,7 @@ import pytest
 
 from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.files.bucket import BucketSource
-from dr_pipelines.files.pack import PACK_SIZE
+from dr_pipelines.files.pack_builder import PACK_SIZE
 from dr_pipelines.files.restore import FilesReport
 from dr_pipelines.files.restore_bucket import restore_to_bucket
 from dr_pipelines.storage.attempts import Attempts

@@ -87,7 +87,7 @@ class Watched:
 
     def __init__(self, source: FileSource, *, fail_at: int | None = None, stays_down: bool = False) -> None:
         self._source, self._fail_at, self._stays_down = source, fail_at, stays_down
-        self.description, self.readers = source.description, source.readers
+        self.description, self.readers, self.tree = source.description, source.readers, None
         self.opened: list[bytes] = []
         self.at: dict[tuple[str, bytes], Callable[[], object]] = {}
         self.calls = 0

@@ -15,8 +15,7 @@ from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.files.verify import contents_match
 from dr_pipelines.progress import Silent
 from dr_pipelines.replication.immutability import lock_is_in_force
-from dr_pipelines.repository.archive_writer import FRAME_SIZE
-from dr_pipelines.repository.codec import Codec
+from dr_pipelines.repository.codec import FRAME_SIZE, Codec
 from dr_pipelines.repository.completeness import snapshot_is_complete
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import StoredObject

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dr_pipelines.checks import failed
 from dr_pipelines.errors import BackupNotFound, IntegrityError, RestoreError, StoreUnavailable, TargetInUse, UsageError
-from dr_pipelines.files.pack import LARGE, PACK_SIZE
+from dr_pipelines.files.pack_builder import LARGE, PACK_SIZE
 from dr_pipelines.files.staging import staging_for
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import generate_identity

@@ -1,0 +1,93 @@
+"""The files below a directory of this host, each read as one version of itself. Loaded by processes that do nothing
+else, so it needs little."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from dr_pipelines.clock import SystemClock
+from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Seen, Wanted
+
+_HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Not blocking: what was a file may be a pipe by now."""
+_SETTLED = 0.1
+"""Seconds for which a write may go on, or others follow it, without a newer time: a file has that at which a write
+began, by a clock that ticks every few milliseconds. What was written to so shortly before is read twice: where both
+are equal, it was that between the two."""
+_PIECE = 1024 * 1024
+
+
+class Tree:
+    """Opens files by their path below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._below = os.fsencode(root) + b"/"
+        self._clock = SystemClock()
+
+    def open(self, wanted: Wanted) -> TreeFile:
+        try:
+            descriptor = os.open(self._below + wanted.path, _HOW)
+        except FileNotFoundError:
+            raise FileVanished("it was removed while the snapshot was taken") from None
+        except OSError as error:
+            raise FileUnreadable(reason(error)) from error
+        return TreeFile(descriptor, self._clock.now().timestamp() - _SETTLED)
+
+
+class TreeFile:
+    """One that is open. What was changed at `settled` (Unix seconds) or later is read twice."""
+
+    def __init__(self, descriptor: int, settled: float) -> None:
+        self._descriptor = descriptor
+        self._before = os.fstat(descriptor)
+        self.size = self._before.st_size
+        if not stat.S_ISREG(self._before.st_mode):
+            self.close()
+            raise FileVanished("it is no file any more")
+        self._digest = None if self._before.st_ctime < settled else hashlib.sha256()
+
+    def read_into(self, target: memoryview) -> int:
+        try:
+            done = os.readv(self._descriptor, [target])
+            while done < len(target) and (count := os.readv(self._descriptor, [target[done:]])):
+                done += count
+        except OSError as error:
+            raise FileUnreadable(reason(error)) from error
+        if self._digest is not None:
+            self._digest.update(target[:done])
+        return done
+
+    def finish(self) -> Seen:
+        same = self._digest is None or self._digest.digest() == self._read_once_more()
+        now = os.fstat(self._descriptor)
+        if not same or _stamps(now) != _stamps(self._before):
+            raise FileChanged("it was written to while it was read")
+        return Seen(
+            {"size": now.st_size, "mtime_ns": now.st_mtime_ns, "ctime_ns": now.st_ctime_ns, "inode": now.st_ino}
+        )
+
+    def _read_once_more(self) -> bytes:
+        digest, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(min(_PIECE, self.size)))
+        try:
+            while at < self.size and (count := os.preadv(self._descriptor, [buffer[: self.size - at]], at)):
+                digest.update(buffer[:count])
+                at += count
+        except OSError as error:
+            raise FileUnreadable(reason(error)) from error
+        return digest.digest()
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+def _stamps(seen: os.stat_result) -> tuple[int, int, int]:
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
