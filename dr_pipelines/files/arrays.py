@@ -3,6 +3,7 @@ with bring in pandas where it is installed, which takes longer to load than a sn
 
 from __future__ import annotations
 
+from array import array as packed
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -89,6 +90,8 @@ def read_parquet(source: Any) -> pa.Table:
 
 
 def _integers(values: Collection[int | None]) -> pa.Array:
+    if isinstance(values, packed):
+        return _of_numpy(np.frombuffer(values, dtype=np.int64), pa.int64())
     if None not in values:
         return _of_numpy(np.fromiter(values, dtype=np.int64, count=len(values)), pa.int64())
     plain = np.fromiter((value or 0 for value in values), dtype=np.int64, count=len(values))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.files.arrays import NO, flat, number, text
-from dr_pipelines.files.table import FILE, places_in
+from dr_pipelines.files.table import FILE, chosen, places_in, rows_at
 
 COMPRESSES = 80
 """In percent: a content of which no more is left compresses."""
@@ -36,10 +36,13 @@ class Differences:
 
 def differences(before: pa.Table, after: pa.Table) -> Differences:
     """Both are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
-    old, new = (table.filter(pc.equal(table["type"], text(FILE))) for table in (before, after))
+    old, new = (
+        table.select(["path", "sha256", "compresses_to"]).filter(pc.equal(table["type"], text(FILE)))
+        for table in (before, after)
+    )
     places = places_in(old, new["path"])
     known = pc.is_valid(places)
-    now, then = new.filter(known), old.take(places.drop_null())
+    now, then = chosen(new, known), rows_at(old, places.drop_null())
     changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), NO)
     gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=flat(new["path"]))))
     come = new.filter(pc.invert(known))

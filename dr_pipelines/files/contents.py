@@ -61,8 +61,8 @@ _NONE: np.ndarray[tuple[int], np.dtype[np.uint64]] = np.zeros(0, dtype=np.uint64
 
 def contents_of(table: pa.Table) -> pa.Table:
     """The contents that a snapshot's table names."""
-    held = table.filter(pc.and_(pc.equal(table["type"], text(FILE)), pc.is_valid(table["archive"])))
-    return held.select(SCHEMA.names).cast(SCHEMA)
+    held = pc.and_(pc.equal(table["type"], text(FILE)), pc.is_valid(table["archive"]))
+    return table.select(SCHEMA.names).filter(held).cast(SCHEMA)
 
 
 def merged(tables: Collection[pa.Table], archives: Collection[str]) -> pa.Table:

@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import stat
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,10 @@ from pathlib import Path
 from dr_pipelines.errors import UsageError
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import Scan, Wanted
-from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
+from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, in_order, with_columns
 from dr_pipelines.files.tree import Tree, TreeFile, reason
 
+_NUMBERS = ("size", "mtime_ns", "ctime_ns", "inode", "device", "hard_links", "mode", "uid", "gid")
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
 
 
@@ -62,14 +64,14 @@ class Directory:
 
 
 class _Walk:
-    """Columns that grow with every entry: one list each, for there may be millions."""
+    """Columns that grow with every entry, not one object each: there may be millions."""
 
     def __init__(self, excluded: re.Pattern[bytes] | None) -> None:
         self._excluded = excluded
         self._paths: list[bytes] = []
-        self._stats: list[os.stat_result] = []
         self._kinds: list[str] = []
         self._targets: list[bytes | None] = []
+        self._numbers = {name: array("q") for name in _NUMBERS}
         self._unreadable: dict[bytes, str] = {}
         self._special: list[bytes] = []
 
@@ -117,9 +119,18 @@ class _Walk:
             self._special.append(path)
             return False
         self._paths.append(path)
-        self._stats.append(seen)
         self._kinds.append(_KINDS[kind])
         self._targets.append(target)
+        is_file = kind == stat.S_IFREG
+        for column, value in zip(
+            self._numbers.values(),
+            (
+                seen.st_size if is_file else 0, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev,
+                seen.st_nlink if is_file else 1, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid,
+            ),
+            strict=True,
+        ):  # fmt: skip
+            column.append(value)
         return kind == stat.S_IFDIR
 
     def _forget(self, below: bytes) -> None:
@@ -127,25 +138,17 @@ class _Walk:
         path = below.rstrip(b"/")
         if path in self._paths:
             place = self._paths.index(path)
-            del self._paths[place], self._stats[place], self._kinds[place], self._targets[place]
+            del self._paths[place], self._kinds[place], self._targets[place]
+            for column in self._numbers.values():
+                del column[place]
 
     def result(self) -> Scan:
-        stats = self._stats
-        kinds = self._kinds
-        uids, gids = [seen.st_uid for seen in stats], [seen.st_gid for seen in stats]
+        uids, gids = self._numbers["uid"], self._numbers["gid"]
         rows = with_columns(
             {
                 "path": self._paths,
-                "type": kinds,
-                "size": [seen.st_size if kind == FILE else 0 for seen, kind in zip(stats, kinds, strict=True)],
-                "mtime_ns": [seen.st_mtime_ns for seen in stats],
-                "ctime_ns": [seen.st_ctime_ns for seen in stats],
-                "inode": [seen.st_ino for seen in stats],
-                "device": [seen.st_dev for seen in stats],
-                "hard_links": [seen.st_nlink if kind == FILE else 1 for seen, kind in zip(stats, kinds, strict=True)],
-                "mode": [stat.S_IMODE(seen.st_mode) for seen in stats],
-                "uid": uids,
-                "gid": gids,
+                "type": self._kinds,
+                **self._numbers,
                 "user": [*map(_user, uids)],
                 "group": [*map(_group, gids)],
                 "target": self._targets,
@@ -154,7 +157,7 @@ class _Walk:
         )
         few = b", ".join(self._special[:3]).decode(errors="backslashreplace")
         notes = (f"{len(self._special)} sockets, pipes or devices are left out: {few}",) if self._special else ()
-        return Scan(rows, self._unreadable, notes)
+        return Scan(in_order(rows), self._unreadable, notes)
 
 
 def _pattern(exclude: Sequence[str]) -> re.Pattern[bytes] | None:

@@ -50,6 +50,7 @@ from dr_pipelines.files.source import (
     each_wanted,
 )
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.archive_writer import ArchiveBuffers
 from dr_pipelines.repository.buffers import large_buffer
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 from dr_pipelines.repository.snapshots import SnapshotWriter
@@ -107,6 +108,8 @@ class Packer:
         self._packed = Packed()
         self._lock = threading.Lock()
         self._sampled = 1
+        # While one pack is put, the other fills.
+        self._buffers = ArchiveBuffers(writer.repository.codec, pack_size=PACK_SIZE, packs=2)
         self._large: list[Wanted] = []
         self._again: list[Wanted] = []
         self._halt = threading.Event()
@@ -253,7 +256,7 @@ class Packer:
         if self._contents.may_hold(wanted.size) and self._is_known(wanted):
             return
         name = self._writer.new_archive()
-        archive = self._writer.large_archive(name, PACK_SIZE)
+        archive = self._writer.large_archive(name, self._buffers)
         try:
             with closing(self._source.open(wanted)) as file:
                 archive.write(tar.header(wanted.path, file.size, (wanted.mtime_ns or 0) // 1_000_000_000))

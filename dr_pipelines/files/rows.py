@@ -16,8 +16,10 @@ from dr_pipelines.files.table import (
     SCHEMA,
     SOURCE,
     UNCHANGED,
+    chosen,
     equal_columns,
     places_in,
+    rows_at,
     with_all_columns,
     with_columns,
 )
@@ -136,12 +138,13 @@ def with_unreadable(rows: pa.Table, scan: Scan) -> pa.Table:
 
 
 def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Counts:
-    files = rows.filter(pc.equal(rows["type"], text(FILE)))
-    earlier = before.filter(pc.equal(before["type"], text(FILE)))
+    files, earlier = (
+        one.select(["path", "size", "sha256"]).filter(pc.equal(one["type"], text(FILE))) for one in (rows, before)
+    )
     places = places_in(earlier, files["path"])
     known = pc.is_valid(places)
-    old = earlier.take(places.drop_null())["sha256"].combine_chunks()
-    same = pc.fill_null(pc.equal(flat(files["sha256"].filter(known)), old), NO)
+    old = flat(rows_at(earlier, places.drop_null())["sha256"])
+    same = pc.fill_null(pc.equal(flat(chosen(files, known)["sha256"]), old), NO)
     kinds = {found["values"]: found["counts"] for found in pc.value_counts(rows["type"]).to_pylist()}
     return Counts(
         files=len(files),

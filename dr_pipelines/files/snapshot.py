@@ -39,11 +39,13 @@ from dr_pipelines.files.source import FileSource
 from dr_pipelines.files.table import (
     FILE,
     changes_of,
+    chosen,
     empty,
     encode_table,
     in_order,
     lay_over,
     places_in,
+    rows_at,
     with_all_columns,
 )
 from dr_pipelines.progress import Progress
@@ -167,7 +169,7 @@ class _Snapshot:
     def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, pa.Table]:
         """The rows whose content is known already, and the files that are to be read."""
         places = places_in(previous, rows["path"])
-        old = previous.take(places)
+        old = rows_at(previous, places)
         is_file = pc.equal(rows["type"], text(FILE))
         # An empty object is read too: its headers come with it. Only objects have an ETag, if an empty one.
         nothing_to_read = pc.and_(pc.equal(rows["size"], number(0)), pc.is_null(rows["etag"]))
@@ -178,7 +180,7 @@ class _Snapshot:
             known = pc.and_(known, pc.invert(stale))
         known = pc.and_(pc.fill_null(known, NO), booleans([not read_all] * len(rows)))
         kept = pc.or_(content_free, known)
-        return with_known_content(rows.filter(kept), old.filter(kept)), wanted_of(rows, pc.invert(kept))
+        return with_known_content(chosen(rows, kept), chosen(old, kept)), wanted_of(rows, pc.invert(kept))
 
     def _pack(self, rows: pa.Table, wanted: pa.Table) -> Packed:
         if not len(wanted):

@@ -64,7 +64,20 @@ def empty() -> pa.Table:
 
 def in_order(table: pa.Table) -> pa.Table:
     """By path: the order in which tables are stored, so that equal sets give equal tables."""
-    return table.take(pc.sort_indices(table["path"])).combine_chunks()
+    paths = flat(table["path"])
+    if pc.all(pc.less_equal(paths[:-1], paths[1:])).as_py() is not False:
+        return table.combine_chunks()
+    return table.take(pc.sort_indices(paths)).combine_chunks()
+
+
+def rows_at(table: pa.Table, places: pa.Array) -> pa.Table:
+    """The rows at these places; the table itself where that is all of them, as it often is: a copy takes memory."""
+    return table if places.equals(numbers(len(table))) else table.take(places)
+
+
+def chosen(table: pa.Table, mask: pa.Array) -> pa.Table:
+    """The rows where `mask` says so; the table itself where it does everywhere."""
+    return table if pc.all(mask, skip_nulls=False).as_py() else table.filter(mask)
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -133,8 +146,8 @@ def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     """The rows that make `table` of `base`."""
     places = places_in(base, table["path"])
     known = pc.is_valid(places)
-    there = table.filter(known)
-    alike = equal_columns(there, base.take(places.drop_null()), _COMPARED)
+    there = chosen(table, known)
+    alike = equal_columns(there, rows_at(base, places.drop_null()), _COMPARED)
     rows = [table.filter(pc.invert(known)), there.filter(pc.invert(alike))]
     vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=flat(table["path"]))))
     if len(vanished):

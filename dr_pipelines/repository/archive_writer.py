@@ -23,7 +23,7 @@ from dr_pipelines.repository.manifest import Archive, StoredObject
 from dr_pipelines.storage.base import Body
 
 PACK_SIZE = 64 * 1024 * 1024
-_PACK_BUFFERS = 3  # one fills while two are being put
+_WORKERS = 2
 PutPack = Callable[[int, Body], StoredObject]
 
 
@@ -36,31 +36,35 @@ class _Frame:
     last: bool
 
 
+class ArchiveBuffers:
+    """What writers fill, one writer at a time: making them anew costs more than filling them. With `packs` buffers for
+    packs one fills while the others are being put."""
+
+    def __init__(
+        self, codec: Codec, *, pack_size: int = PACK_SIZE, frame_size: int = FRAME_SIZE, packs: int = 3
+    ) -> None:
+        if pack_size % frame_size:
+            raise ValueError("a pack holds a whole number of frames")
+        self.pack_size, self.frame_size, self.packs = pack_size, frame_size, packs
+        self.free_frames: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(_WORKERS + 2):
+            self.free_frames.put(large_buffer(frame_size))
+        self.free_packs: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(packs):
+            self.free_packs.put(large_buffer(codec.encoded_bound(pack_size, pack_size // frame_size)))
+
+
 class ArchiveWriter:
     """Takes an archive's bytes in order and puts packs. `put_pack(number, body)` must return when the pack is
     durable; the body's bytes are only valid until then. An error of any thread is raised by the next call."""
 
-    def __init__(
-        self,
-        put_pack: PutPack,
-        codec: Codec,
-        *,
-        pack_size: int = PACK_SIZE,
-        frame_size: int = FRAME_SIZE,
-        workers: int = 2,
-    ) -> None:
-        if pack_size % frame_size:
-            raise ValueError("a pack holds a whole number of frames")
-        self._put_pack, self._codec, self._pack_size, self._frame_size = put_pack, codec, pack_size, frame_size
-        frames = pack_size // frame_size
-        self._free_frames: SimpleQueue[memoryview] = SimpleQueue()
-        for _ in range(workers + 2):
-            self._free_frames.put(large_buffer(frame_size))
-        self._free_packs: SimpleQueue[memoryview] = SimpleQueue()
-        for _ in range(_PACK_BUFFERS):
-            self._free_packs.put(large_buffer(codec.encoded_bound(pack_size, frames)))
-        self._compressors = ThreadPoolExecutor(workers, thread_name_prefix="pack-compress")
-        self._putters = ThreadPoolExecutor(_PACK_BUFFERS - 1, thread_name_prefix="pack-put")
+    def __init__(self, put_pack: PutPack, codec: Codec, buffers: ArchiveBuffers | None = None) -> None:
+        self._put_pack, self._codec = put_pack, codec
+        buffers = buffers or ArchiveBuffers(codec)
+        self._pack_size, self._frame_size = buffers.pack_size, buffers.frame_size
+        self._free_frames, self._free_packs = buffers.free_frames, buffers.free_packs
+        self._compressors = ThreadPoolExecutor(_WORKERS, thread_name_prefix="pack-compress")
+        self._putters = ThreadPoolExecutor(max(buffers.packs - 1, 1), thread_name_prefix="pack-put")
         self._ordered: SimpleQueue[_Frame | None] = SimpleQueue()
         self._sealer = threading.Thread(target=self._seal_all, name="pack-seal", daemon=True)
         self._sealer.start()
@@ -127,6 +131,7 @@ class ArchiveWriter:
         self._sealer.join()
         self._compressors.shutdown()
         self._putters.shutdown()
+        self._free_frames.put(self._frame)
         # The buffers are large: let go of them now, not when the garbage collector finds this writer.
         self._free_frames, self._free_packs = SimpleQueue(), SimpleQueue()
         self._frame = memoryview(b"")
@@ -147,6 +152,8 @@ class ArchiveWriter:
                 self._error = self._error or error
             finally:
                 self._free_frames.put(frame.buffer)
+        if pack is not None:  # abandoned
+            self._free_packs.put(pack.buffer)
 
     def _put(self, number: int, pack: _OpenPack) -> StoredObject:
         try:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectLocked, ObjectNotFound, RepositoryError
-from dr_pipelines.repository.archive_writer import ArchiveWriter
+from dr_pipelines.repository.archive_writer import ArchiveBuffers, ArchiveWriter
 from dr_pipelines.repository.file_layout import (
     SnapshotLayout,
     archive_name,
@@ -208,10 +208,9 @@ class SnapshotWriter:
         suffix = self.repository.codec.suffix
         return self._put(archive_pack(self.layout.file_set, archive, number, suffix), body)
 
-    def large_archive(self, archive: str, pack_size: int) -> ArchiveWriter:
+    def large_archive(self, archive: str, buffers: ArchiveBuffers) -> ArchiveWriter:
         """The writer of one that is not in memory whole; its packs go straight to the store."""
-        codec = self.repository.codec
-        return ArchiveWriter(lambda number, body: self.put_pack(archive, number, body), codec, pack_size=pack_size)
+        return ArchiveWriter(lambda number, body: self.put_pack(archive, number, body), self.repository.codec, buffers)
 
     def put_table(self, data: bytes, *, changes: bool) -> StoredObject:
         """`data` is Parquet: all rows, or those that are laid over an earlier table."""

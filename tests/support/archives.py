@@ -17,7 +17,7 @@ from dr_pipelines.postgres.backup_manifest import ManifestFile, ServerManifest
 from dr_pipelines.postgres.merge import MAGIC
 from dr_pipelines.postgres.unpack import Link
 from dr_pipelines.repository.archive_reader import ArchiveReader
-from dr_pipelines.repository.archive_writer import ArchiveWriter
+from dr_pipelines.repository.archive_writer import ArchiveBuffers, ArchiveWriter
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject, encode
@@ -91,7 +91,7 @@ def link(
         store.put(f"packs/{number}", body)
         return StoredObject(key=f"packs/{number}", size=body.size, sha256=body.sha256)
 
-    writer = ArchiveWriter(put, codec, pack_size=pack_size, frame_size=pack_size)
+    writer = ArchiveWriter(put, codec, ArchiveBuffers(codec, pack_size=pack_size, frame_size=pack_size))
     writer.write(tar.getvalue()[: size - cut])
     archive = writer.close()
     named = {path: _named(path, content) for path, content in (files if told is None else told).items()}

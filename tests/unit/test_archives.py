@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dr_pipelines.errors import DrError, IntegrityError, KeyUnusable, RepositoryError, StoreUnavailable
 from dr_pipelines.repository.archive_reader import ArchiveReader
-from dr_pipelines.repository.archive_writer import ArchiveWriter
+from dr_pipelines.repository.archive_writer import ArchiveBuffers, ArchiveWriter
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import Buffer, generate_identity
 from dr_pipelines.repository.manifest import Archive, StoredObject
@@ -37,7 +37,7 @@ def _writer(store: ObjectStore, codec: Codec) -> ArchiveWriter:
         store.put(f"{number:06d}", body)
         return StoredObject(key=f"{number:06d}", size=body.size, sha256=body.sha256)
 
-    return ArchiveWriter(put, codec, pack_size=PACK, frame_size=FRAME)
+    return ArchiveWriter(put, codec, ArchiveBuffers(codec, pack_size=PACK, frame_size=FRAME))
 
 
 def _noise(size: int) -> bytes:
@@ -144,7 +144,7 @@ def test_a_slow_store_slows_the_writer() -> None:
         gate.wait(60)
         return StoredObject(key=str(number), size=body.size, sha256=body.sha256)
 
-    writer = ArchiveWriter(put, CODECS[0], pack_size=PACK, frame_size=FRAME)
+    writer = ArchiveWriter(put, CODECS[0], ArchiveBuffers(CODECS[0], pack_size=PACK, frame_size=FRAME))
     waiting = threading.Event()
 
     def fill() -> None:

@@ -20,7 +20,7 @@ from dr_pipelines.operations import check_backup
 from dr_pipelines.postgres.verify import verify
 from dr_pipelines.postgres.wal_checks import wal_is_continuous
 from dr_pipelines.progress import Silent
-from dr_pipelines.repository.archive_writer import ArchiveWriter
+from dr_pipelines.repository.archive_writer import ArchiveBuffers, ArchiveWriter
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.completeness import chain_is_complete
 from dr_pipelines.repository.layout import BackupKind, BackupLayout
@@ -63,7 +63,9 @@ def stored(files: Mapping[str, bytes], told: Mapping[str, bytes] | None = None) 
         repository.store.put(keys.pack(number, ".zst"), body)
         return StoredObject(key=keys.pack(number, ".zst"), size=body.size, sha256=body.sha256)
 
-    writer = ArchiveWriter(put_pack, repository.codec, pack_size=PACK, frame_size=PACK)
+    writer = ArchiveWriter(
+        put_pack, repository.codec, ArchiveBuffers(repository.codec, pack_size=PACK, frame_size=PACK)
+    )
     writer.write(tar.getvalue()[:size])
     encoded = repository.codec.encode
     made = manifest(
