@@ -3,8 +3,7 @@ with bring in pandas where it is installed, which takes longer to load than a sn
 
 from __future__ import annotations
 
-from array import array as packed
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,16 @@ import pyarrow.parquet as pq
 
 def array(values: Collection[Any], type_: pa.DataType) -> pa.Array:
     """Of any type that a table of files has; None is null."""
+    if isinstance(values, pa.Array):
+        return values.cast(type_)
     if pa.types.is_boolean(type_):
         return booleans(values)
     if pa.types.is_integer(type_):
         return _integers(values).cast(type_)
     if pa.types.is_fixed_size_binary(type_):
-        return _binaries(values).cast(type_)
+        return binaries(values).cast(type_)
     if pa.types.is_binary(type_):
-        return _binaries(values)
+        return binaries(values)
     if pa.types.is_string(type_):
         return strings(values)
     return pa.array([*values], type_)
@@ -39,7 +40,7 @@ def number(value: int) -> pa.Scalar:
 
 def numbers(count: int) -> pa.Array:
     """0 to `count` - 1."""
-    return _of_numpy(np.arange(count, dtype=np.int64), pa.int64())
+    return of_numpy(np.arange(count, dtype=np.int64))
 
 
 def booleans(values: Iterable[bool]) -> pa.Array:
@@ -51,8 +52,17 @@ def strings(values: Iterable[str | None]) -> pa.Array:
     """Few that are repeated, as a rule."""
     places: dict[str | None, int] = {}
     chosen = [places.setdefault(value, len(places)) for value in values]
-    distinct = _binaries([None if value is None else value.encode() for value in places]).cast(pa.string())
-    return distinct.take(_of_numpy(np.array(chosen, dtype=np.int64), pa.int64()))
+    distinct = binaries([None if value is None else value.encode() for value in places]).cast(pa.string())
+    return distinct.take(of_numpy(np.array(chosen, dtype=np.int64)))
+
+
+def binaries(values: Collection[bytes | None]) -> pa.Array:
+    ends = np.cumsum(np.fromiter((len(value or b"") for value in values), dtype=np.int64, count=len(values)))
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+    data = pa.py_buffer(b"".join(value or b"" for value in values))
+    valid = _validity(values) if None in values else None
+    large = pa.Array.from_buffers(pa.large_binary(), len(values), [valid, pa.py_buffer(offsets), data])
+    return large.cast(pa.binary())
 
 
 def first_of_each(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -64,6 +74,16 @@ def first_of_each(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     in_order = column.take(order)
     differs = pc.not_equal(in_order.slice(1), in_order.slice(0, len(in_order) - 1))
     return order.filter(pa.concat_arrays([booleans([True]), differs]))
+
+
+def of_numpy(values: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Array:
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+def named(values: np.ndarray[Any, np.dtype[np.int64]], name: Callable[[int], str | None]) -> pa.Array:
+    """The name of each of few numbers that are repeated."""
+    distinct, places = np.unique(values, return_inverse=True)
+    return strings([name(int(value)) for value in distinct]).take(of_numpy(places.astype(np.int64)))
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -90,30 +110,15 @@ def read_parquet(source: Any) -> pa.Table:
 
 
 def _integers(values: Collection[int | None]) -> pa.Array:
-    if isinstance(values, packed):
-        return _of_numpy(np.frombuffer(values, dtype=np.int64), pa.int64())
     if None not in values:
-        return _of_numpy(np.fromiter(values, dtype=np.int64, count=len(values)), pa.int64())
+        return of_numpy(np.fromiter(values, dtype=np.int64, count=len(values)))
     plain = np.fromiter((value or 0 for value in values), dtype=np.int64, count=len(values))
     return pa.Array.from_buffers(pa.int64(), len(plain), [_validity(values), pa.py_buffer(plain)])
-
-
-def _binaries(values: Collection[bytes | None]) -> pa.Array:
-    ends = np.cumsum(np.fromiter((len(value or b"") for value in values), dtype=np.int64, count=len(values)))
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
-    data = pa.py_buffer(b"".join(value or b"" for value in values))
-    valid = _validity(values) if None in values else None
-    large = pa.Array.from_buffers(pa.large_binary(), len(values), [valid, pa.py_buffer(offsets), data])
-    return large.cast(pa.binary())
 
 
 def _validity(values: Iterable[Any]) -> pa.Buffer:
     there = np.fromiter((value is not None for value in values), dtype=np.bool_)
     return pa.py_buffer(np.packbits(there, bitorder="little"))
-
-
-def _of_numpy(values: Any, type_: pa.DataType) -> pa.Array:
-    return pa.Array.from_buffers(type_, len(values), [None, pa.py_buffer(values)])
 
 
 YES, NO = booleans([True])[0], booleans([False])[0]

@@ -8,19 +8,29 @@ import os
 import pwd
 import re
 import stat
-from array import array
+from array import array as packed
 from collections.abc import Collection, Iterator, Sequence
-from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from dr_pipelines.errors import UsageError
+from dr_pipelines.files.arrays import binaries, named, numbers, of_numpy
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, in_order, with_columns
 from dr_pipelines.files.tree import Tree, TreeFile, reason
 
-_NUMBERS = ("size", "mtime_ns", "ctime_ns", "inode", "device", "hard_links", "mode", "uid", "gid")
+_FIELDS = {
+    "size": "st_size", "mtime_ns": "st_mtime_ns", "ctime_ns": "st_ctime_ns", "inode": "st_ino", "device": "st_dev",
+    "hard_links": "st_nlink", "mode": "st_mode", "uid": "st_uid", "gid": "st_gid",
+}  # fmt: skip
 _KINDS = {stat.S_IFREG: FILE, stat.S_IFDIR: DIRECTORY, stat.S_IFLNK: LINK}
+_KIND, _MODE = 0o170000, 0o7777
+_SOME = 4096
 
 
 class Directory:
@@ -64,14 +74,15 @@ class Directory:
 
 
 class _Walk:
-    """Columns that grow with every entry, not one object each: there may be millions."""
+    """Columns of numbers that grow with every entry, not one object each: there may be millions."""
 
     def __init__(self, excluded: re.Pattern[bytes] | None) -> None:
         self._excluded = excluded
         self._paths: list[bytes] = []
-        self._kinds: list[str] = []
-        self._targets: list[bytes | None] = []
-        self._numbers = {name: array("q") for name in _NUMBERS}
+        self._numbers = {name: packed("q") for name in _FIELDS}
+        self._newest: list[os.stat_result] = []  # of them, those that are no numbers yet
+        self._targets: dict[int, bytes] = {}
+        self._gone: list[bytes] = []
         self._unreadable: dict[bytes, str] = {}
         self._special: list[bytes] = []
 
@@ -84,7 +95,7 @@ class _Walk:
                 with os.scandir(folder) as entries:
                     pending += [*self._entries(entries, below)]
             except FileNotFoundError:
-                self._forget(below)
+                self._gone.append(below.rstrip(b"/"))
             except OSError as error:
                 if first and not below:
                     raise UsageError(
@@ -118,46 +129,47 @@ class _Walk:
         if kind not in _KINDS:
             self._special.append(path)
             return False
+        if target is not None:
+            self._targets[len(self._paths)] = target
         self._paths.append(path)
-        self._kinds.append(_KINDS[kind])
-        self._targets.append(target)
-        is_file = kind == stat.S_IFREG
-        for column, value in zip(
-            self._numbers.values(),
-            (
-                seen.st_size if is_file else 0, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, seen.st_dev,
-                seen.st_nlink if is_file else 1, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid,
-            ),
-            strict=True,
-        ):  # fmt: skip
-            column.append(value)
+        self._newest.append(seen)
+        if len(self._newest) >= _SOME:
+            self._as_numbers()
         return kind == stat.S_IFDIR
 
-    def _forget(self, below: bytes) -> None:
-        """A directory that vanished since its entry was read."""
-        path = below.rstrip(b"/")
-        if path in self._paths:
-            place = self._paths.index(path)
-            del self._paths[place], self._kinds[place], self._targets[place]
-            for column in self._numbers.values():
-                del column[place]
+    def _as_numbers(self) -> None:
+        for name, column in self._numbers.items():
+            column.extend(map(attrgetter(_FIELDS[name]), self._newest))
+        self._newest = []
 
     def result(self) -> Scan:
-        uids, gids = self._numbers["uid"], self._numbers["gid"]
-        rows = with_columns(
-            {
-                "path": self._paths,
-                "type": self._kinds,
-                **self._numbers,
-                "user": [*map(_user, uids)],
-                "group": [*map(_group, gids)],
-                "target": self._targets,
-            },
-            SOURCE,
-        )
+        self._as_numbers()
+        rows = self._rows()
+        if self._gone:  # directories that vanished since their entries were read
+            rows = rows.filter(pc.invert(pc.is_in(rows["path"], value_set=binaries(self._gone))))
         few = b", ".join(self._special[:3]).decode(errors="backslashreplace")
         notes = (f"{len(self._special)} sockets, pipes or devices are left out: {few}",) if self._special else ()
         return Scan(in_order(rows), self._unreadable, notes)
+
+    def _rows(self) -> pa.Table:
+        seen = {name: np.frombuffer(column, dtype=np.int64) for name, column in self._numbers.items()}
+        kinds = seen["mode"] & _KIND
+        is_file = kinds == stat.S_IFREG
+        links = pc.index_in(numbers(len(kinds)), value_set=of_numpy(np.array([*self._targets], dtype=np.int64)))
+        return with_columns(
+            {
+                "path": self._paths,
+                "type": named(kinds, _KINDS.get),
+                **{name: of_numpy(column) for name, column in seen.items()},
+                "size": of_numpy(np.where(is_file, seen["size"], 0)),
+                "hard_links": of_numpy(np.where(is_file, seen["hard_links"], 1)),
+                "mode": of_numpy(seen["mode"] & _MODE),
+                "user": named(seen["uid"], _user),
+                "group": named(seen["gid"], _group),
+                "target": binaries([*self._targets.values()]).take(links),
+            },
+            SOURCE,
+        )
 
 
 def _pattern(exclude: Sequence[str]) -> re.Pattern[bytes] | None:
@@ -166,7 +178,6 @@ def _pattern(exclude: Sequence[str]) -> re.Pattern[bytes] | None:
     return re.compile("|".join(fnmatch.translate(one.strip("/")) for one in exclude).encode())
 
 
-@cache
 def _user(uid: int) -> str | None:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -174,7 +185,6 @@ def _user(uid: int) -> str | None:
         return None
 
 
-@cache
 def _group(gid: int) -> str | None:
     try:
         return grp.getgrgid(gid).gr_name

@@ -5,6 +5,7 @@ every file is read again, and stored again."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import tempfile
@@ -13,19 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from dr_pipelines.errors import DrError, IntegrityError
 from dr_pipelines.files import contents
-from dr_pipelines.files.arrays import no_rows, read_parquet
-from dr_pipelines.files.table import decode_table, empty
+from dr_pipelines.files.arrays import no_rows
+from dr_pipelines.files.table import SCHEMA, empty, with_all_columns
 from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest, decode_snapshot, encode_snapshot
 
-_MANIFEST, _BASE, _CHANGES, _CONTENTS, _ARCHIVES = (
-    "manifest.json", "base.parquet", "changes.parquet", "contents.parquet", "archives.json",
-)  # fmt: skip
+_MANIFEST, _ARCHIVES, _DIGESTS = "manifest.json", "archives.json", "digests.json"
+_BASE, _CHANGES, _CONTENTS = "base.arrow", "changes.arrow", "contents.arrow"
 _Archives = TypeAdapter(tuple[FileArchive, ...])
+_Digests = TypeAdapter(dict[str, str])
 _ARCHIVE = b"archive"
 
 
@@ -47,20 +47,25 @@ class SnapshotMemory:
     def __init__(self, folder: Path) -> None:
         self._last, self._unfinished = folder / "last", folder / "unfinished"
         self._recalled: Past | None = None
+        self._digests: dict[str, str] = {}
 
     def recall(self) -> Past | None:
         """None when there is nothing, or it is no longer whole."""
         try:
+            self._digests = _Digests.validate_json((self._last / _DIGESTS).read_bytes())
             self._recalled = Past(
                 manifest=decode_snapshot((self._last / _MANIFEST).read_bytes()),
-                base=decode_table((self._last / _BASE).read_bytes()),
-                changes=decode_table((self._last / _CHANGES).read_bytes()),
-                contents=read_parquet(self._last / _CONTENTS).cast(contents.SCHEMA),
+                base=self._read(_BASE, SCHEMA),
+                changes=self._read(_CHANGES, SCHEMA),
+                contents=self._read(_CONTENTS, contents.SCHEMA),
                 archives={one.name: one for one in _Archives.validate_json((self._last / _ARCHIVES).read_bytes())},
             )
-        except (OSError, ValidationError, DrError, pa.ArrowException):
+        except (OSError, ValidationError, DrError, pa.ArrowException, KeyError):
             self._recalled = None
         return self._recalled
+
+    def _read(self, name: str, schema: pa.Schema) -> pa.Table:
+        return with_all_columns(_read(self._last / name, self._digests[name]), schema).combine_chunks()
 
     def keep(self, past: Past) -> None:
         """In place of what was known; what was unfinished is finished. Raises `OSError`."""
@@ -70,7 +75,7 @@ class SnapshotMemory:
             folder = Path(new)
             (folder / _MANIFEST).write_bytes(encode_snapshot(past.manifest))
             (folder / _ARCHIVES).write_bytes(_Archives.dump_json((*past.archives.values(),)))
-            old = self._recalled
+            old, digests = self._recalled, {}
             for name, table, before in (
                 (_BASE, past.base, old and old.base),
                 (_CHANGES, past.changes, old and old.changes),
@@ -78,8 +83,10 @@ class SnapshotMemory:
             ):
                 if table is before:  # the same object: the file says it already
                     (folder / name).hardlink_to(self._last / name)
+                    digests[name] = self._digests[name]
                 else:
-                    pq.write_table(table, folder / name, compression="zstd")
+                    digests[name] = _write(table, folder / name)
+            (folder / _DIGESTS).write_bytes(_Digests.dump_json(digests))
             self.forget()
             folder.rename(self._last)
             folder.mkdir()  # what the context removes
@@ -92,17 +99,34 @@ class SnapshotMemory:
         """An archive is durable, and holds the contents of these rows. Raises `OSError`."""
         self._unfinished.mkdir(parents=True, exist_ok=True)
         told = rows.replace_schema_metadata({_ARCHIVE: archive.model_dump_json().encode()})
-        path = self._unfinished / f".{archive.name}.parquet"
-        pq.write_table(told, path, compression="zstd")
-        path.rename(self._unfinished / f"{archive.name}.parquet")
+        path = self._unfinished / f".{archive.name}.arrow"
+        digest = _write(told, path)
+        path.rename(self._unfinished / f"{archive.name}.{digest}.arrow")
 
     def unfinished(self) -> Iterator[tuple[FileArchive, pa.Table]]:
         """What a snapshot that did not end had stored."""
-        for path in sorted(self._unfinished.glob("*.parquet")):
+        for path in sorted(self._unfinished.glob("[!.]*.arrow")):
             with contextlib.suppress(OSError, pa.ArrowException, ValidationError, IntegrityError, KeyError):
-                rows = read_parquet(path)
+                rows = _read(path, path.stem.rpartition(".")[2])
                 archive = FileArchive.model_validate(json.loads((rows.schema.metadata or {})[_ARCHIVE]))
                 yield archive, rows.replace_schema_metadata(None)
+
+
+def _write(table: pa.Table, path: Path) -> str:
+    """As Arrow has it in memory, so that reading it takes no work. Gives its SHA-256 in hex."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as written:
+        written.write_table(table.combine_chunks())
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path, sha256: str) -> pa.Table:
+    """Raises `IntegrityError`: rows that a crash of this host mixed up would pass for files that are as they were."""
+    with pa.memory_map(str(path)) as file:
+        content = file.read_buffer()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise IntegrityError(f"{path} is not what was written there")
+    return pa.ipc.open_file(content).read_all()
 
 
 def archives_by_name(archives: Sequence[FileArchive]) -> dict[str, FileArchive]:

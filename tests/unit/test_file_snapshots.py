@@ -350,7 +350,7 @@ def test_a_host_that_forgot(tmp_path: Path, identity: tuple[str, str], identity_
     assert files.restored(second) == files.restored(first) == tree(files.root)
 
 
-@pytest.mark.parametrize("spoiled", ["manifest.json", "base.parquet", "contents.parquet", "archives.json"])
+@pytest.mark.parametrize("spoiled", ["manifest.json", "base.arrow", "contents.arrow", "archives.json"])
 def test_what_a_host_remembers_and_is_damaged_is_nothing(files: Taken, spoiled: str) -> None:
     write(files.root, {"a": b"a"})
     files.snapshot()
