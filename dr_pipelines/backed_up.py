@@ -17,9 +17,9 @@ from dr_pipelines.plan.values import Schedule
 from dr_pipelines.repository.due import Window
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
-Manifest: TypeAlias = BackupManifest | SnapshotManifest
+Manifest: TypeAlias = BackupManifest | Snapshot
 _THINGS = {BackupKind.FULL: FULL_BACKUP, BackupKind.INCREMENTAL: INCREMENTAL_BACKUP}
 
 
@@ -76,7 +76,7 @@ class BackedUp:
 
 def thing_of(manifest: Manifest) -> str:
     """What was asked for when it was taken."""
-    return SNAPSHOT if isinstance(manifest, SnapshotManifest) else _THINGS[manifest.asked_kind]
+    return SNAPSHOT if isinstance(manifest, Snapshot) else _THINGS[manifest.asked_kind]
 
 
 def of_server(name: str, asked: ServerPlan) -> BackedUp:

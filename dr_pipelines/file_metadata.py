@@ -10,7 +10,7 @@ from rich.filesize import decimal
 from dr_pipelines.metadata import table
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import format_duration
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
 
 def file_promises(plan: Plan, name: str) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def file_promises(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def snapshot_metadata(taken: SnapshotManifest, tier: str) -> dict[str, Any]:
+def snapshot_metadata(taken: Snapshot, tier: str) -> dict[str, Any]:
     """Sizes in bytes, times in seconds; numbers are plain, so that Dagster plots them; `summary` is for people.
     `dedup_ratio`: bytes of all files for each byte of a content that all archives of the snapshot hold once;
     `mb_per_second`: bytes that were read, over the whole time."""
@@ -55,7 +55,7 @@ def snapshot_metadata(taken: SnapshotManifest, tier: str) -> dict[str, Any]:
     return {name: value for name, value in entries.items() if value is not None}
 
 
-def _summary(taken: SnapshotManifest, seconds: float) -> str:
+def _summary(taken: Snapshot, seconds: float) -> str:
     counts, name, label = taken.counts, taken.file_set, taken.label
     rows = [
         ["snapshot", f"`{label}`"],

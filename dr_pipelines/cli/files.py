@@ -12,7 +12,7 @@ from dr_pipelines.cli.context import FileSetName, Json, TierOption, settings
 from dr_pipelines.cli.file_checks import accept, check
 from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import CheckFailed
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog
 from dr_pipelines.wording import counted
 
@@ -53,7 +53,7 @@ def snapshot(
         )
 
 
-def _facts(taken: SnapshotManifest, changes: CheckResult | None) -> dict[str, Any]:
+def _facts(taken: Snapshot, changes: CheckResult | None) -> dict[str, Any]:
     counts = taken.counts
     facts: dict[str, Any] = {
         "label": taken.label,
@@ -105,7 +105,7 @@ def list_snapshots(file_set: FileSetName, tier: TierOption = None, as_json: Json
 _COLUMNS = ("snapshot", "taken", "files", "size", "new", "changed", "removed", "added", "state")
 
 
-def _row(catalog: SnapshotCatalog, one: SnapshotManifest) -> tuple[str, ...]:
+def _row(catalog: SnapshotCatalog, one: Snapshot) -> tuple[str, ...]:
     counts = one.counts
     numbers = (f"{count:,}" for count in (counts.new, counts.changed, counts.removed))
     return (
@@ -114,7 +114,7 @@ def _row(catalog: SnapshotCatalog, one: SnapshotManifest) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _state(catalog: SnapshotCatalog, one: SnapshotManifest) -> str:
+def _state(catalog: SnapshotCatalog, one: Snapshot) -> str:
     if (trouble := catalog.trouble(one)) is not None:
         return trouble
     told = ["unusual"] if catalog.is_unusual(one.label) else []

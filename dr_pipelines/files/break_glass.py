@@ -24,6 +24,11 @@ def stored(about):
     return subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
+def archives_of(manifest):
+    lists = [json.loads(stored(about))["archives"] for about in manifest["lists"]]
+    return {one["name"]: one for archives in lists for one in archives}
+
+
 def rows(manifest):
     found = {}
     for about in filter(None, (manifest["table"], manifest["changes"])):
@@ -92,7 +97,7 @@ def link(row):
 
 def main():
     manifest = json.loads((HERE / "manifest.json").read_text())
-    archives, reader, failed = {one["name"]: one for one in manifest["archives"]}, Archive(), 0
+    archives, reader, failed = archives_of(manifest), Archive(), 0
     table = rows(manifest)
     os.makedirs(TARGET)  # it must be new
     some = lambda kind: [row for row in table if row["type"] == kind]
@@ -122,8 +127,8 @@ _README = """# Restoring snapshot {label} of {file_set} without dr
 Needed: Python 3.9 with pyarrow (`pip install pyarrow`), the programs `zstd` and `age`, and {identity}.
 
 1. Copy what the snapshot needs, names kept, with the store's own tool (`aws s3 cp --recursive`, `rclone copy`,
-   `azcopy`): `files/{file_set}/` of the repository. `manifest.json` beside this folder names every object with its
-   SHA-256: `table`, `changes` and the packs of `archives`.
+   `azcopy`): `files/{file_set}/` of the repository. `manifest.json` beside this folder names objects with their
+   SHA-256: `table`, `changes` and `lists`; these (`zstd -dc FILE`, no key is needed) name the packs of the archives.
 2. `python3 files/{file_set}/snapshots/{label}/break-glass/restore.py TARGET [IDENTITY]`
 
 TARGET is a directory that does not exist yet, IDENTITY the file with the age identity. Each object and each file is

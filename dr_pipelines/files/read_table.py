@@ -9,15 +9,15 @@ from dr_pipelines.files.table import decode_table, empty, lay_over
 from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
 
-def read_table(repository: Repository, manifest: SnapshotManifest) -> pa.Table:
+def read_table(repository: Repository, manifest: Snapshot) -> pa.Table:
     """All rows of a snapshot. Raises `IntegrityError` that names the object, `KeyUnusable`, what the store raises."""
     return lay_over(*read_tables(repository, manifest))
 
 
-def read_tables(repository: Repository, manifest: SnapshotManifest) -> tuple[pa.Table, pa.Table]:
+def read_tables(repository: Repository, manifest: Snapshot) -> tuple[pa.Table, pa.Table]:
     """The table that lies below, and the rows that are laid over it."""
     changes = _read(repository, manifest.changes) if manifest.changes is not None else empty()
     return _read(repository, manifest.table), changes

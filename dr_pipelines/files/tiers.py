@@ -25,7 +25,7 @@ from dr_pipelines.repository.fetch import fetch_into
 from dr_pipelines.repository.layout import ProofName
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
 
 LATEST = "latest"
@@ -38,7 +38,7 @@ class Known:
     """A snapshot and the tiers that have it; `trouble` when none of them has all of it, or its restore failed where it
     was tried. `anomaly`: the newest that was said of it being unusual."""
 
-    manifest: SnapshotManifest
+    manifest: Snapshot
     tiers: tuple[str, ...]
     trouble: str | None
     anomaly: ProofName | None = None
@@ -98,7 +98,7 @@ class Tiers:
                 before = found.get(manifest.label, Known(manifest, (), "it is on no tier"))
                 seen = [one for one in (before.anomaly, catalog.marks[manifest.label].anomaly()) if one is not None]
                 found[manifest.label] = Known(
-                    manifest,
+                    before.manifest if manifest.unread else manifest,
                     (*before.tiers, repository.tier),
                     _trouble(catalog, manifest) if before.trouble is not None else None,
                     max(seen, key=lambda one: one.at, default=None),
@@ -109,19 +109,27 @@ class Tiers:
 
     def _labelled(self, label: str) -> Known:
         trouble: DrError | None = None
+        part: Known | None = None
         for repository in self._repositories:
             try:
                 repository.check_format()
-                return Known(read_snapshot(repository.store, self.file_set, label), (repository.tier,), None)
+                found = read_snapshot(repository.store, self.file_set, label)
             except (StoreError, RepositoryError, IntegrityError) as error:
                 if not isinstance(error, BackupNotFound):
                     self._note(repository, label, error)
                 if trouble is None or isinstance(trouble, BackupNotFound):
                     trouble = error
+                continue
+            if not found.unread:
+                return Known(found, (repository.tier,), None)
+            self.tell(f"not all archives of {label} are known on {repository.tier}: {found.unread[0].trouble}")
+            part = part or Known(found, (repository.tier,), "not all its archives are known")
+        if part is not None:
+            return part
         assert trouble is not None
         raise trouble
 
-    def table(self, manifest: SnapshotManifest) -> pa.Table:
+    def table(self, manifest: Snapshot) -> pa.Table:
         """All rows of a snapshot. Raises `IntegrityError` when no tier has it whole, `KeyUnusable`."""
         changes = self.rows_in(manifest.changes) if manifest.changes is not None else empty()
         return lay_over(self.rows_in(manifest.table), changes)
@@ -182,6 +190,6 @@ class Tiers:
             self.tell(f"{what} cannot be read from {repository.tier}: {error.message}")
 
 
-def _trouble(catalog: SnapshotCatalog, manifest: SnapshotManifest) -> str | None:
+def _trouble(catalog: SnapshotCatalog, manifest: Snapshot) -> str | None:
     lacking = catalog.trouble(manifest)
     return f"it {lacking}" if lacking is not None else catalog.failed_validation(manifest)

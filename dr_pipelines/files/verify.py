@@ -26,7 +26,7 @@ from dr_pipelines.repository.digests import objects_match_sha256, percent
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Part, archives_in
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot
 from dr_pipelines.wording import counted
 
 CONTENTS_MATCH = "contents_match"
@@ -39,7 +39,7 @@ Content = tuple[int, int, bytes]
 
 def verify_snapshot(
     repository: Repository,
-    manifest: SnapshotManifest,
+    manifest: Snapshot,
     *,
     progress: Progress,
     part: Part = WHOLE,
@@ -55,9 +55,7 @@ def verify_snapshot(
     ]
 
 
-def contents_match(
-    repository: Repository, manifest: SnapshotManifest, progress: Progress, part: Part = WHOLE
-) -> CheckResult:
+def contents_match(repository: Repository, manifest: Snapshot, progress: Progress, part: Part = WHOLE) -> CheckResult:
     """Every file's content against its SHA-256; needs an identity when the snapshot is encrypted. Details: `files`
     whose content was read, `of` all, `contents` (equal ones are stored once) and their `bytes`."""
     return _look_at_contents(repository, manifest, progress, part)[0]
@@ -77,7 +75,7 @@ class _Seen:
 
 
 def _look_at_contents(
-    repository: Repository, manifest: SnapshotManifest, progress: Progress, part: Part
+    repository: Repository, manifest: Snapshot, progress: Progress, part: Part
 ) -> tuple[CheckResult, Sequence[StoredObject]]:
     """With the objects that were read and match."""
     label = manifest.label
@@ -91,6 +89,8 @@ def _look_at_contents(
     except DrError as error:
         said = f"the contents could not be read: {error.message}"
         return not_proven(CONTENTS_MATCH, said, label=label, hint=error.hint), ()
+    for one in manifest.unread:
+        return failed(CONTENTS_MATCH, f"not all its archives are known: {one.trouble}", label=label), ()
     files = table.filter(pc.equal(table["type"], FILE))
     chosen = archives_in(manifest, part)
     progress.phase("contents", sum(archive.size for archive in chosen))
@@ -160,7 +160,7 @@ def _digested(pieces: Iterable[memoryview], contents: Sequence[Content]) -> Iter
         now = next(waiting, None)
 
 
-def _judged(manifest: SnapshotManifest, files: pa.Table, seen: Sequence[_Seen], part: Part) -> CheckResult:
+def _judged(manifest: Snapshot, files: pa.Table, seen: Sequence[_Seen], part: Part) -> CheckResult:
     read = [one for one in seen if one.trouble is None and one.unseen is None]
     wrong = [*_wrong_rows(manifest, files), *(path for one in read for path in _paths(files, one, one.wrong))]
     lost = [path for one in seen if one.trouble is not None for path in _paths(files, one)]
@@ -196,7 +196,7 @@ def _judged(manifest: SnapshotManifest, files: pa.Table, seen: Sequence[_Seen], 
     return passed(CONTENTS_MATCH, said, **details)
 
 
-def _wrong_rows(manifest: SnapshotManifest, files: pa.Table) -> list[bytes]:
+def _wrong_rows(manifest: Snapshot, files: pa.Table) -> list[bytes]:
     """Files that no archive can give, though the table does not say why, and an empty one that is said to have some
     content."""
     names = pa.array([archive.name for archive in manifest.archives], pa.string())

@@ -12,7 +12,7 @@ from dr_pipelines.files.read_table import read_table
 from dr_pipelines.files.table import lay_over
 from dr_pipelines.operations.files import labelled_snapshot
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.site import Site
 from dr_pipelines.validation.file_suite import SNAPSHOT_MEETS_EXPECTATIONS, snapshot_suite
 from dr_pipelines.validation.suites import judged
@@ -37,7 +37,7 @@ def judge_snapshot(site: Site, file_set: str, label: str = "latest", tier: str =
     return {name: judged(name, [result], backup=manifest.label, tier=tier)}
 
 
-def _table(site: Site, repository: Repository, manifest: SnapshotManifest) -> Any:
+def _table(site: Site, repository: Repository, manifest: Snapshot) -> Any:
     """As it is stored, or else as this host remembers it."""
     try:
         return read_table(repository, manifest)

@@ -20,7 +20,7 @@ from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.recipients import RECIPIENTS_ARE_AS_PLANNED
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import part_of_today
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.site import Site
 
 
@@ -71,9 +71,7 @@ def check_snapshot_replica(
     return look(snapshot.label, looks, only)
 
 
-def _read(
-    site: Site, repository: Repository, snapshot: SnapshotManifest, progress: Progress, sample: int
-) -> list[CheckResult]:
+def _read(site: Site, repository: Repository, snapshot: Snapshot, progress: Progress, sample: int) -> list[CheckResult]:
     part = part_of_today(sample, snapshot.label, site.clock.now())
     _, *read = verify_snapshot(repository, snapshot, progress=progress, part=part)
     # That its source had files which could not be read says nothing of the bytes that are there.
@@ -82,7 +80,7 @@ def _read(
     return read
 
 
-def _surroundings(site: Site, repository: Repository, snapshot: SnapshotManifest) -> Looks:
+def _surroundings(site: Site, repository: Repository, snapshot: Snapshot) -> Looks:
     return {
         RECIPIENTS_ARE_AS_PLANNED: lambda: recipients_of(site, repository, snapshot),
         LOCK_IS_IN_FORCE: lambda: lock_is_in_force(site, snapshot.file_set, repository.tier, snapshot.label),

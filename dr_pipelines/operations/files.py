@@ -17,14 +17,14 @@ from dr_pipelines.plan.file_sets import DirectorySource, ReferencePlan
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.file_layout import SnapshotLayout
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
 from dr_pipelines.site import Site
 
 
 def take_snapshot(
     site: Site, file_set: str, progress: Progress, *, read_all: bool = False, only: Collection[bytes] | None = None
-) -> SnapshotManifest:
+) -> Snapshot:
     """Take a snapshot into the primary tier, of everything or of `only` some paths over the one before, and put down
     whether it is unusual beside that. Raises what `files.snapshot.take_snapshot` raises."""
 
@@ -84,7 +84,7 @@ def list_snapshots(site: Site, file_set: str, tier: str = "primary") -> Snapshot
     return read_snapshots(repository.store, file_set)
 
 
-def labelled_snapshot(repository: Repository, file_set: str, label: str) -> SnapshotManifest:
+def labelled_snapshot(repository: Repository, file_set: str, label: str) -> Snapshot:
     """One of a tier; `latest` is its newest. Raises `BackupNotFound`."""
     if label != "latest":
         return read_snapshot(repository.store, file_set, label)

@@ -34,7 +34,7 @@ from dr_pipelines.postgres.wal_status import read_status
 from dr_pipelines.postgres.wal_tiers import WalTiers
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.validations import Validation, read_validations
 from dr_pipelines.site import Site
 
@@ -122,7 +122,7 @@ def file_exposures(site: Site, file_set: str) -> tuple[Exposure, ...]:
     return tuple(found)
 
 
-def _seen(one: SnapshotManifest, by_rows: bool) -> FilesSeen:
+def _seen(one: Snapshot, by_rows: bool) -> FilesSeen:
     polled = by_rows and one.scanned_at is not None
     return FilesSeen(one.started_at if polled else one.looked_at, "as its rows said" if polled else "its snapshot is")
 

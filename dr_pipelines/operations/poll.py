@@ -14,7 +14,7 @@ from dr_pipelines.operations.reconcile import known_contents
 from dr_pipelines.operations.references import references_of
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.compare import changed_paths
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.site import Site
 
 _OVERLAP = timedelta(hours=1)
@@ -29,7 +29,7 @@ class Polled:
 
     at: datetime
     changed: int
-    snapshot: SnapshotManifest | None
+    snapshot: Snapshot | None
     is_whole: bool = False
 
 

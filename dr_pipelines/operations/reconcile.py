@@ -22,7 +22,7 @@ from dr_pipelines.operations.repair import Repaired, repair, require_repairable
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.checks import references_match
 from dr_pipelines.reconcile.compare import DIGEST, EXTRA, MISSING, SIZE, Comparison, compare, lasting, worth_reading
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import read_snapshots
 from dr_pipelines.site import Site
 
@@ -144,14 +144,14 @@ def known_contents(site: Site, file_set: str) -> Known:
 # --- a snapshot ---------------------------------------------------------------------------------------------
 
 
-def _in_snapshot(references: References, manifest: SnapshotManifest, files: Any) -> Comparison:
+def _in_snapshot(references: References, manifest: Snapshot, files: Any) -> Comparison:
     """Rows that say that they were written since are left out."""
     rows = references.read(before=manifest.started_at)
     younger = references.read(since=manifest.started_at) if references.say_when else references.nothing()
     return compare(rows, files, references.folders, younger=younger)
 
 
-def _snapshot(site: Site, file_set: str, asked: str, tier: str) -> tuple[SnapshotManifest, Any]:
+def _snapshot(site: Site, file_set: str, asked: str, tier: str) -> tuple[Snapshot, Any]:
     repository = site.read_only_repository(file_set, site.tier_of(file_set, tier))
     repository.check_format()
     at = _instant(asked)

@@ -18,7 +18,7 @@ from dr_pipelines.repository.layout import wal_prefix
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.owners import FileSetOwner, Owner
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog
 from dr_pipelines.retention.planner import kept_labels
 from dr_pipelines.retention.snapshots import kept_snapshots, rules_on
@@ -146,7 +146,7 @@ class ServerSides(_Sides[BackupManifest]):
             return wal_due(server, here, there, need)
 
 
-class FileSetSides(_Sides[SnapshotManifest]):
+class FileSetSides(_Sides[Snapshot]):
     """Of a file set, which has no WAL."""
 
     here: SnapshotCatalog
@@ -155,7 +155,7 @@ class FileSetSides(_Sides[SnapshotManifest]):
     _listing = "`dr files list {name} --tier {tier}` shows those that there are."
 
     @property
-    def _keeps(self) -> Keeps[SnapshotManifest]:
+    def _keeps(self) -> Keeps[Snapshot]:
         rules, now = rules_on(self._site.file_set(self.owner.name), self.tier), self._site.clock.now()
         return lambda some: kept_snapshots(sorted(some, key=lambda one: one.started_at), rules, now)
 

@@ -21,7 +21,7 @@ from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import BackupLayout, LabelLayout
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.retention.calendar import Reason
 from dr_pipelines.retention.cold import Early
 from dr_pipelines.retention.decisions import Decision, Retained
@@ -288,7 +288,7 @@ class ServerLook(Look[BackupManifest, TierView, Retention]):
         return {"wal_objects": wal_objects, "wal_bytes": wal_bytes}
 
 
-class FileSetLook(Look[SnapshotManifest, SnapshotView, SnapshotRetention]):
+class FileSetLook(Look[Snapshot, SnapshotView, SnapshotRetention]):
     """Of a file set."""
 
     words = SNAPSHOT_WORDS

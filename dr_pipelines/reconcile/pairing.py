@@ -18,11 +18,11 @@ from dr_pipelines.files.rows import newest_of_each
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.table import DIRECTORY, FILE, empty, in_order
 from dr_pipelines.reconcile import rows as references
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
 LOOKED_IN = 24
 """In so many snapshots a version is looked for, the nearest first."""
-ReadTable = Callable[[SnapshotManifest], pa.Table]
+ReadTable = Callable[[Snapshot], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Pairing:
 
     at: datetime
     files: pa.Table = field(default_factory=empty)
-    before: SnapshotManifest | None = None
-    snapshots: tuple[SnapshotManifest, ...] = ()
+    before: Snapshot | None = None
+    snapshots: tuple[Snapshot, ...] = ()
     used: dict[str, int] = field(default_factory=dict)
     rows: int = 0
     proven: int = 0
@@ -49,7 +49,7 @@ class Pairing:
         return (self.at - self.before.looked_at).total_seconds() if self.before is not None else None
 
 
-def pair(rows: pa.Table | None, snapshots: Sequence[SnapshotManifest], at: datetime, read: ReadTable) -> Pairing:
+def pair(rows: pa.Table | None, snapshots: Sequence[Snapshot], at: datetime, read: ReadTable) -> Pairing:
     """`rows` as of `at` (None: nothing points at the files), `snapshots` in any order."""
     before = max((one for one in snapshots if one.finished_at <= at), key=_began, default=None)
     if rows is None:
@@ -69,14 +69,14 @@ def pair(rows: pa.Table | None, snapshots: Sequence[SnapshotManifest], at: datet
 class Choice:
     """Rows of snapshots that were chosen, by snapshot."""
 
-    parts: list[tuple[SnapshotManifest, pa.Table]] = field(default_factory=list)
+    parts: list[tuple[Snapshot, pa.Table]] = field(default_factory=list)
     missing: pa.Table = field(default_factory=references.SCHEMA.empty_table)
     proven: int = 0
     likely: int = 0
     doubtful: int = 0
 
 
-def choose(rows: pa.Table, snapshots: Sequence[SnapshotManifest], at: datetime, read: ReadTable) -> Choice:
+def choose(rows: pa.Table, snapshots: Sequence[Snapshot], at: datetime, read: ReadTable) -> Choice:
     """A version of each path that `rows` name; none of another digest, ETag or size than its row's."""
     made = Choice(missing=_each_path_once(rows))
     looked = [*_nearest(snapshots, at)][:LOOKED_IN]
@@ -88,7 +88,7 @@ def choose(rows: pa.Table, snapshots: Sequence[SnapshotManifest], at: datetime, 
     return made
 
 
-def _take(made: Choice, one: SnapshotManifest, table: pa.Table, until: datetime | None, *, doubtful: bool) -> None:
+def _take(made: Choice, one: Snapshot, table: pa.Table, until: datetime | None, *, doubtful: bool) -> None:
     asked = made.missing
     found = table.take(pc.index_in(asked["path"], value_set=table["path"].combine_chunks()))
     usable = pc.and_(pc.fill_null(pc.equal(found["type"], FILE), False), pc.is_null(found["error"]))
@@ -107,7 +107,7 @@ def _take(made: Choice, one: SnapshotManifest, table: pa.Table, until: datetime 
         made.missing = asked.filter(pc.invert(fits)).combine_chunks()
 
 
-def _nearest(snapshots: Sequence[SnapshotManifest], at: datetime) -> Iterator[SnapshotManifest]:
+def _nearest(snapshots: Sequence[Snapshot], at: datetime) -> Iterator[Snapshot]:
     """The first after the instant, the last before it, the second after it, and so on."""
     later = sorted((one for one in snapshots if one.finished_at > at), key=_began, reverse=True)
     earlier = sorted((one for one in snapshots if one.finished_at <= at), key=_began)
@@ -117,9 +117,7 @@ def _nearest(snapshots: Sequence[SnapshotManifest], at: datetime) -> Iterator[Sn
                 yield side.pop()
 
 
-def _paired(
-    at: datetime, before: SnapshotManifest | None, parts: Sequence[tuple[SnapshotManifest, pa.Table]]
-) -> Pairing:
+def _paired(at: datetime, before: Snapshot | None, parts: Sequence[tuple[Snapshot, pa.Table]]) -> Pairing:
     used: dict[str, int] = {}
     for one, files in parts:
         count = pc.sum(pc.equal(files["type"], FILE)).as_py() or 0
@@ -136,7 +134,7 @@ def _folders_of(chosen: pa.Table, table: pa.Table) -> pa.Table:
     return table.filter(pc.and_(named, pc.equal(table["type"], DIRECTORY)))
 
 
-def _began(one: SnapshotManifest) -> tuple[datetime, str]:
+def _began(one: Snapshot) -> tuple[datetime, str]:
     return one.started_at, one.label
 
 

@@ -15,7 +15,7 @@ from dr_pipelines.files.table import empty
 from dr_pipelines.reconcile import rows as references
 from dr_pipelines.reconcile.compare import DIGEST, MISSING, SIZE
 from dr_pipelines.reconcile.pairing import ReadTable, choose
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
 
 class Content(NamedTuple):
@@ -33,11 +33,11 @@ class Repair:
     absent: pa.Table
     wrong: pa.Table
     found: Mapping[bytes, Content]
-    snapshots: tuple[SnapshotManifest, ...]
+    snapshots: tuple[Snapshot, ...]
     hopeless: Mapping[bytes, str]
 
 
-def plan_repair(findings: pa.Table, snapshots: Sequence[SnapshotManifest], now: datetime, read: ReadTable) -> Repair:
+def plan_repair(findings: pa.Table, snapshots: Sequence[Snapshot], now: datetime, read: ReadTable) -> Repair:
     """A missing file comes back with its row's digest, or where that names none as the newest of its size; another one
     is replaced only by a version of exactly its row's digest."""
     missing = findings.filter(pc.equal(findings["kind"], MISSING))
@@ -69,5 +69,5 @@ def _rows(findings: pa.Table) -> pa.Table:
     return told.select(references.SCHEMA.names).cast(references.SCHEMA)
 
 
-def _together(parts: Sequence[tuple[SnapshotManifest, pa.Table]]) -> pa.Table:
+def _together(parts: Sequence[tuple[Snapshot, pa.Table]]) -> pa.Table:
     return newest_of_each(pa.concat_tables([empty(), *(files for _, files in parts)]))

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import Literal
 
 from dr_pipelines.errors import BackupNotFound, IntegrityError, ObjectNotFound, RepositoryError
@@ -54,7 +54,8 @@ class Inventory:
     """`there`: everything of the owner that was listed. `backups` (or snapshots) are committed, `expired` can still be
     undone;
     `described`: the segment size of each system's WAL;
-    `faults` of records; `not_understood`: why a record of a newer format was not looked into."""
+    `faults` of records; `not_understood`: why a record of a newer format was not looked into; `unread`: lists of what
+    is needed that are damaged or gone. What else is needed is known after `read_lists`."""
 
     owner: Owner[Labelled]
     there: Mapping[str, ObjectInfo]
@@ -65,6 +66,25 @@ class Inventory:
     described: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     not_understood: list[str] = field(default_factory=list)
+    unread: frozenset[StoredObject] = frozenset()
+    _by_object: Mapping[StoredObject, list[str]] | None = None
+
+    def read_lists(self, store: ObjectStore) -> list[Fault]:
+        """What they say is named from now on; those that are damaged or gone are faults, of what is expired only where
+        they are there. Each is read once. Raises what the store raises."""
+        for manifests in (self.backups, self.expired):
+            manifests |= zip(manifests, self.owner.whole(store, [*manifests.values()]), strict=True)
+        needing: dict[StoredObject, str] = {}
+        for label, manifest in (*self.expired.items(), *self.backups.items()):
+            for stored in self.owner.unread(manifest):
+                if label in self.backups or stored.key in self.there:
+                    needing[stored] = label
+        self.unread = frozenset(needing)
+        self._by_object = None
+        return [
+            Fault(stored.key, "damaged" if stored.key in self.there else "missing", label, stored)
+            for stored, label in needing.items()
+        ]
 
     @property
     def server(self) -> str:
@@ -72,9 +92,9 @@ class Inventory:
         return self.owner.name
 
     def named(self) -> Iterator[Named]:
-        """Every object with a digest, once, whoever shares it. Of what is expired only what is there: pruning may have
-        begun."""
-        seen: set[StoredObject] = set()
+        """Every object with a digest, once, whoever shares it, but unread lists. Of what is expired only what is there:
+        pruning may have begun."""
+        seen: set[StoredObject] = {*self.unread}
         for label, stored in self._named_by_manifests():
             if stored not in seen:
                 seen.add(stored)
@@ -93,15 +113,12 @@ class Inventory:
         """The labels of all that names a faulty object; of a record its own. None for WAL."""
         if fault.label is None or fault.stored is None:
             return (fault.label,) if fault.label is not None else ()
+        if self._by_object is None:  # first asked for, or since lists were read
+            found: dict[StoredObject, list[str]] = defaultdict(list)
+            for label, stored in self._named_by_manifests():
+                found[stored].append(label)
+            self._by_object = found
         return self._by_object.get(fault.stored) or (fault.label,)
-
-    @cached_property
-    def _by_object(self) -> Mapping[StoredObject, list[str]]:
-        """As of when it is first asked, which is when all manifests that can be were read."""
-        found: dict[StoredObject, list[str]] = defaultdict(list)
-        for label, stored in self._named_by_manifests():
-            found[stored].append(label)
-        return found
 
     @property
     def of_server(self) -> Mapping[str, BackupManifest]:

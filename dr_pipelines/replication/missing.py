@@ -43,9 +43,11 @@ def missing_manifests(inventory: Inventory, store: ObjectStore, others: Sequence
 def _manifest_elsewhere(owner: Owner[Labelled], label: str, others: Sequence[Repository]) -> Labelled | None:
     for other in others:
         try:
-            return owner.read(other.store, label)
+            found = owner.read(other.store, label)
         except DrError:  # whatever it is, this tier does not show that the manifest should be here
             continue
+        if not owner.unread(found):
+            return found
     return None
 
 

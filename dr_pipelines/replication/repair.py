@@ -30,7 +30,7 @@ from dr_pipelines.repository.marks import Keep, encode_keep, put_expired, read_e
 from dr_pipelines.repository.owners import Owner
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import seal, unseal
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.wal import description
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 
@@ -145,7 +145,7 @@ class Repair:
         return None
 
     def _bundle(self, known: Labelled) -> Mapping[str, bytes]:
-        if isinstance(known, SnapshotManifest):
+        if isinstance(known, Snapshot):
             return bundle_of_files(known.file_set, known.label, known.encoding.recipients)
         if isinstance(known, BackupManifest):
             bare = known.model_copy(update={"break_glass": ()})  # as it was when the bundle was written
@@ -272,7 +272,7 @@ def _old_version(store: ObjectStore, stored: StoredObject) -> bool:
 
 
 def _break_glass(known: Labelled) -> Sequence[StoredObject]:
-    return known.break_glass if isinstance(known, BackupManifest | SnapshotManifest) else ()
+    return known.break_glass if isinstance(known, BackupManifest | Snapshot) else ()
 
 
 def _manifest_on(owner: Owner[Labelled], label: str, store: ObjectStore) -> tuple[Labelled, bytes]:

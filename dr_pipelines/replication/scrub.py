@@ -145,6 +145,9 @@ class _Scrub:
         # Records first: a manifest that is whole again says what else must be there.
         missing = missing_manifests(inventory, self._store, order.others)
         outcomes = self._settle([*inventory.faults, *missing], inventory, repair)
+        outcomes += self._settle(inventory.read_lists(self._store), inventory, repair)
+        if any(outcome.state is State.REPAIRED for outcome in outcomes):
+            inventory.read_lists(self._store)
         seen = read_objects(self._store, inventory.named, inventory.there, order.sample, self._progress, always=marked)
         outcomes += self._settle([*seen.faults, *self._holes(inventory)], inventory, repair)
         # WAL that was replaced at an earlier scrub is no news.

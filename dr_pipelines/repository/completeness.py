@@ -13,7 +13,7 @@ from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.wording import counted
 
@@ -49,7 +49,7 @@ def manifest_is_complete(store: ObjectStore, manifest: Labelled) -> CheckResult:
 
 
 def snapshot_is_complete(
-    store: ObjectStore, manifest: SnapshotManifest, partial: Literal["fail", "warn"] = "fail"
+    store: ObjectStore, manifest: Snapshot, partial: Literal["fail", "warn"] = "fail"
 ) -> CheckResult:
     """Of a snapshot: the same, and whether all files of its source could be read; `partial` says whether it fails when
     not. Details: `unreadable`, `files`."""
@@ -57,6 +57,9 @@ def snapshot_is_complete(
     counts = manifest.counts
     details = {**found.details, "unreadable": counts.unreadable, "files": counts.files}
     summary = found.summary.replace(f"backup {manifest.label}", f"snapshot {manifest.label}", 1)
+    for one in manifest.unread:
+        if found.passed:
+            return failed(SNAPSHOT_IS_COMPLETE, f"not all its archives are known: {one.trouble}", **details)
     if found.passed and manifest.partial:
         lacks = f"{counted(counts.unreadable, 'file')} of its source could not be read"
         judge = failed if partial == "fail" else passed

@@ -18,7 +18,7 @@ from dr_pipelines.clock import CLOCK_DRIFT
 from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.repository.manifest import BackupManifest
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 
 BACKUP_IS_THERE = "backup_is_there"
 SNAPSHOT_IS_THERE = "snapshot_is_there"
@@ -84,7 +84,7 @@ def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Du
     return _is_there(BACKUP_IS_THERE, "backup", f"{kind} backup", serving, due, now)
 
 
-def snapshot_is_there(snapshots: Iterable[SnapshotManifest], due: Due, *, now: datetime) -> CheckResult:
+def snapshot_is_there(snapshots: Iterable[Snapshot], due: Due, *, now: datetime) -> CheckResult:
     """The same of a file set. A partial one serves: another check says what it lacks."""
     return _is_there(SNAPSHOT_IS_THERE, "snapshot", "snapshot", snapshots, due, now)
 

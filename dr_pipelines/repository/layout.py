@@ -358,14 +358,15 @@ class Role(StrEnum):
     BULK = "bulk"
     """Packs, of backups and files, and whole WAL segments: nearly all bytes, read only when something is restored."""
     GUIDE = "guide"
-    """Manifests, indexes, tables of files, histories, the break-glass bundle: what a recovery is planned with."""
+    """Manifests, indexes, tables of files, lists of archives, histories, the break-glass bundle: what a recovery is
+    planned with."""
     NOTE = "note"
     """Claims, marks, evidence, heads of open segments: what is not of the backup, or soon replaced."""
 
 
 _CONTENT = re.compile(
     r"\A(?:servers/[^/]+/backups/[^/]+/(?:(?P<packs>packs/)|break-glass/|backup_manifest\.|index\.json\.|facts\.json\."
-    r"|manifest\.json\Z)|files/[^/]+/(?:(?P<archives>archives/)|snapshots/[^/]+/"
+    r"|manifest\.json\Z)|files/[^/]+/(?:(?P<archives>archives/)|lists/|snapshots/[^/]+/"
     r"(?:break-glass/|table\.parquet\.|changes\.parquet\.|manifest\.json\Z)))"
 )
 

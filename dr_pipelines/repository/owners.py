@@ -4,15 +4,17 @@ to every label (copying, scrubbing, looking at locks) is written once."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
+from dr_pipelines.repository.archive_lists import with_archives
 from dr_pipelines.repository.catalog import Catalog, parse_manifest, read_catalog, read_manifest
 from dr_pipelines.repository.file_layout import SnapshotLayout, file_set_prefix, snapshot_of
 from dr_pipelines.repository.labels import LabelCatalog, M_co
 from dr_pipelines.repository.layout import BackupLayout, LabelLayout, label_of, server_prefix
-from dr_pipelines.repository.manifest import BackupManifest, decode
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest, decode_snapshot
+from dr_pipelines.repository.manifest import BackupManifest, StoredObject, decode
+from dr_pipelines.repository.snapshot_manifest import Snapshot, decode_snapshot, with_lists_unread
 from dr_pipelines.repository.snapshots import SnapshotCatalog, parse_snapshot, read_snapshot, read_snapshots
 from dr_pipelines.storage.base import ObjectStore
 
@@ -37,11 +39,20 @@ class Owner(ABC, Generic[M_co]):
 
     @abstractmethod
     def decode(self, data: bytes) -> M_co:
-        """A manifest as it is stored. Raises `IntegrityError`, `pydantic.ValidationError`."""
+        """A manifest as it is stored; what it names by lists is not known before `whole` reads them. Raises
+        `IntegrityError`, `pydantic.ValidationError`."""
 
     @abstractmethod
     def parse(self, data: bytes, store: ObjectStore, label: str) -> M_co:
-        """The manifest of a label, as it was read from `store`. Raises `IntegrityError`, `RepositoryError`."""
+        """As `decode`: of a label, as it was read from `store`. Raises `IntegrityError`, `RepositoryError`."""
+
+    def whole(self, store: ObjectStore, manifests: Sequence[M_co]) -> Sequence[M_co]:
+        """In the same order, each with all that it names; see `unread`. Raises what the store raises."""
+        return manifests
+
+    def unread(self, manifest: M_co) -> Sequence[StoredObject]:  # type: ignore[misc]
+        """Lists of what a manifest needs that are not there, or are damaged: what else it needs is not known."""
+        return ()
 
     @abstractmethod
     def read(self, store: ObjectStore, label: str) -> M_co:
@@ -78,7 +89,7 @@ class ServerOwner(Owner[BackupManifest]):
         return read_catalog(store, self.name)
 
 
-class FileSetOwner(Owner[SnapshotManifest]):
+class FileSetOwner(Owner[Snapshot]):
     """Of snapshots."""
 
     @property
@@ -91,13 +102,19 @@ class FileSetOwner(Owner[SnapshotManifest]):
     def label_of(self, key: str) -> str | None:
         return snapshot_of(self.name, key)
 
-    def decode(self, data: bytes) -> SnapshotManifest:
-        return decode_snapshot(data)
+    def decode(self, data: bytes) -> Snapshot:
+        return with_lists_unread(decode_snapshot(data))
 
-    def parse(self, data: bytes, store: ObjectStore, label: str) -> SnapshotManifest:
-        return parse_snapshot(data, store, self.name, label)
+    def parse(self, data: bytes, store: ObjectStore, label: str) -> Snapshot:
+        return with_lists_unread(parse_snapshot(data, store, self.name, label))
 
-    def read(self, store: ObjectStore, label: str) -> SnapshotManifest:
+    def whole(self, store: ObjectStore, manifests: Sequence[Snapshot]) -> Sequence[Snapshot]:
+        return with_archives(store, manifests)
+
+    def unread(self, manifest: Snapshot) -> Sequence[StoredObject]:
+        return [one.stored for one in manifest.unread if one.stored is not None]
+
+    def read(self, store: ObjectStore, label: str) -> Snapshot:
         return read_snapshot(store, self.name, label)
 
     def catalog(self, store: ObjectStore) -> SnapshotCatalog:

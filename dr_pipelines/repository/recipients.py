@@ -18,7 +18,7 @@ from dr_pipelines.repository.layout import WalLayout, parse_wal_key
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Manifest, Part, archives_in
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.storage.base import ObjectStore
 from dr_pipelines.wording import counted
 
@@ -73,7 +73,7 @@ def _other(told: set[str], planned: set[str], label: str) -> str:
 
 
 def _looked_at(repository: Repository, manifest: Manifest, part: Part) -> list[str]:
-    if isinstance(manifest, SnapshotManifest):
+    if isinstance(manifest, Snapshot):
         chosen = (pack for archive in archives_in(manifest, part) for pack in archive.packs)
         return [stored.key for stored in (*manifest.tables, *islice(chosen, _PACKS))]
     packs = manifest.archive.packs

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dr_pipelines.repository.manifest import BackupManifest, StoredObject
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot
 
-Manifest = BackupManifest | SnapshotManifest
+Manifest = BackupManifest | Snapshot
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ def part_of_today(share: int, name: str, now: datetime) -> Part:
 
 def objects_in(manifest: Manifest, part: Part) -> list[StoredObject]:
     """All but the packs, for these are small and nothing goes without them, and the packs of the part."""
-    if isinstance(manifest, SnapshotManifest):
+    if isinstance(manifest, Snapshot):
         packs = (pack for archive in archives_in(manifest, part) for pack in archive.packs)
-        return [*packs, *manifest.tables, *manifest.break_glass]
+        return [*packs, *manifest.besides]
     archive = manifest.archive
     begin, end = part.of(archive.size)
     last = max(end - 1, begin) // archive.pack_size
@@ -50,7 +50,7 @@ def objects_in(manifest: Manifest, part: Part) -> list[StoredObject]:
     return [stored for stored in manifest.objects if stored.key not in left_out]
 
 
-def archives_in(manifest: SnapshotManifest, part: Part) -> list[FileArchive]:
+def archives_in(manifest: Snapshot, part: Part) -> list[FileArchive]:
     """Whole archives: of all of a snapshot's, one behind the other, those that begin in the part, or the first that
     begins after it. So every one of them has its day, and one that is larger than a part is read in one go."""
     if part.is_whole:

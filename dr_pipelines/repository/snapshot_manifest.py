@@ -1,13 +1,23 @@
-"""The manifest of a snapshot of files: in clear text, the commit point. It names every stored object of the snapshot
-with its size and SHA-256, those that earlier snapshots put among them; it names no file, and no secret."""
+"""The manifest of a snapshot of files: in clear text, the commit point. It names the stored objects of the snapshot
+with size and SHA-256, those that earlier snapshots put among them: tables, and lists, which name packs in the same way.
+It names no file, and no secret."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from typing import Annotated
 
-from dr_pipelines.repository.file_layout import SnapshotLayout, archives_prefix
-from dr_pipelines.repository.manifest import FORMAT_VERSION, Archive, Encoding, Record, StoredObject
+from pydantic import Field, SkipValidation
+
+from dr_pipelines.repository.file_layout import SnapshotLayout, archives_prefix, lists_prefix
+from dr_pipelines.repository.manifest import Archive, Encoding, Record, StoredObject
 from dr_pipelines.repository.sealed import seal, unseal
+
+SNAPSHOT_FORMAT = 2
+"""Of the manifest. Since 2 archives are in lists; a program that knows no lists would take all archives for garbage."""
 
 
 class FileArchive(Archive):
@@ -36,12 +46,13 @@ class Counts(Record):
 
 
 class SnapshotManifest(Record):
-    """One snapshot. Its rows are those of `table`, with those of `changes` laid over them (null: as the table is).
-    `table` may have been put by an earlier snapshot, as may `archives`: all that any row needs is named here. `parent`
-    is the label that `counts` compares with; `source` says what was read. `scanned_at`: when everything was looked at
-    last, where only some paths were at `started_at`."""
+    """One snapshot, as it is stored. Its rows are those of `table`, with those of `changes` laid over them (null: as
+    the table is). `table` may have been put by an earlier snapshot, as may `lists`: its archives are those that they
+    list, each once. `parent` is the label that `counts` compares with; `source` says what was read. `scanned_at`: when
+    everything was looked at last, where only some paths were at `started_at`. `inline`: archives that a manifest of
+    format 1 names itself."""
 
-    format: int = FORMAT_VERSION
+    format: int = SNAPSHOT_FORMAT
     file_set: str
     label: str
     parent: str | None = None
@@ -55,8 +66,9 @@ class SnapshotManifest(Record):
     counts: Counts
     table: StoredObject
     changes: StoredObject | None = None
-    archives: tuple[FileArchive, ...] = ()
+    lists: tuple[StoredObject, ...] = ()
     break_glass: tuple[StoredObject, ...] = ()
+    inline: tuple[FileArchive, ...] = Field(default=(), validation_alias="archives", exclude=True)
 
     @property
     def layout(self) -> SnapshotLayout:
@@ -72,6 +84,51 @@ class SnapshotManifest(Record):
         return self.file_set
 
     @property
+    def partial(self) -> bool:
+        """Whether something of the source could not be read."""
+        return self.counts.unreadable > 0
+
+    @property
+    def tables(self) -> tuple[StoredObject, ...]:
+        return (self.table,) if self.changes is None else (self.table, self.changes)
+
+
+@dataclass(frozen=True)
+class ArchiveList:
+    """What a stored list says. `trouble`: why it cannot be read, so that nobody knows what it lists. `stored` is None
+    for what a manifest of format 1 names itself."""
+
+    archives: tuple[FileArchive, ...]
+    stored: StoredObject | None = None
+    trouble: str | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.stored, len(self.archives)))
+
+    @cached_property
+    def packs(self) -> tuple[StoredObject, ...]:
+        return tuple(pack for archive in self.archives for pack in archive.packs)
+
+    @cached_property
+    def stored_size(self) -> int:
+        """Of the packs, in bytes."""
+        return sum(pack.size for pack in self.packs)
+
+
+class Snapshot(SnapshotManifest):
+    """A manifest, and what its lists say: `listed`. It is equal to another with the same manifest."""
+
+    listed: Annotated[tuple[ArchiveList, ...], SkipValidation] = Field(default=(), exclude=True, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SnapshotManifest):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in SnapshotManifest.model_fields)
+
+    def __hash__(self) -> int:
+        return hash((self.file_set, self.label))
+
+    @property
     def builds_on(self) -> None:
         """What it shares with others it names itself."""
         return None
@@ -81,35 +138,51 @@ class SnapshotManifest(Record):
         """The prefixes below which its objects lie; tables that other snapshots put are among them."""
         own = self.layout.prefix
         elsewhere = (table.key for table in self.tables if not table.key.startswith(own))
-        return (own, archives_prefix(self.file_set), *elsewhere)
+        return (own, archives_prefix(self.file_set), lists_prefix(self.file_set), *elsewhere)
 
     @property
-    def partial(self) -> bool:
-        """Whether something of the source could not be read."""
-        return self.counts.unreadable > 0
+    def unread(self) -> tuple[ArchiveList, ...]:
+        """Lists that cannot be read. While there is one, `archives` are not all that it has."""
+        return tuple(one for one in self.listed if one.trouble is not None)
 
     @property
-    def tables(self) -> tuple[StoredObject, ...]:
-        return (self.table,) if self.changes is None else (self.table, self.changes)
+    def archives(self) -> tuple[FileArchive, ...]:
+        return tuple(archive for one in self.listed for archive in one.archives)
 
     @property
     def packs(self) -> tuple[StoredObject, ...]:
-        return tuple(pack for archive in self.archives for pack in archive.packs)
+        return tuple(pack for one in self.listed for pack in one.packs)
+
+    @property
+    def besides(self) -> tuple[StoredObject, ...]:
+        """All that it names itself: every object but the packs."""
+        return (*self.lists, *self.tables, *self.break_glass)
 
     @property
     def restored_from(self) -> tuple[StoredObject, ...]:
         """What a restore reads."""
-        return (*self.packs, *self.tables)
+        return (*self.packs, *self.lists, *self.tables)
 
     @property
     def objects(self) -> tuple[StoredObject, ...]:
         """Every stored object that it needs but the manifest itself, whoever put it."""
-        return (*self.restored_from, *self.break_glass)
+        return (*self.packs, *self.besides)
 
     @property
     def stored_size(self) -> int:
         """Of all that it needs, in bytes; what other snapshots share is counted in each."""
-        return sum(stored.size for stored in self.objects)
+        return sum(one.stored_size for one in self.listed) + sum(stored.size for stored in self.besides)
+
+
+def with_lists(manifest: SnapshotManifest, lists: Iterable[ArchiveList]) -> Snapshot:
+    """`lists` are those that it names, in their order."""
+    inline = [ArchiveList(manifest.inline)] if manifest.inline else []
+    fields = {name: getattr(manifest, name) for name in SnapshotManifest.model_fields}
+    return Snapshot.model_construct(**fields, listed=(*inline, *lists))
+
+
+def with_lists_unread(manifest: SnapshotManifest) -> Snapshot:
+    return with_lists(manifest, (ArchiveList((), stored, "it was not read") for stored in manifest.lists))
 
 
 def encode_snapshot(manifest: SnapshotManifest) -> bytes:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from dr_pipelines.errors import ObjectNotFound
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.snapshot_manifest import ArchiveList
 from dr_pipelines.retention.decisions import Retained, whole_day
 from dr_pipelines.retention.planner import Retention, wal_of
 from dr_pipelines.retention.view import SnapshotView, TierView
@@ -45,22 +46,28 @@ def extend_shared_locks(
     """As `extend_locks`, for snapshots: what several name is locked for as long as the one that stays longest; to the
     end of the day, so that it is asked for once a day however often snapshots come."""
     kept = {decision.label: decision.until or _for_ever(planned.at) for decision in planned.decisions if decision.keep}
-    wanted: dict[str, datetime] = {}
-    had: dict[str, datetime] = {}
-    # Whoever names an object last, with these orders, wants it longest, or had it longest.
-    for label in sorted(kept, key=lambda label: kept[label]):
-        for stored in here.by_label[label].objects:
-            wanted[stored.key] = whole_day(kept[label])
-    for label in sorted(known.keys() & here.by_label.keys(), key=lambda label: known[label]):
-        for stored in here.by_label[label].objects:
-            had[stored.key] = whole_day(known[label])
-    for key, until in wanted.items():
+    had = _by_object(here, {label: until for label, until in known.items() if label in here.by_label})
+    for key, until in _by_object(here, kept).items():
         if key not in had or had[key] < until:
             _extend(store, key, until)
     for label, until in kept.items():
         if label not in known or known[label] < until:
             _extend(store, here.by_label[label].layout.manifest, until)
     return {label: max(until, known.get(label, until)) for label, until in kept.items()}
+
+
+def _by_object(here: SnapshotView, ends: Mapping[str, datetime]) -> dict[str, datetime]:
+    """Of snapshots until when each is locked, of all that they need the same, by key: what several name, the longest.
+    What a list says that many name is gone through once."""
+    found: dict[str, datetime] = {}
+    lists: dict[ArchiveList, datetime] = {}
+    for label in sorted(ends, key=lambda label: ends[label]):  # whoever comes last has the longest
+        one, until = here.by_label[label], whole_day(ends[label])
+        found |= {stored.key: until for stored in one.besides}
+        lists |= dict.fromkeys(one.listed, until)
+    for listed in sorted(lists, key=lambda listed: lists[listed]):
+        found |= {pack.key: lists[listed] for pack in listed.packs}
+    return found
 
 
 def _for_ever(now: datetime) -> datetime:

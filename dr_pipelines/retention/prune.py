@@ -17,7 +17,7 @@ from dr_pipelines.errors import ObjectLocked, ObjectNotFound
 from dr_pipelines.repository.file_layout import SnapshotLayout, snapshot_of, snapshots_prefix
 from dr_pipelines.repository.layout import BackupLayout, LabelLayout, WalLayout, wal_damage
 from dr_pipelines.repository.marks import read_keep
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.retention.decisions import IN_FLIGHT
 from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.records import Needs
@@ -79,7 +79,7 @@ def prune(
 def prune_snapshots(store: ObjectStore, file_set: str, here: SnapshotView, planned: SnapshotRetention) -> Pruned:
     """As `prune`. What is there now and was not when this was planned may need what nothing needed then."""
     done = Pruned()
-    if not (planned.prune or planned.garbage or planned.archives):
+    if not (planned.prune or planned.garbage or planned.archives or planned.lists):
         return done
     known = here.by_label.keys() | {one.label for one in here.unfinished if one.claimed}
     if not _labels_in_use(store, file_set) <= known:
@@ -87,6 +87,7 @@ def prune_snapshots(store: ObjectStore, file_set: str, here: SnapshotView, plann
         return done
     for infos in planned.archives.values():
         done.archives += len(_remove(store, infos, done)) == len(infos)
+    _remove(store, planned.lists, done)
     gone = {expired.manifest.label: expired.manifest for expired in here.catalog.expired}
     for label in planned.prune:
         _prune_base(store, gone[label], planned.needed, done)
@@ -96,7 +97,7 @@ def prune_snapshots(store: ObjectStore, file_set: str, here: SnapshotView, plann
     return done
 
 
-def _prune_base(store: ObjectStore, gone: SnapshotManifest, needed: Collection[str], done: Pruned) -> None:
+def _prune_base(store: ObjectStore, gone: Snapshot, needed: Collection[str], done: Pruned) -> None:
     """The table below its changes lies under the label of another, of which it may be all that is left."""
     if gone.table.key not in needed and not gone.table.key.startswith(gone.layout.prefix):
         with contextlib.suppress(ObjectNotFound):

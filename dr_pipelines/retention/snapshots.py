@@ -18,7 +18,7 @@ from typing import Literal
 
 from dr_pipelines.plan.file_sets import FileSetPlan
 from dr_pipelines.plan.values import format_duration
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.retention.calendar import MONTH, Reason
 from dr_pipelines.retention.decisions import Decision, Reasons, Retained, beside_the_rules, whole_day
 from dr_pipelines.retention.shared import Stays, freed_by
@@ -41,10 +41,11 @@ class SnapshotRules:
 
 @dataclass(frozen=True)
 class SnapshotRetention(Retained):
-    """Of a file set. `archives`: objects of archives that nothing needs, by archive; `needed`: the keys of all that
-    something does."""
+    """Of a file set. `archives`: objects of archives that nothing needs, by archive; `lists`: lists of archives that
+    nothing needs; `needed`: the keys of all that something does."""
 
     archives: Mapping[str, tuple[ObjectInfo, ...]] = field(default_factory=dict)
+    lists: tuple[ObjectInfo, ...] = ()
     needed: frozenset[str] = frozenset()
 
 
@@ -92,12 +93,13 @@ def plan_snapshots(
         stays.prunable,
         stays.garbage,
         stays.unneeded_archives,
+        stays.unneeded_lists,
         stays.needed,
     )
 
 
 def keep_by_rules(
-    snapshots: Sequence[SnapshotManifest], usable: Collection[str], rules: SnapshotRules, now: datetime
+    snapshots: Sequence[Snapshot], usable: Collection[str], rules: SnapshotRules, now: datetime
 ) -> Reasons:
     """What a tier's retention keeps. `snapshots` oldest first."""
     reasons: Reasons = defaultdict(list)
@@ -116,13 +118,13 @@ def keep_by_rules(
     return reasons
 
 
-def kept_snapshots(snapshots: Sequence[SnapshotManifest], rules: SnapshotRules, now: datetime) -> frozenset[str]:
+def kept_snapshots(snapshots: Sequence[Snapshot], rules: SnapshotRules, now: datetime) -> frozenset[str]:
     """Of these, were they alone and whole on a tier: the labels that its rules would keep, the newest always."""
     reasons = keep_by_rules(snapshots, [snapshot.label for snapshot in snapshots], rules, now)
     return frozenset(reasons) | {snapshot.label for snapshot in snapshots[-1:]}
 
 
-def newest_of_months(snapshots: Iterable[SnapshotManifest], now: datetime) -> Iterator[SnapshotManifest]:
+def newest_of_months(snapshots: Iterable[Snapshot], now: datetime) -> Iterator[Snapshot]:
     """Of months that are over: what is newest in this one is not so for long."""
     by_month = {MONTH.start(one.started_at): one for one in sorted(snapshots, key=lambda one: one.started_at)}
     return (one for month, one in by_month.items() if MONTH.later(month, 1) <= now)

@@ -17,7 +17,7 @@ from dr_pipelines.repository.layout import BackupKind, BackupLayout, LabelLayout
 from dr_pipelines.repository.manifest import BackupManifest, decode
 from dr_pipelines.repository.marks import Expired, Keep, Marks
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest, decode_snapshot
+from dr_pipelines.repository.snapshot_manifest import Snapshot, decode_snapshot, with_lists_unread
 from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshots
 from dr_pipelines.retention.wal import SystemWal, list_wal, own_wal
 from dr_pipelines.storage.base import ObjectInfo, ObjectStore
@@ -122,7 +122,7 @@ class TierView(View[BackupManifest]):
 
 
 @dataclass(frozen=True)
-class SnapshotView(View[SnapshotManifest]):
+class SnapshotView(View[Snapshot]):
     """What a tier holds of a file set."""
 
     tier: str
@@ -133,14 +133,15 @@ class SnapshotView(View[SnapshotManifest]):
     def known(self) -> SnapshotCatalog:
         return self.catalog
 
-    def decode(self, data: bytes) -> SnapshotManifest:
-        return decode_snapshot(data)
+    def decode(self, data: bytes) -> Snapshot:
+        return with_lists_unread(decode_snapshot(data))
 
     @cached_property
     def put_by(self) -> Mapping[datetime, datetime]:
-        """When the newest pack reached the tier of all archives that one snapshot put, by when that was begun."""
+        """When the newest pack reached the tier, or list, of all that one snapshot put, by when that was begun."""
         newest: dict[datetime, datetime] = {}
-        for name, infos in self.catalog.archives.items():
+        put = [*self.catalog.archives.items(), *((name, (info,)) for name, info in self.catalog.lists.items())]
+        for name, infos in put:
             by = archive_begun(name)
             newest[by] = max([newest.get(by, by), *(info.modified for info in infos)])
         return newest

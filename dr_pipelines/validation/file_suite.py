@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from dr_pipelines.clock import CLOCK_DRIFT
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.validation.suites import Expectation, Severity, Suite, filled
 
 SNAPSHOT_MEETS_EXPECTATIONS = "snapshot_meets_expectations"
 
 
-def snapshot_suite(manifest: SnapshotManifest, columns: Mapping[str, Sequence[Any]], now: datetime) -> Suite:
+def snapshot_suite(manifest: Snapshot, columns: Mapping[str, Sequence[Any]], now: datetime) -> Suite:
     """`columns` as `files.columns` makes them. A file of the future is shown, and fails nothing: people set times."""
     counts = manifest.counts
     rows = counts.files + counts.directories + counts.links

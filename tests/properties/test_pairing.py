@@ -16,7 +16,7 @@ from dr_pipelines.reconcile.pairing import Pairing, pair
 from dr_pipelines.reconcile.rows import rows_table
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.snapshot_manifest import Counts, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Counts, Snapshot
 
 BEGIN = datetime(2026, 3, 1, 8, tzinfo=UTC)
 State = dict[bytes, tuple[int, bytes]]
@@ -31,9 +31,9 @@ def digest(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
 
-def manifest(minute: int) -> SnapshotManifest:
+def manifest(minute: int) -> Snapshot:
     table = StoredObject(key="t", size=1, sha256="0" * 64)
-    return SnapshotManifest(
+    return Snapshot(
         file_set="docs", label=f"{minute:04}", started_at=at(minute), finished_at=at(minute), tool_version="0",
         taken_on="here", source="/docs", encoding=Codec(1).encoding, counts=Counts(), table=table,
     )  # fmt: skip

@@ -14,12 +14,13 @@ from dr_pipelines.checks import failed, passed
 from dr_pipelines.clock import Clock, FixedClock
 from dr_pipelines.errors import ObjectNotFound
 from dr_pipelines.plan import Plan
+from dr_pipelines.repository.archive_lists import with_archives
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.file_layout import FILES
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import put_proof
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import Counts, FileArchive, SnapshotManifest, decode_snapshot
+from dr_pipelines.repository.snapshot_manifest import Counts, FileArchive, Snapshot, SnapshotManifest, decode_snapshot
 from dr_pipelines.repository.snapshots import SnapshotWriter, begin_snapshot, read_snapshots
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
@@ -101,7 +102,7 @@ class FileEstate:
         again = [one for name, one in sorted(usable.items()) if name not in names and self._random.random() < 0.05]
         return Running(self, writer, there[-1] if there else None, [*stays, *again])
 
-    def take(self, *, proven: bool = True) -> SnapshotManifest:
+    def take(self, *, proven: bool = True) -> Snapshot:
         made = self.begin().commit()
         if proven:
             self.prove(made)
@@ -114,7 +115,7 @@ class FileEstate:
         return running.writer.label
 
     def prove(
-        self, snapshot: SnapshotManifest, kind: str = "scrub", *, good: bool = True, store: ObjectStore | None = None
+        self, snapshot: Snapshot, kind: str = "scrub", *, good: bool = True, store: ObjectStore | None = None
     ) -> None:
         seen = passed("seen", "all") if good else failed("seen", "not")
         put_proof(store or self.store, snapshot.layout, kind, seen, at=self.clock.now(), tier="primary", run="test")
@@ -139,10 +140,10 @@ class FileEstate:
 
     # --- what is there ---
 
-    def manifests(self, store: ObjectStore | None = None) -> list[SnapshotManifest]:
+    def manifests(self, store: ObjectStore | None = None) -> list[Snapshot]:
         store = store or self.store
         keys = [info.key for info in store.list(FILES) if info.key.endswith("/manifest.json")]
-        return [decode_snapshot(read_all(store, key)) for key in keys]
+        return with_archives(store, [decode_snapshot(read_all(store, key)) for key in keys])
 
     def labels(self, store: ObjectStore | None = None) -> set[str]:
         return {one.label for one in self.manifests(store)}
@@ -166,7 +167,7 @@ class Running:
     """A snapshot that is being taken."""
 
     def __init__(
-        self, estate: FileEstate, writer: SnapshotWriter, last: SnapshotManifest | None, uses: list[FileArchive]
+        self, estate: FileEstate, writer: SnapshotWriter, last: Snapshot | None, uses: list[FileArchive]
     ) -> None:
         self.estate, self.writer, self._last, self._uses = estate, writer, last, uses
         self._started = self._last_put = estate.clock.now()
@@ -181,7 +182,7 @@ class Running:
         """Since it put something last."""
         return self.estate.clock.now() - self._last_put
 
-    def commit(self) -> SnapshotManifest:
+    def commit(self) -> Snapshot:
         """Its table is that of the last one with changes, or now and then one of its own."""
         last_put = self._last_put
         archives = [*self._uses, self.put_archive()]
@@ -197,8 +198,9 @@ class Running:
                 file_set=SET, label=self.writer.label, started_at=self._started, finished_at=self.estate.clock.now(),
                 tool_version="0", taken_on="here", source="/srv/assets", encoding=Codec(1).encoding, counts=Counts(),
                 table=base or own, changes=own if base is not None else None,
-                archives=tuple({one.name: one for one in archives}.values()),
-            )
+            ),
+            {one.name: one for one in archives}.values(),
+            self._last.listed if self._last is not None else (),
         )  # fmt: skip
 
 

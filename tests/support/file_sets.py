@@ -22,7 +22,7 @@ from dr_pipelines.files.tiers import Tiers, Wanted
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import begin_snapshot
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.memory import MemoryStore
@@ -56,7 +56,7 @@ class FileSet:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    def take(self, source: FileSource | None = None) -> SnapshotManifest:
+    def take(self, source: FileSource | None = None) -> Snapshot:
         self.taken += 1
         return take_snapshot(
             source or Directory(self.source), self.tiers[0], NAME, memory=SnapshotMemory(self.folder / "memory"),
@@ -82,7 +82,7 @@ class FileSet:
         self.tiers.append(made)
         return made
 
-    def forge(self, change: Mapping[str, Sequence[object]]) -> SnapshotManifest:
+    def forge(self, change: Mapping[str, Sequence[object]]) -> Snapshot:
         """A snapshot as the newest, but with these columns in its table."""
         [*_, known] = self.read().known()
         rows = read_table(self.tiers[0], known.manifest)
@@ -94,7 +94,7 @@ class FileSet:
         writer = begin_snapshot(self.tiers[0], NAME, clock=FixedClock(at))
         table = writer.put_table(encode_table(rows), changes=False)
         update = {"label": writer.label, "table": table, "changes": None, "started_at": at, "break_glass": ()}
-        return writer.commit(known.manifest.model_copy(update=update))
+        return writer.commit(known.manifest.model_copy(update=update), known.manifest.archives)
 
     # Progress
 

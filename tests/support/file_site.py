@@ -10,7 +10,7 @@ from dr_pipelines import operations
 from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.site import Site
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.file_tiers import DOCS, empty
@@ -41,7 +41,7 @@ def root(site: Site) -> Path:
     return Path(source.path)
 
 
-def take_now(site: Site) -> SnapshotManifest:
+def take_now(site: Site) -> Snapshot:
     """An hour after the one before."""
     assert isinstance(site.clock, FixedClock)
     site.clock.advance(timedelta(hours=1))

@@ -14,7 +14,7 @@ from dr_pipelines.plan import Plan
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.file_layout import snapshot_label
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import Counts, FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Counts, FileArchive, Snapshot, SnapshotManifest
 from dr_pipelines.repository.snapshots import begin_snapshot, read_snapshots
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
@@ -72,11 +72,11 @@ def take(
     repository: Repository,
     at: datetime,
     files: Mapping[str, bytes],
-    base: SnapshotManifest | None = None,
+    base: Snapshot | None = None,
     *,
     keeps_table: bool = True,
     unreadable: int = 0,
-) -> SnapshotManifest:
+) -> Snapshot:
     """A snapshot with an archive of its own for `files`, beside those of `base`; on its table too, unless not
     `keeps_table`."""
     writer = begin_snapshot(repository, DOCS, clock=FixedClock(at))
@@ -89,8 +89,10 @@ def take(
             file_set=DOCS, label=writer.label, parent=base.label if base else None, started_at=at,
             finished_at=at + timedelta(minutes=1), tool_version="0", taken_on="here", source="/nowhere/docs",
             encoding=repository.codec.encoding, counts=Counts(files=len(files), unreadable=unreadable),
-            table=base.table if base and over else stored, changes=stored if over else None, archives=archives,
-        )
+            table=base.table if base and over else stored, changes=stored if over else None,
+        ),
+        archives,
+        base.listed if base else (),
     )  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def contents(store: ObjectStore) -> dict[str, bytes]:
     return {key: read_all(store, key) for key in listed}
 
 
-def snapshot(store: ObjectStore, label: str) -> SnapshotManifest:
+def snapshot(store: ObjectStore, label: str) -> Snapshot:
     [found] = [one for one in read_snapshots(store, DOCS).snapshots if one.label == label]
     return found
 

@@ -21,7 +21,7 @@ from dr_pipelines.files.source import FileSource, OpenFile, Scan, Seen, Wanted
 from dr_pipelines.progress import Progress, Silent
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from tests.support.file_tiers import DOCS
 
 NOBODY = 65534
@@ -39,7 +39,7 @@ class FileSet:
     state: Path
     clock: FixedClock = field(default_factory=later)
 
-    def snapshot(self, progress: Progress | None = None, **how: Any) -> SnapshotManifest:
+    def snapshot(self, progress: Progress | None = None, **how: Any) -> Snapshot:
         """One, an hour after the last."""
         self.clock.advance(timedelta(hours=1))
         return take_snapshot(
@@ -47,11 +47,11 @@ class FileSet:
             progress=progress or Silent(), **how,
         )  # fmt: skip
 
-    def rows(self, taken: SnapshotManifest) -> dict[bytes, dict[str, Any]]:
+    def rows(self, taken: Snapshot) -> dict[bytes, dict[str, Any]]:
         """The snapshot's rows by path."""
         return {row["path"]: row for row in read_table(self.repository, taken).to_pylist()}
 
-    def restored(self, taken: SnapshotManifest) -> dict[bytes, bytes]:
+    def restored(self, taken: Snapshot) -> dict[bytes, bytes]:
         """The content of each file that has one, each held against its SHA-256."""
         tars = {archive.name: self._tar(archive) for archive in taken.archives}
         contents = {}

@@ -15,6 +15,7 @@ from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.files.verify import contents_match
 from dr_pipelines.progress import Silent
 from dr_pipelines.replication.immutability import lock_is_in_force
+from dr_pipelines.repository.archive_lists import encode_list
 from dr_pipelines.repository.codec import FRAME_SIZE, Codec
 from dr_pipelines.repository.completeness import snapshot_is_complete
 from dr_pipelines.repository.encryption import generate_identity
@@ -23,7 +24,7 @@ from dr_pipelines.repository.owners import FileSetOwner
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import Part
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest, encode_snapshot
+from dr_pipelines.repository.snapshot_manifest import Snapshot, encode_snapshot
 from dr_pipelines.repository.snapshots import read_snapshots
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
@@ -65,7 +66,7 @@ class Place:
         (self.source / "large").write_bytes(b"large" * (LARGE // 5 + 1))
         (self.source / "link").symlink_to("large")
 
-    def take(self) -> SnapshotManifest:
+    def take(self) -> Snapshot:
         return operations.take_snapshot(self.site(), DOCS, Silent())
 
     def check(self, label: str = "latest", tier: str = "primary", **asked: object) -> dict[str, CheckResult]:
@@ -137,7 +138,10 @@ def rewritten(place: Place, change: Callable[[bytearray], None]) -> None:
     archives = tuple(
         one.model_copy(update={"packs": (pack,), "size": len(tar)}) if one is small else one for one in taken.archives
     )
-    manifest = taken.model_copy(update={"archives": archives})
+    listed = Body.of(encode_list(archives))
+    store.put(taken.lists[0].key, listed, if_absent=False)
+    named = StoredObject(key=taken.lists[0].key, size=listed.size, sha256=listed.sha256)
+    manifest = taken.model_copy(update={"lists": (named,)})
     store.put(taken.layout.manifest, Body.of(encode_snapshot(manifest)), if_absent=False)
 
 
@@ -285,7 +289,7 @@ def test_what_a_snapshot_shares_must_be_locked_as_long_as_it_is_needed() -> None
     primary.initialise()
     first = take(primary, BEGIN, {"a": b"a"})
 
-    def locked(manifest: SnapshotManifest | None) -> CheckResult:
+    def locked(manifest: Snapshot | None) -> CheckResult:
         return lock_is_in_force(primary, FileSetOwner(DOCS), lock_for, now=clock.now(), backup=manifest)
 
     assert locked(first).passed

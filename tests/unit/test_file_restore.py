@@ -19,7 +19,7 @@ from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.encryption import generate_identity
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import ANOMALY, VALIDATE, put_damage, put_proof
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from tests.support.faulty_store import FaultyStore
 from tests.support.file_sets import BEGIN, FileSet, repository, tree
 from tests.support.file_tiers import flip
@@ -322,7 +322,7 @@ def test_a_directory_that_cannot_be_listed_makes_a_snapshot_partial_and_is_named
 # --- damage ---
 
 
-def archive_of(manifest: SnapshotManifest, path: str, files: FileSet) -> tuple[tuple[StoredObject, ...], set[str]]:
+def archive_of(manifest: Snapshot, path: str, files: FileSet) -> tuple[tuple[StoredObject, ...], set[str]]:
     """The packs that a file lies in, and all files of these."""
     rows = files.read().table(manifest).select(["path", "archive"]).to_pylist()
     name = next(row["archive"] for row in rows if row["path"] == path.encode())

@@ -11,7 +11,7 @@ from dr_pipelines.errors import BackupNotFound, UsageError
 from dr_pipelines.files.diff import LiveContents, by_digest, by_time, diff_tables, difference, live_rows
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.versions import snapshot_with, versions_of
-from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import Snapshot
 from tests.support.file_sets import FileSet
 from tests.support.file_tiers import flip
 
@@ -21,7 +21,7 @@ def files(tmp_path: Path) -> FileSet:
     return FileSet(tmp_path / "set")
 
 
-def take(files: FileSet, content: bytes | None) -> SnapshotManifest:
+def take(files: FileSet, content: bytes | None) -> Snapshot:
     files.write({f"more-{number}": b"m" for number in range(9) if not files.taken})
     path = files.source / "a"
     path.unlink(missing_ok=True)
@@ -64,7 +64,7 @@ def test_a_damaged_table_leaves_its_snapshot_out(files: FileSet) -> None:
     assert any(second.label in note for note in files.notes)
 
 
-def changed_source(files: FileSet) -> SnapshotManifest:
+def changed_source(files: FileSet) -> Snapshot:
     files.write({"same": b"s", "content": b"c", "mode": b"m", "gone": b"g", "becomes-link": b"l", "touched": b"t"})
     (files.source / "link").symlink_to("one")
     manifest = files.take()

@@ -15,7 +15,7 @@ from dr_pipelines.files.snapshot import take_snapshot
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot
 from dr_pipelines.storage.memory import MemoryStore
 
 
@@ -32,7 +32,7 @@ class Tree:
     def write(self, name: str, size: int) -> None:
         (self.files / name).write_bytes(os.urandom(size))
 
-    def take(self) -> SnapshotManifest:
+    def take(self) -> Snapshot:
         self._clock.advance(timedelta(hours=1))  # what was just written would be read again
         return take_snapshot(
             Directory(self.files, ()), self.repository, "assets",
