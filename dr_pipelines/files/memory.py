@@ -20,11 +20,19 @@ from dr_pipelines.errors import DrError, IntegrityError
 from dr_pipelines.files import contents
 from dr_pipelines.files.arrays import no_rows
 from dr_pipelines.files.table import SCHEMA, empty, with_all_columns
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest, decode_snapshot, encode_snapshot
+from dr_pipelines.repository.snapshot_manifest import (
+    ArchiveList,
+    FileArchive,
+    Snapshot,
+    decode_snapshot,
+    encode_snapshot,
+    with_lists,
+)
 
-_MANIFEST, _ARCHIVES, _DIGESTS = "manifest.json", "archives.json", "digests.json"
+_MANIFEST, _ARCHIVES, _LISTS, _DIGESTS = "manifest.json", "archives.json", "lists.json", "digests.json"
 _BASE, _CHANGES, _CONTENTS = "base.arrow", "changes.arrow", "contents.arrow"
 _Archives = TypeAdapter(tuple[FileArchive, ...])
+_Names = TypeAdapter(tuple[tuple[str, ...], ...])
 _Digests = TypeAdapter(dict[str, str])
 _ARCHIVE = b"archive"
 
@@ -34,7 +42,7 @@ class Past:
     """What is known of a file set before a snapshot. `base` and `changes` are the tables as they are stored;
     `contents` of all archives that are known, `archives` those, by name."""
 
-    manifest: SnapshotManifest | None = None
+    manifest: Snapshot | None = None
     base: pa.Table = field(default_factory=empty)
     changes: pa.Table = field(default_factory=empty)
     contents: pa.Table = field(default_factory=lambda: no_rows(contents.SCHEMA))
@@ -53,16 +61,24 @@ class SnapshotMemory:
         """None when there is nothing, or it is no longer whole."""
         try:
             self._digests = _Digests.validate_json((self._last / _DIGESTS).read_bytes())
+            archives = archives_by_name(_Archives.validate_json((self._last / _ARCHIVES).read_bytes()))
             self._recalled = Past(
-                manifest=decode_snapshot((self._last / _MANIFEST).read_bytes()),
+                manifest=self._manifest(archives),
                 base=self._read(_BASE, SCHEMA),
                 changes=self._read(_CHANGES, SCHEMA),
                 contents=self._read(_CONTENTS, contents.SCHEMA),
-                archives={one.name: one for one in _Archives.validate_json((self._last / _ARCHIVES).read_bytes())},
+                archives=archives,
             )
-        except (OSError, ValidationError, DrError, pa.ArrowException, KeyError):
+        except (OSError, ValueError, DrError, pa.ArrowException, KeyError):
             self._recalled = None
         return self._recalled
+
+    def _manifest(self, archives: Mapping[str, FileArchive]) -> Snapshot:
+        """Of the last snapshot. What each of its lists says is remembered by the names."""
+        manifest = decode_snapshot((self._last / _MANIFEST).read_bytes())
+        listed = _Names.validate_json((self._last / _LISTS).read_bytes()) if manifest.lists else ()
+        named = zip(manifest.lists, listed, strict=True)
+        return with_lists(manifest, [ArchiveList(tuple(archives[name] for name in names), one) for one, names in named])
 
     def _read(self, name: str, schema: pa.Schema) -> pa.Table:
         return with_all_columns(_read(self._last / name, self._digests[name]), schema).combine_chunks()
@@ -75,6 +91,8 @@ class SnapshotMemory:
             folder = Path(new)
             (folder / _MANIFEST).write_bytes(encode_snapshot(past.manifest))
             (folder / _ARCHIVES).write_bytes(_Archives.dump_json((*past.archives.values(),)))
+            listed = [tuple(archive.name for archive in one.archives) for one in past.manifest.listed]
+            (folder / _LISTS).write_bytes(_Names.dump_json(tuple(listed)))
             old, digests = self._recalled, {}
             for name, table, before in (
                 (_BASE, past.base, old and old.base),

@@ -53,12 +53,12 @@ from dr_pipelines.repository.file_layout import SnapshotLayout, archive_begun, a
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import read_damage
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot, SnapshotManifest
 from dr_pipelines.repository.snapshots import (
     SnapshotWriter,
     begin_snapshot,
     list_archives,
-    read_snapshot,
+    read_snapshot_manifest,
     read_snapshots,
 )
 
@@ -83,7 +83,7 @@ def take_snapshot(
     read_all: bool = False,
     only: Collection[bytes] | None = None,
     judge: Judge | None = None,
-) -> SnapshotManifest:
+) -> Snapshot:
     """With `only`, nothing but these paths is looked at, and what the snapshot before says of all others is taken over;
     where that is not known, everything is. With `read_all` every file is read, whatever its time says. Contents of
     archives that are mostly dead are stored anew, so that these can go with the snapshots that name them; so is what a
@@ -129,7 +129,7 @@ class _Snapshot:
         damaged = (archive_of(writer.layout.file_set, key) for key in lost)
         self._left_behind = liveness(self._before, named).left_behind | {name for name in damaged if name is not None}
 
-    def take(self, read_all: bool, only: Collection[bytes] | None = None) -> SnapshotManifest:
+    def take(self, read_all: bool, only: Collection[bytes] | None = None) -> Snapshot:
         self._progress.phase("look", None)
         last = self._past.manifest
         if only is None or last is None:
@@ -209,7 +209,7 @@ class _Snapshot:
 
     # --- what is stored ---
 
-    def _commit(self, rows: pa.Table, archives: Mapping[str, FileArchive], packed: Packed) -> SnapshotManifest:
+    def _commit(self, rows: pa.Table, archives: Mapping[str, FileArchive], packed: Packed) -> Snapshot:
         self._progress.phase("store", None)
         used = {name for name in pc.unique(rows["archive"]).to_pylist() if name is not None}
         named = tuple(archives[name] for name in sorted(used))
@@ -221,11 +221,14 @@ class _Snapshot:
         known = self._past.contents if archives == self._past.archives else None
         contents = known or merged([contents_of(rows), self._past.contents], archives)
         self._now_known = replace(past, contents=contents, archives=archives)
+        last = self._past.manifest
+        before = last.listed if last is not None else ()
+        trusted = [one for one in before if one.stored is not None and one.stored.key not in self._lost]
         return self._writer.commit(
             SnapshotManifest(
                 file_set=self._writer.layout.file_set,
                 label=self._writer.label,
-                parent=self._past.manifest.label if self._past.manifest is not None else None,
+                parent=last.label if last is not None else None,
                 started_at=self._began,
                 scanned_at=self._scanned_at,
                 finished_at=self._clock.now(),
@@ -236,9 +239,10 @@ class _Snapshot:
                 counts=counted(rows, self._before, packed, stored),
                 table=table,
                 changes=changes,
-                archives=named,
                 break_glass=self._put_bundle(),
-            )
+            ),
+            named,
+            trusted,
         )
 
     def _put_bundle(self) -> tuple[StoredObject, ...]:
@@ -273,7 +277,7 @@ class _Snapshot:
         stored = self._writer.put_table(encode_table(rows), changes=False)
         return Past(base=rows), (stored, None, stored.size)
 
-    def remember(self, manifest: SnapshotManifest) -> None:
+    def remember(self, manifest: Snapshot) -> None:
         """What was committed. It is there, whatever becomes of this."""
         try:
             self._memory.keep(replace(self._now_known, manifest=manifest))
@@ -281,7 +285,7 @@ class _Snapshot:
             self._progress.note(f"what was taken could not be remembered here ({error}): the next one reads all files")
 
 
-def _lost(repository: Repository, last: SnapshotManifest | None) -> frozenset[str]:
+def _lost(repository: Repository, last: Snapshot | None) -> frozenset[str]:
     """The keys of what marks of damage beside the last snapshot name: nothing new may stand on them."""
     if last is None:
         return frozenset()
@@ -301,7 +305,7 @@ def _known(repository: Repository, file_set: str, memory: SnapshotMemory, now: d
     past = memory.recall()
     if past is not None and past.manifest is not None:
         try:
-            if read_snapshot(repository.store, file_set, past.manifest.label) == past.manifest:
+            if read_snapshot_manifest(repository.store, file_set, past.manifest.label) == past.manifest:
                 return past
         except (BackupNotFound, IntegrityError, RepositoryError):
             pass
