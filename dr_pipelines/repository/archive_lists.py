@@ -7,8 +7,9 @@ needs it lists anew. They are in clear text, as manifests are: who has no key ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -53,10 +54,12 @@ def decode_list(data: bytes) -> tuple[FileArchive, ...]:
         raise IntegrityError("no list of archives") from error
 
 
-def read_list(store: ObjectStore, stored: StoredObject) -> ArchiveList:
-    """One that is not there, or not as its manifests say, has `trouble`. Raises what else the store raises."""
+def read_list(store: ObjectStore, stored: StoredObject, known: dict[FileArchive, FileArchive]) -> ArchiveList:
+    """One that is not there, or not as its manifests say, has `trouble`. An archive that is `known`, from another
+    list, is in memory once. Raises what else the store raises."""
     try:
-        return ArchiveList(decode_list(fetch_verified(store, stored)), stored)
+        listed = decode_list(fetch_verified(store, stored))
+        return ArchiveList(tuple(known.setdefault(archive, archive) for archive in listed), stored)
     except ObjectNotFound:
         return ArchiveList((), stored, f"{stored.key} is not on {store.name}")
     except IntegrityError as error:
@@ -67,8 +70,9 @@ def read_list(store: ObjectStore, stored: StoredObject) -> ArchiveList:
 def with_archives(store: ObjectStore, manifests: Sequence[SnapshotManifest]) -> list[Snapshot]:
     """In the same order. Each list is read once, however many name it. Raises as `read_list`."""
     distinct = list(dict.fromkeys(stored for one in manifests for stored in one.lists))
+    known: dict[FileArchive, FileArchive] = {}
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix="lists") as pool:
-        read = dict(zip(distinct, pool.map(lambda stored: read_list(store, stored), distinct), strict=True))
+        read = dict(zip(distinct, pool.map(lambda stored: read_list(store, stored, known), distinct), strict=True))
     return [with_lists(one, (read[stored] for stored in one.lists)) for one in manifests]
 
 
@@ -76,20 +80,40 @@ def arranged(
     archives: Iterable[FileArchive], before: Iterable[ArchiveList]
 ) -> tuple[list[ArchiveList], list[tuple[FileArchive, ...]]]:
     """Which lists of the snapshot before this one names again, and what it lists anew: all `archives` are in one of
-    both, and nothing else is. New lists are of at most a sixteenth of all, so that an archive that is not needed any
-    more has one of them written again and not all; where there would be too many lists, the shortest are merged."""
+    both, once, and nothing else is.
+
+    A list is of at most a sixteenth of all, so that an archive that is not needed any more has that much written again;
+    what is left of a long one stays a list by itself, for what is new is soon not needed. The shortest are merged where
+    there would be too many."""
     needed = {archive.name: archive for archive in archives}
-    kept = [one for one in before if one.stored is not None and _is_needed(one, needed)]
-    kept.sort(key=lambda one: len(one.archives))
-    rest = needed.keys() - {archive.name for one in kept for archive in one.archives}
     longest = max(_FEW, -(-len(needed) // (MOST_LISTS // 2)))
-    while rest and len(kept) + -(-len(rest) // longest) > MOST_LISTS:
-        rest |= {archive.name for archive in kept.pop(0).archives}
-    new = [needed[name] for name in sorted(rest)]
-    return kept, [tuple(new[start : start + longest]) for start in range(0, len(new), longest)]
-
-
-def _is_needed(one: ArchiveList, needed: dict[str, FileArchive]) -> bool:
-    return bool(one.archives) and all(
-        (found := needed.get(archive.name)) is archive or found == archive for archive in one.archives
+    pieces = [piece for one in before if one.stored is not None and (piece := _Piece.of(one, needed)).archives]
+    pieces = [piece for piece in pieces if piece.as_it_was is not None or len(piece.archives) >= longest // 2]
+    pieces.sort(key=lambda piece: len(piece.archives))
+    loose = needed.keys() - {archive.name for piece in pieces for archive in piece.archives}
+    while loose and len(pieces) + -(-len(loose) // longest) > MOST_LISTS:
+        loose |= {archive.name for archive in pieces.pop(0).archives}
+    names = sorted(loose)
+    parts = (names[start : start + longest] for start in range(0, len(names), longest))
+    new = [tuple(needed[name] for name in part) for part in parts]
+    return (
+        [piece.as_it_was for piece in pieces if piece.as_it_was is not None],
+        [*(piece.archives for piece in pieces if piece.as_it_was is None), *new],
     )
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What is needed of a list; `as_it_was` when that is all of it."""
+
+    archives: tuple[FileArchive, ...]
+    as_it_was: ArchiveList | None
+
+    @classmethod
+    def of(cls, one: ArchiveList, needed: Mapping[str, FileArchive]) -> _Piece:
+        left = tuple(archive for archive in one.archives if _is_same(needed.get(archive.name), archive))
+        return cls(left, one if len(left) == len(one.archives) else None)
+
+
+def _is_same(one: FileArchive | None, other: FileArchive) -> bool:
+    return one is other or one == other

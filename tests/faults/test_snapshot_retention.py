@@ -89,7 +89,11 @@ def require_work(name: str, before: set[str], after: set[str]) -> None:
     if name == "undo":
         assert sum(key.endswith("/manifest.json") for key in after - before) > 1
         return
-    kinds = ("/manifest.json",) if name == "expire" else ("/expired.json", "/archives/", "parquet.zst", "/claims/")
+    kinds = (
+        ("/manifest.json",)
+        if name == "expire"
+        else ("/expired.json", "/archives/", "/lists/", "parquet.zst", "/claims/")
+    )
     for kind in kinds:
         assert any(kind in key for key in before - after), kind
 

@@ -12,6 +12,7 @@ from dr_pipelines.errors import BackupNotFound, RepositoryError, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
+from dr_pipelines.repository.marks import put_damage
 from dr_pipelines.repository.snapshots import read_snapshots
 from dr_pipelines.retention.snapshots import SnapshotRules, kept_snapshots
 from dr_pipelines.storage.base import Body
@@ -190,12 +191,16 @@ def test_unproven_snapshots_freeze() -> None:
 # --- what is shared ---
 
 
+def is_shared(key: str) -> bool:
+    return "/archives/" in key or "/lists/" in key
+
+
 def test_archives_go_once_nothing_names_them_and_nothing_can_bring_that_back() -> None:
     estate = lived()
     before = objects(estate.store).keys()
     gone = {one.label for one in estate.manifests()[:3]}
     apply(estate)
-    assert {key for key in before if "/archives/" in key} <= objects(estate.store).keys()
+    assert {key for key in before if is_shared(key)} <= objects(estate.store).keys()
     estate.clock.advance(2 * DAY)
     estate.take()
     report = apply(estate)
@@ -204,8 +209,50 @@ def test_archives_go_once_nothing_names_them_and_nothing_can_bring_that_back() -
     named = {stored.key for one in read_snapshots(estate.store, SET).snapshots for stored in one.objects}
     gone_now = {gone.manifest for gone in read_snapshots(estate.store, SET).expired}
     named |= {stored.key for one in gone_now for stored in one.objects}
-    assert {key for key in objects(estate.store) if "/archives/" in key} <= named
+    assert {key for key in objects(estate.store) if is_shared(key)} <= named
+    assert {key for key in before if "/lists/" in key} - objects(estate.store).keys()
     assert table(estate).frees == 0
+
+
+def shared_list(estate: FileEstate) -> tuple[str, set[str]]:
+    """A list that the oldest snapshot names and the newest does not, and the objects of the archives that it lists."""
+    oldest, *_, newest = estate.manifests()
+    one = next(one for one in oldest.listed if one not in newest.listed)
+    assert one.stored is not None
+    return one.stored.key, {pack.key for pack in one.packs}
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_while_a_list_cannot_be_read_no_archive_goes(how: str) -> None:
+    """A crash of the store lost it: what it lists nobody knows. A scrub finds that no tier has it and marks what names
+    it; then snapshots go by the rules, and archives again once the last that names it is gone."""
+    estate = lived()
+    key, packs = shared_list(estate)
+    kept = [one for one in estate.manifests() if key in {stored.key for stored in one.lists}]
+    operations.keep_backup(estate.site(), SET, kept[0].label, until=estate.clock.now() + 9 * DAY, reason="it", by="me")
+    archives = {key for key in objects(estate.store) if "/archives/" in key}
+    estate.store.delete(key)
+    if how == "damaged":
+        estate.store.put(key, Body.of(b"?"))
+    assert frozen_by(apply(estate)) == {"problems"}
+    assert key in table(estate).guards[0].sentence
+    for one in kept:
+        put_damage(estate.store, one.layout, [key], at=estate.clock.now(), found_by="scrub")
+    for _ in range(8):
+        estate.clock.advance(DAY)
+        estate.take()
+        report = apply(estate)
+        assert not report.table.guards and not report.pruned.archives
+    assert kept[0].label in estate.labels()
+    assert archives <= objects(estate.store).keys() >= packs
+    assert len(estate.labels()) < 8
+    for _ in range(5):
+        estate.clock.advance(DAY)
+        estate.take()
+        report = apply(estate)
+    assert kept[0].label not in estate.labels()
+    assert report.pruned.archives
+    assert not packs & objects(estate.store).keys()
 
 
 def test_what_a_snapshot_in_progress_may_use_stays_however_long_it_takes() -> None:
