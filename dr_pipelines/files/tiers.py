@@ -73,6 +73,7 @@ class Tiers:
         if whole and whole[-1] is not begun[-1]:
             self.tell(f"{begun[-1].manifest.label} is left out: {begun[-1].trouble}")
         chosen = (whole or begun)[-1]
+        self._tell_unread(chosen.manifest)
         if chosen.anomaly is not None and chosen.anomaly.verdict == "fail":
             self.tell(
                 f"{chosen.manifest.label} is unusual: more of its files changed or vanished than do; an older one"
@@ -122,7 +123,7 @@ class Tiers:
                 continue
             if not found.unread:
                 return Known(found, (repository.tier,), None)
-            self.tell(f"not all archives of {label} are known on {repository.tier}: {found.unread[0].trouble}")
+            self._tell_unread(found)
             part = part or Known(found, (repository.tier,), "not all its archives are known")
         if part is not None:
             return part
@@ -169,6 +170,10 @@ class Tiers:
     def tell(self, text: str) -> None:
         """Something that a person should see."""
         self._progress.note(text)
+
+    def _tell_unread(self, manifest: Snapshot) -> None:
+        for one in manifest.unread:
+            self.tell(f"not all archives of {manifest.label} are known: {one.trouble}")
 
     def _prefer_others(self, repository: Repository, error: DrError) -> None:
         """A tier that does not answer is asked last from now on: each question to it takes its time."""

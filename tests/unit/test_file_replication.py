@@ -97,6 +97,18 @@ def test_a_shared_object_that_is_damaged_stops_only_what_needs_it() -> None:
     assert "2 snapshots wait" in state.check.summary
 
 
+def test_a_list_that_is_damaged_stops_only_what_needs_it() -> None:
+    source, target = filled().store, empty("secondary").store
+    [bad] = {*snapshot(source, SECOND).lists} - {*snapshot(source, FIRST).lists}
+    flip(source, bad.key)
+    site = file_site({"primary": source, "secondary": target})
+    assert run(site).labels == (FIRST,)
+    with pytest.raises(IntegrityError, match=f"{bad.key} on primary"):
+        run(site, labels=[SECOND])
+    assert labels(target) == [FIRST]
+    assert_whole_or_invisible(target)
+
+
 def test_what_is_kept_there_for_less_time_is_not_sent() -> None:
     primary, target = filled(), empty("secondary").store
     site = file_site({"primary": primary.store, "secondary": target}, tiers={"secondary": "11 hours"})

@@ -361,6 +361,22 @@ def test_a_table_comes_from_another_tier_or_nothing_is_restored(files: FileSet, 
     assert not (tmp_path / "target").exists()
 
 
+@pytest.mark.parametrize("wanted", ["latest", "by label"])
+@pytest.mark.parametrize("bad", ["gone", "damaged"])
+def test_a_list_of_archives_comes_from_another_tier(files: FileSet, tmp_path: Path, bad: str, wanted: str) -> None:
+    files.write({"a": b"a", "empty": b""})
+    manifest = files.take()
+    copy, key = files.copy_to("secondary"), manifest.lists[0].key
+    for store in (files.tiers[0].store, copy.store):
+        flip(store, key) if bad == "damaged" else store.delete(key)
+        report = files.restore(tmp_path / store.name, "latest" if wanted == "latest" else manifest.label)
+        assert any(key in note for note in files.notes) or store is not copy.store
+        if store is not copy.store:
+            assert tree(tmp_path / store.name) == tree(files.source)
+    assert [*report.failed] == ["a"]
+    assert names(tmp_path / "secondary") == ["empty"]
+
+
 def test_a_tier_that_is_down_is_stood_in_for_or_the_restore_ends(files: FileSet, tmp_path: Path) -> None:
     files.write({"a": b"a", "big": filling(LARGE)})
     manifest = files.take()
@@ -371,7 +387,7 @@ def test_a_tier_that_is_down_is_stood_in_for_or_the_restore_ends(files: FileSet,
         files.restore(tmp_path / str(call))
         assert tree(tmp_path / str(call)) == tree(files.source)
     files.tiers = [repository("secondary", FaultyStore(copy.store))]
-    files.tiers[0].store.fail_at = 2 + 3  # type: ignore[attr-defined]  after the manifest and the table
+    files.tiers[0].store.fail_at = 2 + 4  # type: ignore[attr-defined]  after the manifest and its list
     with pytest.raises(StoreUnavailable):
         files.restore(tmp_path / "target", manifest.label)
     assert not (tmp_path / "target").exists()

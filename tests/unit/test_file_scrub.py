@@ -19,6 +19,7 @@ from dr_pipelines.replication.scrub import ScrubOrder, ServerScrub, scrub_server
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.file_layout import archive_pack
 from dr_pipelines.repository.layout import REPOSITORY
+from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import Keep, put_expired, put_keep
 from dr_pipelines.repository.owners import FileSetOwner
 from dr_pipelines.repository.placement import Placement
@@ -107,6 +108,65 @@ def test_what_no_tier_has_whole_costs_every_snapshot_that_needs_it_and_no_other(
     secondary.store.put(bad, Body.of(good), if_absent=False)
     assert len(scrub(primary, secondary).lifted) == 3
     assert len(read_snapshots(primary.store, DOCS).usable) == 5
+
+
+def list_of_second() -> StoredObject:
+    """It lists what the first snapshot does not need, and the others do."""
+    [one] = {*snapshot(filled().store, SECOND).lists} - {*snapshot(filled().store, FIRST).lists}
+    return one
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete"])
+def test_what_a_damaged_list_names_is_read_as_soon_as_it_is_repaired(damage: str) -> None:
+    primary, secondary = filled(), filled("secondary")
+    whole, pack = contents(primary.store), snapshot(primary.store, SECOND).archives[-1].packs[0].key
+    flip(primary.store, pack)
+    flip(primary.store, list_of_second().key) if damage == "flip" else primary.store.delete(list_of_second().key)
+    result = scrub(primary, secondary)
+    assert states(result) == {list_of_second().key: State.REPAIRED, pack: State.REPAIRED}
+    assert (contents(primary.store), result.lost) == (whole, [])
+    marks = read_snapshots(primary.store, DOCS).marks
+    assert all(marks[label].proven() for label in (FIRST, SECOND, THIRD))
+
+
+def test_a_list_that_no_tier_has_whole_costs_what_names_it_until_one_has() -> None:
+    primary, secondary, bad = filled(), filled("secondary"), list_of_second().key
+    for tier in (primary, secondary):
+        flip(tier.store, bad)
+    for again in (False, True):
+        result = scrub(primary, secondary)
+        assert states(result) == {bad: State.LOST}
+        assert [lost.label for lost in result.lost_backups] == [SECOND, THIRD]
+        assert result.marked == ([] if again else [SECOND, THIRD])
+    catalog = read_snapshots(primary.store, DOCS)
+    assert [one.label for one in catalog.usable] == [FIRST]
+    assert {*catalog.problems} == catalog.lost and any(bad in problem for problem in catalog.lost)
+    assert catalog.marks[FIRST].proven()
+    secondary.store.put(bad, Body.of(contents(filled().store)[bad]), if_absent=False)
+    assert len(scrub(primary, secondary).lifted) == 2
+    assert len(read_snapshots(primary.store, DOCS).usable) == 3
+
+
+def test_a_manifest_and_its_list_are_repaired_at_once() -> None:
+    primary, secondary = filled(), filled("secondary")
+    whole, third = contents(primary.store), snapshot(primary.store, THIRD)
+    flip(primary.store, third.layout.manifest)
+    flip(primary.store, third.lists[-1].key)
+    assert set(states(scrub(primary, secondary)).values()) == {State.REPAIRED}
+    assert contents(primary.store) == whole
+    assert scrub(primary, secondary).outcomes == []
+
+
+def test_a_list_of_what_is_expired_is_not_brought_back() -> None:
+    primary, secondary = filled(), filled("secondary")
+    gone = snapshot(primary.store, THIRD)
+    put_expired(primary.store, gone.layout, read_all(primary.store, gone.layout.manifest), at=NOW, reason="old")
+    primary.store.delete(gone.layout.manifest)
+    own = gone.lists[-1].key
+    flip(primary.store, own)
+    assert states(scrub(primary, secondary)) == {own: State.REPAIRED}
+    primary.store.delete(own)
+    assert scrub(primary, secondary).outcomes == []
 
 
 def test_a_table_that_others_stand_on_costs_them_too() -> None:
@@ -198,6 +258,7 @@ def test_wherever_it_stops_the_next_scrub_ends_it(side: str, stays_down: bool) -
         primary = tiers["primary"]
         flip(primary.store, shared_pack())
         flip(primary.store, snapshot(primary.store, SECOND).layout.manifest)
+        flip(primary.store, list_of_second().key)
         for tier in tiers.values():
             flip(tier.store, lost)
         before = contents(primary.store)
