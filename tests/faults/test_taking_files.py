@@ -16,7 +16,7 @@ from dr_pipelines.errors import DrError, StoreUnavailable
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshots import list_archives, read_snapshots
+from dr_pipelines.repository.snapshots import list_archives, list_lists, read_snapshots
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
 from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
@@ -68,6 +68,11 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Begun:
     return Begun(tmp_path_factory.mktemp("files"))
 
 
+def unnamed_lists(store: ObjectStore) -> set[str]:
+    named = {stored.key for one in read_snapshots(store, DOCS).snapshots for stored in one.lists}
+    return {info.key for info in list_lists(store, DOCS)[0].values()} - named
+
+
 def disturbed(files: FileSet, **fault: Any) -> FaultyStore:
     """A snapshot to a store that fails."""
     faulty = FaultyStore(files.repository.store, **fault)
@@ -86,6 +91,8 @@ def test_any_call_of_the_store_fails(begun: Begun, tmp_path: Path, stays_down: b
             ended_well.append(number)
         except DrError:
             pass
+        if not stays_down:  # what was begun could be taken back
+            assert not unnamed_lists(files.repository.store)
         begun.assert_right(files)
     assert calls > 10
     assert {*ended_well} <= {calls - 1, calls}  # the claim of what is committed; archives may be one more or less

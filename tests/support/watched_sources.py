@@ -22,6 +22,7 @@ from dr_pipelines.progress import Progress, Silent
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import Snapshot
+from dr_pipelines.repository.snapshots import read_snapshot
 from tests.support.file_tiers import DOCS
 
 NOBODY = 65534
@@ -52,8 +53,10 @@ class FileSet:
         return {row["path"]: row for row in read_table(self.repository, taken).to_pylist()}
 
     def restored(self, taken: Snapshot) -> dict[bytes, bytes]:
-        """The content of each file that has one, each held against its SHA-256."""
-        tars = {archive.name: self._tar(archive) for archive in taken.archives}
+        """The content of each file that has one, each held against its SHA-256, from what the store says."""
+        stored = read_snapshot(self.repository.store, DOCS, taken.label)
+        assert stored == taken and not stored.unread
+        tars = {archive.name: self._tar(archive) for archive in stored.archives}
         contents = {}
         for path, row in self.rows(taken).items():
             if row["sha256"] is not None:

@@ -15,7 +15,9 @@ from dr_pipelines.errors import StoreError, UsageError
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.source import FileChanged, Wanted
 from dr_pipelines.repository.codec import Codec
-from dr_pipelines.repository.snapshots import list_archives
+from dr_pipelines.repository.marks import put_damage
+from dr_pipelines.repository.snapshots import list_archives, read_snapshots
+from dr_pipelines.storage.base import Body
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.file_tiers import DOCS, empty
 from tests.support.replicas import Counting
@@ -78,7 +80,8 @@ def test_without_a_change_only_a_manifest_is_put(files: Taken) -> None:
     files.seen()
     second = files.snapshot()
     assert files.seen() == ([], [])
-    assert (second.table, second.changes, second.archives) == (first.table, None, first.archives)
+    assert (second.table, second.changes, second.lists) == (first.table, None, first.lists)
+    assert second.archives == first.archives
     counts = second.counts
     assert (counts.new, counts.changed, counts.removed, counts.read_bytes, counts.stored_bytes) == (0, 0, 0, 0, 0)
     assert second.parent == first.label
@@ -350,7 +353,10 @@ def test_a_host_that_forgot(tmp_path: Path, identity: tuple[str, str], identity_
     assert files.restored(second) == files.restored(first) == tree(files.root)
 
 
-@pytest.mark.parametrize("spoiled", ["manifest.json", "base.arrow", "contents.arrow", "archives.json"])
+SPOILED = ["manifest.json", "base.arrow", "contents.arrow", "archives.json", "lists.json"]
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
 def test_what_a_host_remembers_and_is_damaged_is_nothing(files: Taken, spoiled: str) -> None:
     write(files.root, {"a": b"a"})
     files.snapshot()
@@ -388,3 +394,20 @@ def test_an_archive_that_was_lost_is_not_named_again(files: Taken) -> None:
     taken = files.snapshot()
     assert files.restored(taken) == tree(files.root)
     assert first.archives[0].name not in list_archives(files.store, DOCS)[0]
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+def test_a_list_of_archives_that_was_lost_is_written_anew(files: Taken, how: str) -> None:
+    write(files.root, {"a": b"a"})
+    first = files.snapshot()
+    lost = first.lists[0].key
+    files.store.delete(lost)
+    if how == "damaged":
+        files.store.put(lost, Body.of(bytes(first.lists[0].size)))
+        put_damage(files.store, first.layout, [lost], at=files.clock.now(), found_by="scrub")
+    files.seen()
+    second = files.snapshot()
+    assert files.seen()[0] == []
+    assert (second.archives, second.lists == first.lists) == (first.archives, False)
+    assert files.restored(second) == tree(files.root)
+    assert read_snapshots(files.store, DOCS).usable == (second,)

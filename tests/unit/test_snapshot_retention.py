@@ -12,6 +12,8 @@ from dr_pipelines.errors import BackupNotFound, RepositoryError, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
+from dr_pipelines.repository.archive_lists import encode_list
+from dr_pipelines.repository.file_layout import archive_list
 from dr_pipelines.repository.marks import put_damage
 from dr_pipelines.repository.snapshots import read_snapshots
 from dr_pipelines.retention.snapshots import SnapshotRules, kept_snapshots
@@ -270,14 +272,16 @@ def test_what_a_snapshot_in_progress_may_use_stays_however_long_it_takes() -> No
 def test_archives_of_an_interrupted_snapshot_wait_and_then_go() -> None:
     estate = lived(2)
     stamp = estate.crash().removesuffix("-snapshot")
+    left = archive_list(SET, f"{stamp}-000000")
+    estate.store.put(left, Body.of(encode_list([])))
     estate.clock.advance(DAY + 12 * HOUR)
     estate.take()
-    assert not apply(estate).pruned.archives
+    assert not apply(estate).pruned.archives and left in objects(estate.store)
     estate.clock.advance(DAY)
     estate.take()
     assert apply(estate).pruned.labels == [f"{stamp}-snapshot"]
     named = {stored.key for one in estate.manifests() for stored in one.objects}
-    assert {key for key in objects(estate.store) if stamp in key} <= named
+    assert left not in {key for key in objects(estate.store) if stamp in key} <= named
 
 
 def test_a_copy_on_its_way_keeps_what_it_needs() -> None:
