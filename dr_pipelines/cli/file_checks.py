@@ -19,11 +19,18 @@ def accept(
 ) -> None:
     """Say that an unusual snapshot is well: what is older may be let go again."""
     site = settings.site()
-    operations.accept_snapshot(site, file_set, label, reason=reason, by=who())
+    done = operations.accept_snapshot(site, file_set, label, reason=reason, by=who())
+    missed = {tier: error.message for tier, error in done.missed.items()}
     if as_json:
-        print_json({"label": label, "accepted": True})
-    else:
-        out.print(f"{label} is accepted; it holds nothing older any more", soft_wrap=True)
+        print_json({"label": label, "accepted": True, "on": done.on, "not_on": missed})
+        return
+    out.print(f"{label} is accepted on {' and '.join(done.on)}; it holds nothing older any more", soft_wrap=True)
+    for tier, why in missed.items():
+        out.print(
+            f"{tier} could not be told: {why}. Where it decides alone it still holds what is older, until "
+            f"`dr replicate {file_set}` tells it",
+            soft_wrap=True,
+        )
 
 
 def check(

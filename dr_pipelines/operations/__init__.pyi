@@ -36,6 +36,9 @@ from .expectations import (
     judge_catalog as judge_catalog,
 )
 from .file_anomalies import (
+    Accepted as Accepted,
+)
+from .file_anomalies import (
     accept_snapshot as accept_snapshot,
 )
 from .file_anomalies import (

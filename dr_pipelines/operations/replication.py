@@ -17,6 +17,7 @@ from dr_pipelines.replication import checks
 from dr_pipelines.replication.backups import SourceDamaged, copy_backup
 from dr_pipelines.replication.checks import TierLag
 from dr_pipelines.replication.copy import Copied, Copier
+from dr_pipelines.replication.marks import tell, untold
 from dr_pipelines.replication.policy import Due
 from dr_pipelines.replication.wal import copy_wal
 from dr_pipelines.replication.wal_policy import WalDue
@@ -165,6 +166,7 @@ class _Run:
             if one.held is not None:
                 self._progress.note(f"{one.backup.label} is not sent to {self._tier}: {one.held}")
         sent = [one for one in due if one.held is None]
+        self._exchange_marks()
         with Copier(sides.source, sides.target, self._progress) as copier:
             # WAL first: a backup is not seen before what it needs is there, and on most days WAL is what counts.
             brought = self._copy_wal(copier, sent) if wal and (sides.plan.send != "nothing" or sent) else Copied()
@@ -176,6 +178,17 @@ class _Run:
             self._name, self._tier, sides.kind, tuple(there), copied.objects, copied.bytes, copied.already_there,
             brought.objects, brought.bytes, seconds,
         )  # fmt: skip
+
+    def _exchange_marks(self) -> None:
+        """Both ways: what a person said while the source could not be reached is on the target alone."""
+        sides = self._sides
+        for about in untold(sides.here, sides.there):
+            tell(sides.source, sides.target, about)
+        for about in untold(sides.there, sides.here):
+            try:
+                tell(sides.target, sides.source, about)
+            except DrError as error:  # no reason not to copy
+                self._progress.note(f"{sides.source.tier} could not be told of {about.label}: {error.message}")
 
     def _copy_wal(self, copier: Copier, due: Sequence[Due[Any]]) -> Copied:
         wal = self._sides.wal_due(due)

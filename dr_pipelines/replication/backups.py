@@ -1,6 +1,6 @@
 """One backup, or one snapshot of files, to another tier. The order of writes is that of taking: a claim, the objects, a
-look at what is there, keeps, the manifest; so a crash leaves a whole copy or garbage, and the next run goes on where it
-ended. What it shares with others and is there already is not copied again."""
+look at what is there, keeps, marks that are true there too, the manifest; so a crash leaves a whole copy or garbage,
+and the next run goes on where it ended. What it shares with others and is there already is not copied again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.replication.copy import Copied, Copier
+from dr_pipelines.replication.marks import tell
 from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.marks import put_proof
@@ -46,6 +47,7 @@ def copy_backup(copier: Copier, backup: Labelled, *, clock: Clock, run: str) -> 
         raise
     _require_all(target, backup)
     _copy_keeps(source, target, backup, there)
+    tell(source, target, backup.layout)
     target.put(backup.layout.manifest, Body.of(data))
     _end(copier, backup, copied, [claim, *_claims(backup, there)], clock=clock, run=run)
     return copied

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -30,6 +30,8 @@ EQUIVALENCE = "equivalence"
 ANOMALY = "anomaly"
 """The kind of what was found of a snapshot beside the one before: unusual (`fail`), or usual, or that a person accepts
 it (`pass`). It says nothing of stored bytes, and is true on every tier."""
+TRUE_EVERYWHERE = (EQUIVALENCE, ANOMALY)
+"""Kinds that say nothing of the tier on which they lie."""
 
 
 class Keep(BaseModel):
@@ -82,7 +84,7 @@ class Marks:
 
     def validated(self) -> ProofName | None:
         """The newest restore that proved something: that the backup is good (`pass`), or that it is not (`fail`)."""
-        return _newest(proof for proof in self.proofs if proof.kind == VALIDATE)
+        return newest_of(VALIDATE, self.proofs)
 
     def newest_validation(self) -> ProofName | None:
         """The same, or where no restore proved anything, the newest that tried to."""
@@ -91,7 +93,7 @@ class Marks:
 
     def anomaly(self) -> ProofName | None:
         """Whether it was found unusual (`fail`), and a person accepted it since (`pass`)."""
-        return _newest(proof for proof in self.proofs if proof.kind == ANOMALY)
+        return newest_of(ANOMALY, self.proofs)
 
     def equivalence(self) -> ProofName | None:
         """The newest comparison of an incremental with its full and WAL."""
@@ -99,7 +101,25 @@ class Marks:
 
 
 def newest_equivalence(proofs: Iterable[ProofName]) -> ProofName | None:
-    return _newest(proof for proof in proofs if proof.kind == EQUIVALENCE)
+    return newest_of(EQUIVALENCE, proofs)
+
+
+def newest_of(kind: str, proofs: Iterable[ProofName]) -> ProofName | None:
+    """Of those of a kind that saw enough."""
+    return _newest(proof for proof in proofs if proof.kind == kind)
+
+
+def unheard(here: Collection[ProofName], there: Collection[ProofName]) -> tuple[ProofName, ...]:
+    """What one tier says that is true on every tier and matters to one that decides alone, and the other does not know:
+    that an incremental or a snapshot is not well, and that such a snapshot was accepted."""
+    found = []
+    for kind in TRUE_EVERYWHERE:
+        newest, other = newest_of(kind, here), newest_of(kind, there)
+        if newest is None or newest == other or (other is not None and _newest((newest, other)) == other):
+            continue
+        takes_back = kind == ANOMALY and other is not None and other.verdict == "fail"
+        found += [newest] if newest.verdict == "fail" or takes_back else []
+    return tuple(found)
 
 
 def _newest(proofs: Iterable[ProofName]) -> ProofName | None:
@@ -149,11 +169,16 @@ def put_proof(
     return _put(store, about.proof(ProofName(kind, at, verdict), _nonce()), seal(told))
 
 
+def list_proofs(store: ObjectStore, about: LabelLayout) -> dict[ProofName, str]:
+    """Those of one backup, with the key of each."""
+    return {proof: info.key for info in store.list(about.proofs) if (proof := parse_proof(info.key)) is not None}
+
+
 def read_proof(store: ObjectStore, about: LabelLayout, kind: str) -> CheckResult | None:
     """The newest of a kind that proved something, as it was seen; None when there is none. Raises `RepositoryError` for
     one that cannot be understood."""
-    found = {proof: info.key for info in store.list(about.proofs) if (proof := parse_proof(info.key)) is not None}
-    newest = _newest(proof for proof in found if proof.kind == kind)
+    found = list_proofs(store, about)
+    newest = newest_of(kind, found)
     if newest is None:
         return None
     try:
