@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from typing import TypeAlias
 
 from dr_pipelines.metadata import FULL_BACKUP, INCREMENTAL_BACKUP, SNAPSHOT, WAL_ARCHIVE
@@ -36,7 +36,8 @@ class Taken:
 class BackedUp:
     """`name` of the plan; `taken` first what the others stand on; `copies`: (tier, thing) of all that is sent to other
     tiers; `noun`: of what has a label; `lists`: the command that shows it; `sample`: percent of its bytes that checks
-    read; `has_references`: whether rows of a database point at its files."""
+    read; `has_references`: whether rows of a database point at its files, and `polled_every` how often these are looked
+    at between what is taken."""
 
     name: str
     storage: TierPlan
@@ -48,6 +49,7 @@ class BackedUp:
     sample: int
     tags: Mapping[str, str] = field(default_factory=dict)
     has_references: bool = False
+    polled_every: timedelta | None = None
 
     @property
     def things(self) -> tuple[str, ...]:
@@ -106,10 +108,11 @@ def of_file_set(name: str, asked: FileSetPlan) -> BackedUp:
     tiers = [tier for tier, _ in asked.storage.items()]
     sent = [(tier, asked.sent_to(tier)) for tier in tiers]
     copies = tuple((tier, SNAPSHOT) for tier, plan in sent if plan is not None and plan.send != "nothing")
-    window = Window.DAY if asked.schedule.interval >= Window.DAY.length else Window.HOUR
+    taken = Taken(SNAPSHOT, asked.schedule, Window.of(asked.schedule.interval))
     return BackedUp(
-        name, asked.storage, asked.since, (Taken(SNAPSHOT, asked.schedule, window),), copies, "snapshot",
+        name, asked.storage, asked.since, (taken,), copies, "snapshot",
         f"dr files list {name}", asked.sample, {"dr/file_set": name}, bool(asked.references),
+        asked.poll,
     )  # fmt: skip
 
 

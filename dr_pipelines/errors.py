@@ -36,6 +36,12 @@ class UsageError(DrError):
     exit_code = 2
 
 
+class Busy(UsageError):
+    """Another process of this host is at it; once that has ended, this can be done."""
+
+    transient = True
+
+
 class PlanError(DrError):
     """The DR plan is wrong; the message names the YAML path."""
 

@@ -11,6 +11,7 @@ from dr_pipelines.metadata import table
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.repository.snapshot_manifest import Snapshot
+from dr_pipelines.wording import counted
 
 
 def file_promises(plan: Plan, name: str) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def _summary(taken: Snapshot, seconds: float) -> str:
         ["since the last", f"{counts.new:,} new, {counts.changed:,} changed, {counts.removed:,} removed"],
         ["read", f"{decimal(counts.read_bytes)}, {decimal(counts.new_bytes)} of it not known yet"],
         ["stored", f"{decimal(counts.stored_bytes)}; it needs {decimal(taken.stored_size)} in all"],
-        *([["could not be read", f"{counts.unreadable:,} files"]] if taken.partial else []),
+        *([["could not be read", counted(counts.unreadable, "file")]] if taken.partial else []),
         ["time", f"{seconds:.1f} s"],
         *([["what changed", f"`dr files diff {name} {taken.parent} {label}`"]] if taken.parent else []),
         ["bring it back", f"`dr files restore {name} {label} DIRECTORY`"],

@@ -10,10 +10,10 @@ from dr_pipelines import operations
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.cli.context import FileSetName, Json, TierOption, settings
 from dr_pipelines.cli.file_checks import accept, check
-from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, print_table, size, span
-from dr_pipelines.errors import CheckFailed
+from dr_pipelines.cli.file_listing import show_snapshots
+from dr_pipelines.cli.output import Bars, minute, out, plain, print_facts, print_json, size
+from dr_pipelines.errors import Busy, CheckFailed
 from dr_pipelines.repository.snapshot_manifest import Snapshot
-from dr_pipelines.repository.snapshots import SnapshotCatalog
 from dr_pipelines.wording import counted
 
 files_app = typer.Typer(
@@ -62,24 +62,43 @@ def _facts(taken: Snapshot, changes: CheckResult | None) -> dict[str, Any]:
         "read": f"{size(counts.read_bytes)}, {size(counts.new_bytes)} of it new, {size(counts.stored_bytes)} stored",
         "took": f"{(taken.finished_at - taken.started_at).total_seconds():.1f} s",
     }
-    facts |= {"unreadable": f"{counts.unreadable:,} files: the snapshot is partial"} if taken.partial else {}
+    facts |= {"unreadable": f"{counted(counts.unreadable, 'file')}: the snapshot is partial"} if taken.partial else {}
     facts |= {"unusual": changes.summary} if changes is not None and not changes.passed else {}
     return facts
 
 
 @files_app.command("poll")
-def poll(file_set: FileSetName, as_json: Json = False) -> None:
-    """Look at the rows that point at files, and copy now what is new or changed since the last snapshot."""
+def poll(
+    file_set: FileSetName,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when nothing was copied.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Look at the rows that point at files, and copy now what is new or changed since the last snapshot.
+
+    While a snapshot or another poll of it is under way on this host nothing is done, and that is well: the next poll
+    looks. `dr status` says when none has for several intervals of the plan's `poll`.
+    """
     site = settings.site()
-    with Bars() as bars:
-        seen = operations.poll(site, file_set, bars)
+    try:
+        with Bars(quiet=quiet) as bars:
+            seen = operations.poll(site, file_set, bars)
+    except Busy as busy:
+        if as_json:
+            print_json({"waits": busy.message})
+        elif not quiet:
+            out.print(f"{busy.message}: the next poll looks", soft_wrap=True)
+        return
     if as_json:
-        print_json({"at": seen.at, "changed": seen.changed, "snapshot": seen.snapshot, "is_whole": seen.is_whole})
+        print_json({
+            "at": seen.at, "changed": seen.changed, "snapshot": seen.snapshot, "is_whole": seen.is_whole,
+            "exposed": seen.exposed,
+        })  # fmt: skip
         return
     if seen.snapshot is not None:
         print_facts(_facts(seen.snapshot, operations.changes_seen(site, file_set, seen.snapshot.label)))
-    told = f"{counted(seen.changed, 'path')} changed" if seen.changed else "nothing changed"
-    out.print(f"{told}; every row of {minute(seen.at)} UTC has its file here, if it had one there")
+    if seen.snapshot is not None or not quiet:
+        told = f"{counted(seen.changed, 'path')} changed" if seen.changed else "nothing changed"
+        out.print(f"{told}; every row of {minute(seen.at)} UTC has its file here, if it had one there", soft_wrap=True)
 
 
 @files_app.command("list")
@@ -91,33 +110,4 @@ def list_snapshots(file_set: FileSetName, tier: TierOption = None, as_json: Json
     if as_json:
         print_json(plain(catalog))
         return
-    if not catalog.snapshots:
-        out.print(f"no snapshots of {file_set} on {tier}")
-    else:
-        print_table(f"{file_set} on {tier}", _COLUMNS, [_row(catalog, one) for one in catalog.snapshots])
-    for problem in catalog.problems:
-        out.print(problem, soft_wrap=True)
-    for place in operations.file_exposures(site, file_set):
-        if place.place == tier and place.seconds is not None:
-            out.print(f"file RPO: {span(place.seconds)} would be lost ({place.how})", soft_wrap=True)
-
-
-_COLUMNS = ("snapshot", "taken", "files", "size", "new", "changed", "removed", "added", "state")
-
-
-def _row(catalog: SnapshotCatalog, one: Snapshot) -> tuple[str, ...]:
-    counts = one.counts
-    numbers = (f"{count:,}" for count in (counts.new, counts.changed, counts.removed))
-    return (
-        one.label, minute(one.started_at), f"{counts.files:,}", size(counts.bytes), *numbers,
-        size(counts.stored_bytes), _state(catalog, one),
-    )  # fmt: skip
-
-
-def _state(catalog: SnapshotCatalog, one: Snapshot) -> str:
-    if (trouble := catalog.trouble(one)) is not None:
-        return trouble
-    told = ["unusual"] if catalog.is_unusual(one.label) else []
-    told += [f"partial: {one.counts.unreadable:,} unreadable"] if one.partial else []
-    proof = catalog.marks[one.label].proven()
-    return ", ".join([*told, f"proven {minute(proof.at)}" if proof else "not proven"])
+    show_snapshots(site, file_set, tier, catalog)

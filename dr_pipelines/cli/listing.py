@@ -10,42 +10,62 @@ from typing import Any
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import settings
+from dr_pipelines.cli.file_listing import show_snapshots
 from dr_pipelines.cli.output import minute, out, plain, print_json, print_table, size
 from dr_pipelines.errors import DrError
 from dr_pipelines.operations import RestoreProof
 from dr_pipelines.repository.catalog import Catalog, unequal, vouched_for
 from dr_pipelines.repository.manifest import BackupManifest
 from dr_pipelines.repository.marks import VALIDATE, Marks
+from dr_pipelines.repository.snapshots import SnapshotCatalog
+from dr_pipelines.site import Site
 
 
-def show_backups(server: str | None, tier: str, *, as_json: bool) -> None:
-    """One server's catalog, or every server's. One that cannot be read does not hide the others."""
+def show_held(name: str | None, tier: str, *, as_json: bool) -> None:
+    """The catalog of one server or file set, or of every one. One that cannot be read does not hide the others."""
     site = settings.site()
-    if server is not None:
-        tier = site.tier_of(server, tier)
-        listed = _Listed(operations.list_backups(site, server, tier), *operations.restore_proofs(site, server))
-        print_json(listed.told()) if as_json else _show_catalog(server, tier, listed)
+    if name is not None:
+        tier = site.tier_of(name, tier)
+        listed = _read(site, name, tier)
+        print_json(_told(listed)) if as_json else _show(site, name, tier, listed)
         return
-    answers: dict[str, Any] = {}
-    errors: list[DrError] = []
-    places = site.servers_on(tier)
-    for name, where in places.items():
+    answers: dict[str, _Listed | SnapshotCatalog | DrError] = {}
+    places = site.users_on(tier)
+    for each, where in places.items():
         try:
-            catalog = operations.list_backups(site, name, where)
-            answers[name] = _Listed(catalog, *operations.restore_proofs(site, name))
+            answers[each] = _read(site, each, where)
         except DrError as error:
-            answers[name] = {"error": error.message}
-            errors.append(error)
+            answers[each] = error
     if as_json:
-        print_json({name: one.told() if isinstance(one, _Listed) else one for name, one in answers.items()})
+        print_json({each: _told(answer) for each, answer in answers.items()})
     else:
-        for name, answer in answers.items():
-            if isinstance(answer, _Listed):
-                _show_catalog(name, places[name], answer)
-            else:
-                out.print(f"{name} on {places[name]}: {answer['error']}", soft_wrap=True)
-    if errors:
-        raise errors[0]
+        for each, answer in answers.items():
+            _show(site, each, places[each], answer)
+    for answer in answers.values():
+        if isinstance(answer, DrError):
+            raise answer
+
+
+def _read(site: Site, name: str, tier: str) -> _Listed | SnapshotCatalog:
+    if name in site.plan.file_storage:
+        return operations.list_snapshots(site, name, tier)
+    return _Listed(operations.list_backups(site, name, tier), *operations.restore_proofs(site, name))
+
+
+def _told(answer: _Listed | SnapshotCatalog | DrError) -> dict[str, Any]:
+    if isinstance(answer, DrError):
+        return {"error": answer.message}
+    told: dict[str, Any] = answer.told() if isinstance(answer, _Listed) else plain(answer)
+    return told
+
+
+def _show(site: Site, name: str, tier: str, answer: _Listed | SnapshotCatalog | DrError) -> None:
+    if isinstance(answer, DrError):
+        out.print(f"{name} on {tier}: {answer.message}", soft_wrap=True)
+    elif isinstance(answer, SnapshotCatalog):
+        show_snapshots(site, name, tier, answer)
+    else:
+        _show_catalog(name, tier, answer)
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,11 @@ class _Amount(ProgressColumn):
 
 
 class Bars:
-    """Progress on standard error: bars on a terminal, a line for each phase otherwise. Use as a context manager."""
+    """Progress on standard error: bars on a terminal, a line for each phase otherwise; `quiet`, nothing but notes. Use
+    as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._lines = not (quiet or err.is_terminal)
         self._bars = Progress(
             # On a narrow terminal it is the bar that becomes short.
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
@@ -194,7 +196,7 @@ class Bars:
             _Amount(table_column=Column(no_wrap=True)),
             TimeElapsedColumn(),
             console=err,
-            disable=not err.is_terminal,
+            disable=quiet or not err.is_terminal,
         )
         self._task: TaskID | None = None
         self._phase: str | None = None
@@ -214,7 +216,7 @@ class Bars:
         self._end_phase()
         self._phase, self._done, self._since = name, 0, _clock.monotonic()
         self._task = self._bars.add_task(name, total=total_bytes)
-        if not err.is_terminal:
+        if self._lines:
             err.print(f"{name} …")
 
     def advance(self, count: int) -> None:
@@ -231,7 +233,7 @@ class Bars:
         return text in self._told and err.is_terminal and out.is_terminal
 
     def _end_phase(self) -> None:
-        if self._phase is not None and not err.is_terminal:
+        if self._phase is not None and self._lines:
             took = _clock.monotonic() - self._since
             err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s")
         if self._task is not None:  # its clock must not run on

@@ -11,8 +11,8 @@ import typer
 from ruamel.yaml import YAML
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import TIER, Json, MaybeServer, TierOption, settings
-from dr_pipelines.cli.listing import show_backups
+from dr_pipelines.cli.context import TIER, Json, MaybeName, TierOption, settings
+from dr_pipelines.cli.listing import show_held
 from dr_pipelines.cli.output import answer_checks, moment, out, print_facts, print_json, size
 from dr_pipelines.disk import sync
 from dr_pipelines.errors import DrError, UsageError
@@ -145,9 +145,9 @@ def _places(plan: Plan) -> dict[str, tuple[str, str]]:
 
 
 @repository_app.command("list")
-def repository_list(server: MaybeServer = None, tier: TierOption = None, as_json: Json = False) -> None:
-    """The backups on a tier, of one server or of all."""
-    show_backups(server, tier or "primary", as_json=as_json)
+def repository_list(name: MaybeName = None, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups and snapshots on a tier, of one server or file set or of all."""
+    show_held(name, tier or "primary", as_json=as_json)
 
 
 @repository_app.command("show")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import Json, settings
-from dr_pipelines.cli.output import minute, moment, out, print_json, print_table, size
+from dr_pipelines.cli.file_listing import lost
+from dr_pipelines.cli.output import minute, moment, out, print_json, print_table, size, span
 from dr_pipelines.errors import CheckFailed, NotProven, UsageError
 from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
 from dr_pipelines.wording import counted
 
+State: TypeAlias = operations.ServerState | operations.FileSetState
 _VERDICTS = {Verdict.FAIL: "not kept", Verdict.NOT_PROVEN: "not proven"}
 
 
@@ -25,7 +27,7 @@ def status(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What each tier holds of each server, and its WAL stream.
+    """What each tier holds of each server and file set, and the servers' WAL streams.
 
     Exits 41 when something is wrong, 40 when a tier cannot be read.
     """
@@ -34,11 +36,15 @@ def status(
     if chart is not None:
         windows = {state.server: [tier.windows for tier in state.tiers] for state in states}
         _write(chart, operations.recoverability_chart(site, windows))
+    files = operations.file_status(site)
     if as_json:
-        print_json(states)
+        print_json([*states, *files])
     else:
-        _show_states(states)
-    _judge_states(states)
+        for state in states:
+            _show_server(state)
+        for found in files:
+            _show_files(found)
+    _judge([*states, *files])
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -48,53 +54,74 @@ def _write(file: Path, data: bytes) -> None:
         raise UsageError(f"{file} cannot be written: {error.strerror}", hint="name another file to --chart.") from error
 
 
-def _judge_states(states: list[operations.ServerState]) -> None:
+def _judge(states: Sequence[State]) -> None:
     """Raises `NotProven` when a tier could not be seen, `CheckFailed` when what was seen is wrong."""
-    unseen = [f"{state.server} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
+    unseen = [f"{state.name} on {tier.tier}" for state in states for tier in state.tiers if tier.error]
     if unseen:
         raise NotProven(f"cannot be read: {', '.join(unseen)}", hint="each warning above names the reason.")
-    wrong = [state.server for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
+    wrong = [state.name for state in states if state.warnings or any(tier.problems for tier in state.tiers)]
     if wrong:
         raise CheckFailed(f"not as planned: {', '.join(wrong)}", hint="each warning above names what to do.")
 
 
-def _show_states(states: list[operations.ServerState]) -> None:
-    for state in states:
-        rows = [
-            (
-                tier.tier,
-                minute(tier.newest_full.finished_at) if tier.newest_full else None,
-                minute(tier.newest_backup.finished_at) if tier.newest_backup else None,
-                tier.wal_end,
-                "cannot be read" if tier.error else "",
-            )
-            for tier in state.tiers
-        ]
-        columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
-        print_table(state.server, columns, rows)
-        for tier in state.tiers:
-            for line in _windows(tier.windows):
-                out.print(f"{tier.tier}: {line}", soft_wrap=True)
-        if (stream := state.stream) is not None:
-            behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
-            out.print(
-                f"stream: {stream.state}, received {stream.received_lsn or 'nothing yet'}{behind}, "
-                f"{stream.sync_state or 'no word of the server'}, seen {moment(stream.updated_at)}",
-                soft_wrap=True,
-            )
-            for tier_name, at in stream.tiers.items():
-                waits = "" if at.lag_bytes is None else f", {size(at.lag_bytes)} wait in the spool"
-                out.print(f"shipped to {tier_name}: {at.shipped_lsn or 'nothing yet'}{waits}", soft_wrap=True)
-            if stream.sync_state in ("sync", "quorum"):
-                out.print(
-                    "a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True
-                )
-        for tier in state.tiers:
-            if tier.lag is not None:
-                out.print(f"copied to {tier.tier}: {tier.lag}", soft_wrap=True)
-        problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
-        for warning in (*state.warnings, *problems):
-            out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
+def _show_server(state: operations.ServerState) -> None:
+    rows = [
+        (
+            tier.tier,
+            minute(tier.newest_full.finished_at) if tier.newest_full else None,
+            minute(tier.newest_backup.finished_at) if tier.newest_backup else None,
+            tier.wal_end,
+            "cannot be read" if tier.error else "",
+        )
+        for tier in state.tiers
+    ]
+    columns = ["tier", "newest full (UTC)", "newest backup", "WAL up to", ""]
+    print_table(state.server, columns, rows)
+    for tier in state.tiers:
+        for line in _windows(tier.windows):
+            out.print(f"{tier.tier}: {line}", soft_wrap=True)
+    if (stream := state.stream) is not None:
+        behind = "" if stream.lag_bytes is None else f" ({size(stream.lag_bytes)} behind the server)"
+        out.print(
+            f"stream: {stream.state}, received {stream.received_lsn or 'nothing yet'}{behind}, "
+            f"{stream.sync_state or 'no word of the server'}, seen {moment(stream.updated_at)}",
+            soft_wrap=True,
+        )
+        for tier_name, at in stream.tiers.items():
+            waits = "" if at.lag_bytes is None else f", {size(at.lag_bytes)} wait in the spool"
+            out.print(f"shipped to {tier_name}: {at.shipped_lsn or 'nothing yet'}{waits}", soft_wrap=True)
+        if stream.sync_state in ("sync", "quorum"):
+            out.print("a commit whose wait is cancelled returns with a warning only, and may be lost", soft_wrap=True)
+    _show_troubles(state)
+
+
+def _show_files(state: operations.FileSetState) -> None:
+    rows = [
+        (
+            tier.tier,
+            minute(newest.started_at) if (newest := tier.newest) else None,
+            span((state.at - newest.started_at).total_seconds()) if newest else None,
+            lost(tier.exposure),
+            tier.snapshots,
+            f"{newest.counts.files:,}" if newest else None,
+            "cannot be read" if tier.error else "",
+        )
+        for tier in state.tiers
+    ]
+    columns = ["tier", "newest snapshot (UTC)", "age", "file RPO", "snapshots", "files", ""]
+    print_table(state.file_set, columns, rows)
+    if state.polls is not None and state.polls.until is not None:
+        out.print(f"polled: every row of {moment(state.polls.until)} was looked at", soft_wrap=True)
+    _show_troubles(state)
+
+
+def _show_troubles(state: State) -> None:
+    for tier in state.tiers:
+        if tier.lag is not None:
+            out.print(f"copied to {tier.tier}: {tier.lag}", soft_wrap=True)
+    problems = [f"{problem} (on {tier.tier})" for tier in state.tiers for problem in tier.problems]
+    for warning in (*state.warnings, *problems):
+        out.print(f"warning: {warning}", style="yellow", soft_wrap=True)
 
 
 def _windows(found: operations.TierWindows) -> Iterator[str]:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, MaybeServer, Name, ServerName, TierOption, settings, share_of
-from dr_pipelines.cli.listing import show_backups
+from dr_pipelines.cli.context import IdentityFile, Json, MaybeName, Name, ServerName, TierOption, settings, share_of
+from dr_pipelines.cli.listing import show_held
 from dr_pipelines.cli.output import (
     Bars,
     answer_checks,
@@ -56,9 +56,9 @@ def backup(
     print_facts(facts)
 
 
-def list_backups(server: MaybeServer = None, tier: TierOption = None, as_json: Json = False) -> None:
-    """The backups on a tier, of one server or of all."""
-    show_backups(server, tier or "primary", as_json=as_json)
+def list_backups(name: MaybeName = None, tier: TierOption = None, as_json: Json = False) -> None:
+    """The backups and snapshots on a tier, of one server or file set or of all."""
+    show_held(name, tier or "primary", as_json=as_json)
 
 
 def verify(

@@ -50,6 +50,12 @@ from .file_anomalies import (
 from .file_expectations import (
     judge_snapshot as judge_snapshot,
 )
+from .file_exposure import (
+    file_exposure as file_exposure,
+)
+from .file_exposure import (
+    file_exposures as file_exposures,
+)
 from .file_integrity import (
     check_snapshot as check_snapshot,
 )
@@ -67,6 +73,15 @@ from .file_restores import (
 )
 from .file_restores import (
     restore_files as restore_files,
+)
+from .file_status import (
+    FileSetState as FileSetState,
+)
+from .file_status import (
+    FileTierState as FileTierState,
+)
+from .file_status import (
+    file_status as file_status,
 )
 from .files import (
     labelled_snapshot as labelled_snapshot,
@@ -114,19 +129,31 @@ from .objectives import (
     Objectives as Objectives,
 )
 from .objectives import (
-    file_exposures as file_exposures,
-)
-from .objectives import (
     measure_objectives as measure_objectives,
 )
 from .objectives import (
     objectives as objectives,
 )
 from .poll import (
+    Looked as Looked,
+)
+from .poll import (
     Polled as Polled,
 )
 from .poll import (
+    look_at_rows as look_at_rows,
+)
+from .poll import (
     poll as poll,
+)
+from .polls import (
+    check_polls as check_polls,
+)
+from .polls import (
+    note_waiting as note_waiting,
+)
+from .polls import (
+    polls_of as polls_of,
 )
 from .reconcile import (
     SETTLED as SETTLED,

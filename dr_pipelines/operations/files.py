@@ -13,6 +13,7 @@ from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
 from dr_pipelines.files.source import FileSource
 from dr_pipelines.operations.file_anomalies import judge_changes
+from dr_pipelines.operations.turns import turn
 from dr_pipelines.plan.file_sets import DirectorySource, ReferencePlan
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.file_layout import SnapshotLayout
@@ -22,11 +23,17 @@ from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, re
 from dr_pipelines.site import Site
 
 
-def take_snapshot(
+def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bool = False) -> Snapshot:
+    """Take a snapshot into the primary tier, and put down whether it is unusual beside the one before. Waits for a
+    snapshot or a poll that is under way on this host. Raises what `files.snapshot.take_snapshot` raises."""
+    with turn(site, file_set, progress):
+        return take_in_turn(site, file_set, progress, read_all=read_all)
+
+
+def take_in_turn(
     site: Site, file_set: str, progress: Progress, *, read_all: bool = False, only: Collection[bytes] | None = None
 ) -> Snapshot:
-    """Take a snapshot into the primary tier, of everything or of `only` some paths over the one before, and put down
-    whether it is unusual beside that. Raises what `files.snapshot.take_snapshot` raises."""
+    """The same for whoever has the `turn`: of everything, or of `only` some paths over the one before."""
 
     def judge(layout: SnapshotLayout, found: Differences | None) -> None:
         seen = judge_changes(site, file_set, layout, found)

@@ -10,10 +10,8 @@ from dr_pipelines.lsn import Lsn
 from dr_pipelines.objectives.exposure import (
     NOT_SEARCHED,
     Exposure,
-    FilesSeen,
     NewestCommit,
     ServerPosition,
-    files_exposure,
     has_caught_up,
     stream_exposure,
     tier_exposure,
@@ -22,8 +20,7 @@ from dr_pipelines.objectives.exposure import (
 from dr_pipelines.objectives.judgement import Objective, judge_loss, judge_time
 from dr_pipelines.objectives.promises import Promise, promises, systems_of
 from dr_pipelines.objectives.recovery_time import RecoveryTimes, recovery_times
-from dr_pipelines.operations.files import list_snapshots
-from dr_pipelines.operations.poll import polled_until
+from dr_pipelines.operations.file_exposure import file_exposures
 from dr_pipelines.operations.windows import view_tiers
 from dr_pipelines.postgres.recovery_windows import RecoveryWindow, SystemWindows
 from dr_pipelines.postgres.restore_plan import WalSpan, lineage
@@ -34,7 +31,6 @@ from dr_pipelines.postgres.wal_status import read_status
 from dr_pipelines.postgres.wal_tiers import WalTiers
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import BackupKind
-from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.validations import Validation, read_validations
 from dr_pipelines.site import Site
 
@@ -101,36 +97,6 @@ def exposures_of(site: Site, server: str) -> tuple[Exposure, ...]:
         why=asked.message if isinstance(asked, DrError) else "",
     )
     return (stream, *(look.exposure(tier, position) for tier in site.tiers(server)))
-
-
-def file_exposures(site: Site, file_set: str) -> tuple[Exposure, ...]:
-    """Of each tier. Where every file has a row, what rows say counts too: a poll looks at no others."""
-    references = site.file_set(file_set).references
-    by_rows = any(not one.prefix.strip("/") for one in references.values())
-    found = []
-    for tier in site.tiers(file_set):
-        seen_at = site.clock.now()
-        try:
-            whole = list_snapshots(site, file_set, tier).usable
-        except DrError as error:
-            found.append(unseen(tier, f"cannot be read: {error.message}"))
-            continue
-        newest = max((_seen(one, by_rows) for one in whole), key=lambda one: one.until, default=None)
-        if newest is not None and by_rows and tier == "primary":
-            newest = _polled(site, file_set, newest)
-        found.append(files_exposure(tier, newest, seen_at=seen_at))
-    return tuple(found)
-
-
-def _seen(one: Snapshot, by_rows: bool) -> FilesSeen:
-    polled = by_rows and one.scanned_at is not None
-    return FilesSeen(one.started_at if polled else one.looked_at, "as its rows said" if polled else "its snapshot is")
-
-
-def _polled(site: Site, file_set: str, newest: FilesSeen) -> FilesSeen:
-    """This host may know that no row changed since."""
-    until = polled_until(site, file_set)
-    return newest if until is None or until <= newest.until else FilesSeen(until, "as its rows said, unchanged,")
 
 
 def _position(site: Site, server: str) -> ServerPosition | DrError:

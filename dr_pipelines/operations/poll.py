@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
+from dr_pipelines.errors import Busy, DrError
 from dr_pipelines.files.rows import changed_since
-from dr_pipelines.operations.files import file_source, take_snapshot
+from dr_pipelines.objectives.polls import Polls
+from dr_pipelines.operations.files import file_source, take_in_turn
+from dr_pipelines.operations.polls import note_waiting, polls_of, remember
 from dr_pipelines.operations.reconcile import known_contents
 from dr_pipelines.operations.references import references_of
+from dr_pipelines.operations.turns import turn
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.compare import changed_paths
 from dr_pipelines.repository.snapshot_manifest import Snapshot
@@ -24,51 +27,83 @@ _OVERLAP = timedelta(hours=1)
 @dataclass(frozen=True)
 class Polled:
     """`at`: every row that was committed by then has its file in the newest snapshot, if it was there. `snapshot`: the
-    one that was taken for the `changed` paths; None when nothing had changed. `is_whole`: everything was looked at,
-    because no snapshot was known."""
+    one that was taken for the `changed` paths; None when nothing had changed. `exposed`: how long ago that was so just
+    before it ended, which is what a loss would have cost then; None when it never was. `is_whole`: everything was
+    looked at, because no snapshot was known."""
 
     at: datetime
     changed: int
     snapshot: Snapshot | None
+    exposed: timedelta | None = None
     is_whole: bool = False
 
 
-def poll(site: Site, file_set: str, progress: Progress) -> Polled:
-    """Copy the files of rows that are not in the newest snapshot as they are now. Raises `UsageError` where nothing
-    points at the files, `ServerError`, and what a snapshot raises."""
+@dataclass(frozen=True)
+class Looked:
+    """What is to be copied: `changed` paths, None for everything. `since`: until when that is known."""
+
+    at: datetime
+    changed: list[bytes] | None
+    since: datetime | None
+
+
+def poll(site: Site, file_set: str, progress: Progress, *, wait: bool = False) -> Polled:
+    """Copy the files of rows that are not in the newest snapshot as they are now. Raises `Busy` while a snapshot or
+    another poll is under way on this host, unless it is to `wait`; `UsageError` where nothing points at the files,
+    `ServerError`, and what a snapshot raises."""
+    with _attempt(site, file_set, progress, wait=wait):
+        looked = _look(site, file_set, progress)
+        if looked.changed == []:
+            return _quiet(site, file_set, looked)
+        taken = take_in_turn(site, file_set, progress, only=looked.changed)
+        whole = looked.changed is None
+        at, changed = (taken.started_at, taken.counts.files) if whole else (looked.at, len(looked.changed or ()))
+        remember(site, file_set, Polls(at, at))
+        return Polled(at, changed, taken, _exposed(site, looked), is_whole=whole)
+
+
+def look_at_rows(site: Site, file_set: str, progress: Progress) -> Polled | Looked:
+    """Only a look: `Polled` where nothing is to be copied, else what is. Raises as `poll` does."""
+    with _attempt(site, file_set, progress, wait=False):
+        looked = _look(site, file_set, progress)
+        return _quiet(site, file_set, looked) if looked.changed == [] else looked
+
+
+def _look(site: Site, file_set: str, progress: Progress) -> Looked:
     references = references_of(site, file_set)
     known, at = known_contents(site, file_set), site.clock.now()
     if known.seen_at is None:
-        first = take_snapshot(site, file_set, progress)
-        _remember(site, file_set, first.started_at)
-        return Polled(first.started_at, first.counts.files, first, is_whole=True)
+        return Looked(at, None, None)
     progress.phase("rows")
     rows = references.read()
     written = references.dated.read(since=known.seen_at - _OVERLAP)
     doubted = changed_paths(rows, known.rows, written)
     progress.phase("look")
     looked = file_source(site, file_set).look(doubted)
+    until = polls_of(site, file_set).until
     changed = changed_since(known.rows, known.seen_at, looked, doubted)
-    taken = take_snapshot(site, file_set, progress, only=changed) if changed else None
-    _remember(site, file_set, at)
-    return Polled(at, len(changed), taken)
+    return Looked(at, changed, max(known.seen_at, until) if until is not None else known.seen_at)
 
 
-def polled_until(site: Site, file_set: str) -> datetime | None:
-    """Of this host's polls: until when rows are known to have their files in the newest snapshot."""
+def _quiet(site: Site, file_set: str, looked: Looked) -> Polled:
+    remember(site, file_set, Polls(looked.at, looked.at))
+    return Polled(looked.at, 0, None, _exposed(site, looked))
+
+
+def _exposed(site: Site, looked: Looked) -> timedelta | None:
+    return None if looked.since is None else max(site.clock.now() - looked.since, timedelta(0))
+
+
+@contextmanager
+def _attempt(site: Site, file_set: str, progress: Progress, *, wait: bool) -> Iterator[None]:
+    """In turn; what it comes to nothing for is put down, for whoever asks why nothing was polled."""
     try:
-        return TypeAdapter(datetime).validate_json(_file(site, file_set).read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _remember(site: Site, file_set: str, at: datetime) -> None:
-    path = _file(site, file_set)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_bytes(TypeAdapter(datetime).dump_json(at))
-    new.replace(path)
-
-
-def _file(site: Site, file_set: str) -> Path:
-    return site.state_dir / "files" / file_set / "polled.json"
+        with turn(site, file_set, progress, wait=wait):
+            yield
+    except Busy:
+        note_waiting(site, file_set)
+        raise
+    except DrError as error:
+        before = polls_of(site, file_set)
+        remember(site, file_set, replace(before, tried_at=site.clock.now(), waits=False, trouble=error.message))
+        raise

@@ -53,6 +53,10 @@ class ServerState:
     stream: StreamStatus | None
     warnings: tuple[str, ...]
 
+    @property
+    def name(self) -> str:
+        return self.server
+
 
 def status(site: Site) -> list[ServerState]:
     """Every server of the plan, from what the stores and the stream's status file say."""

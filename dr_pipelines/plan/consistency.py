@@ -272,10 +272,11 @@ def _data_classes(plan: Plan) -> Iterator[Mistake]:
             files = plan.file_storage.get(name_of_set)
             if files is None:
                 yield unknown(f"{path}.file_sets[{position}]", name_of_set, "file_storage", plan.file_storage)
-            elif data.rpo < files.schedule.longest_interval:
+            elif data.rpo < files.most_lost:
+                polled = " (a poll looks at no files without a row)" if files.poll and not files.rows_name_all else ""
                 yield Mistake(
                     f"{path}.rpo",
                     f"promises {format_duration(data.rpo)} while file_storage.{name_of_set} is backed up every "
-                    f"{format_duration(files.schedule.longest_interval)}",
+                    f"{format_duration(files.most_lost)}{polled}",
                     "back it up more often, or promise less",
                 )

@@ -112,6 +112,17 @@ class FileSetPlan(Model):
         """Whether the plan says what is read and where it goes; a set of which it does not is only promised."""
         return self.source is not None and self.storage is not None
 
+    @property
+    def rows_name_all(self) -> bool:
+        """Whether every file has a row: what no row names is not looked at between two snapshots."""
+        return any(not one.prefix.strip("/") for one in self.references.values())
+
+    @property
+    def most_lost(self) -> timedelta:
+        """What passes between two looks at all of it, as planned."""
+        longest = self.schedule.longest_interval
+        return min(self.poll, longest) if self.poll is not None and self.rows_name_all else longest
+
     def retention_on(self, tier: str) -> timedelta:
         return {str(name): kept for name, kept in self.tiers.items()}.get(tier, self.retention)
 

@@ -37,6 +37,11 @@ class Window(Enum):
     def length(self) -> timedelta:
         return timedelta(days=1) if self is Window.DAY else timedelta(hours=1)
 
+    @classmethod
+    def of(cls, interval: timedelta) -> Window:
+        """Of what is taken so often."""
+        return cls.DAY if interval >= timedelta(days=1) else cls.HOUR
+
     def start(self, at: datetime) -> datetime:
         floor = at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
         return floor.replace(hour=0) if self is Window.DAY else floor
@@ -85,8 +90,10 @@ def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Du
 
 
 def snapshot_is_there(snapshots: Iterable[Snapshot], due: Due, *, now: datetime) -> CheckResult:
-    """The same of a file set. A partial one serves: another check says what it lacks."""
-    return _is_there(SNAPSHOT_IS_THERE, "snapshot", "snapshot", snapshots, due, now)
+    """The same of a file set. A partial one serves: another check says what it lacks. One that looked only at what rows
+    said to have changed does not: that all else was looked at is what was due."""
+    whole = [one for one in snapshots if one.scanned_at is None]
+    return _is_there(SNAPSHOT_IS_THERE, "snapshot", "snapshot of everything", whole, due, now)
 
 
 def _is_there(name: str, thing: str, asked: str, serving: Iterable[Labelled], due: Due, now: datetime) -> CheckResult:

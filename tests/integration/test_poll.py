@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dr_pipelines.clock import FixedClock, SystemClock
+from dr_pipelines.commands import Completed
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
-from dr_pipelines.errors import UsageError
-from dr_pipelines.operations import Polled, poll, restore_files
-from dr_pipelines.operations.objectives import file_exposures
+from dr_pipelines.errors import Busy, ServerError, UsageError
+from dr_pipelines.objectives.polls import Polls
+from dr_pipelines.operations import (
+    Looked,
+    Polled,
+    check_polls,
+    file_status,
+    list_snapshots,
+    look_at_rows,
+    poll,
+    polls_of,
+    restore_files,
+)
+from dr_pipelines.operations.file_exposure import file_exposures
+from dr_pipelines.operations.turns import turn
 from dr_pipelines.progress import Silent
 from dr_pipelines.site import Site
+from tests.support.forked import dr
 from tests.support.shop import Shop
 
 NOW = SystemClock()
@@ -43,6 +59,10 @@ def shop(server: EmbeddedPostgres, tmp_path: Path) -> Shop:
 def at(minutes: int) -> FixedClock:
     """A clock so much after now: snapshots by it are well after what was written."""
     return FixedClock(NOW.now() + timedelta(minutes=minutes))
+
+
+def at_of(site: Site) -> datetime:
+    return site.clock.now()
 
 
 def polled(site: Site) -> Polled:
@@ -119,3 +139,93 @@ def test_a_set_without_rows_has_nothing_to_poll(shop: Shop) -> None:
     bare = Site(site.plan.model_copy(update={"file_storage": {"docs": planned}}))
     with pytest.raises(UsageError, match="no rows"):
         polled(bare)
+
+
+def test_a_poll_is_never_beside_a_snapshot(shop: Shop) -> None:
+    shop.snapshot(shop.site(clock=at(1)))
+    shop.add("later")
+    site = shop.site(clock=at(9))
+    with turn(site, "docs", Silent()), pytest.raises(Busy, match="under way"):
+        polled(site)
+    assert len(list_snapshots(site, "docs").snapshots) == 1
+    assert polls_of(site, "docs") == Polls(None, at_of(site), waits=True)
+    with ThreadPoolExecutor(1) as other:
+        with turn(site, "docs", Silent()):
+            waiting = other.submit(poll, site, "docs", Silent(), wait=True)
+            assert not waiting.done()
+        assert waiting.result(30).changed == 1
+    assert polls_of(site, "docs") == Polls(at_of(site), at_of(site))
+
+
+def test_only_a_look_copies_nothing_and_says_what_a_poll_would(shop: Shop) -> None:
+    first, second, third, last = (shop.site(clock=at(minutes)) for minutes in (1, 3, 5, 9))
+    shop.snapshot(first)
+    quiet = look_at_rows(second, "docs", Silent())
+    assert isinstance(quiet, Polled) and quiet.exposed == at_of(second) - at_of(first)
+    shop.add("later")
+    found = look_at_rows(third, "docs", Silent())
+    assert isinstance(found, Looked) and found.changed == [b"store/later"]
+    # What is not copied is not polled.
+    assert polls_of(third, "docs").until == at_of(second)
+    assert polled(last).exposed == at_of(last) - at_of(second)
+
+
+def test_why_nothing_is_polled_is_said(shop: Shop) -> None:
+    shop.snapshot(shop.site(clock=at(0)))
+    early, late = (shop.site(clock=at(minutes), poll="1 minute") for minutes in (1, 5))
+    never = check_polls(late, "docs")
+    assert never is not None and not never.passed and "not looked at at all" in never.summary
+    polled(early)
+    well = check_polls(early, "docs")
+    assert well is not None and well.passed
+    shop.server.psql("ALTER TABLE docs.files RENAME TO elsewhere")
+    with pytest.raises(ServerError):
+        polled(late)
+    told = check_polls(late, "docs")
+    assert told is not None and not told.passed
+    assert 'relation "docs.files" does not exist' in told.summary
+    assert f"since {at_of(early):%Y-%m-%d %H:%M:%S} UTC" in told.summary
+    assert check_polls(shop.site(), "docs") is None  # the plan asks for none
+    [state] = file_status(late)
+    assert any(told.summary in warning for warning in state.warnings)
+
+
+def test_status_and_list_show_file_sets(shop: Shop) -> None:
+    shop.plan_file()
+
+    def run(*words: str) -> Completed:
+        return dr("--plan", shop.plan_file(), *words)
+
+    shop.site().repository("docs", "primary").initialise()
+    empty = run("status")
+    assert "there is none at all: run `dr files snapshot docs`" in empty.stdout, empty
+    shop.snapshot()
+    shop.add("polled")
+    polled(shop.site())
+    (told,) = [one for one in json.loads(run("status", "--json").stdout) if "file_set" in one]
+    [tier] = told["tiers"]
+    assert (tier["snapshots"], tier["newest"]["counts"]["files"], told["warnings"]) == (2, 3, [])
+    assert tier["exposure"]["seconds"] < 60
+    seen = run("status").stdout
+    assert "warning" not in seen[seen.index("file RPO") :], seen
+    one, both, own = run("list", "docs"), run("list"), run("files", "list", "docs")
+    assert own.stdout.count("-snapshot") == 2 and own.stdout.count("polled, ") == 1
+    assert all(line in both.stdout for line in one.stdout.splitlines() if "-snapshot" in line)
+    assert one.stdout.splitlines()[:5] == own.stdout.splitlines()[:5]
+    assert len(json.loads(run("list", "--json").stdout)["docs"]["snapshots"]) == 2
+
+
+def test_polls_by_a_timer_are_quiet(shop: Shop) -> None:
+    shop.snapshot()
+    plan = shop.plan_file()
+    still = dr("--plan", plan, "files", "poll", "docs", "--quiet")
+    assert (still.returncode, still.stdout, still.stderr) == (0, "", "")
+    with turn(shop.site(), "docs", Silent()):
+        waits = dr("--plan", plan, "files", "poll", "docs")
+        assert waits.returncode == 0 and "the next poll looks" in waits.stdout, waits
+    shop.add("new")
+    copied = dr("--plan", plan, "files", "poll", "docs", "--quiet")
+    assert copied.returncode == 0 and "1 path changed" in copied.stdout, copied
+    shop.server.psql("DROP TABLE docs.files")
+    broken = dr("--plan", plan, "files", "poll", "docs", "--quiet")
+    assert broken.returncode == 20 and broken.stderr, broken

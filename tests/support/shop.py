@@ -38,7 +38,8 @@ class Shop:
         return path
 
     def plan(self, **changes: Any) -> dict[str, Any]:
-        """`changes` of the reference."""
+        """`changes` of the reference; `poll` of the file set."""
+        polls = {"poll": changes.pop("poll")} if "poll" in changes else {}
         reference = {"server": "shop", "table": "docs.files", "path": '"Path"', "prefix": "store"} | DIGEST | changes
         return {
             "version": 1, "name": "test", "encryption": "none", "state_dir": str(self.folder / "state"),
@@ -52,6 +53,7 @@ class Shop:
             "file_storage": {"docs": {
                 "schedule": "hourly", "retention": "30 days", "storage": {"primary": "disk"},
                 "source": {"type": "directory", "path": str(self.files)}, "references": {"rows": reference},
+                **polls,
             }},
             "data_classes": {"documents": {"rpo": "1 hour", "file_sets": ["docs"]}},
         }  # fmt: skip
