@@ -12,9 +12,10 @@ from dr_pipelines.backed_up import BackedUp, Taken, file_sets, servers
 from dr_pipelines.checks import CheckResult, not_proven
 from dr_pipelines.errors import DrError
 from dr_pipelines.jobs import REFERENCES_MATCH
-from dr_pipelines.metadata import FULL_BACKUP, SNAPSHOT, TIER, WAL_ARCHIVE, asset_key, check_result
+from dr_pipelines.metadata import FULL_BACKUP, POLL, SNAPSHOT, TIER, WAL_ARCHIVE, asset_key, check_result
+from dr_pipelines.objectives.polls import ROWS_ARE_POLLED
 from dr_pipelines.plan import Plan
-from dr_pipelines.plan.values import Schedule
+from dr_pipelines.plan.values import Schedule, format_duration
 from dr_pipelines.repository.due import (
     BACKUP_IS_THERE,
     SNAPSHOT_IS_THERE,
@@ -75,8 +76,15 @@ def look_for_due_snapshot(file_set: str, taken: Taken) -> Look:
     return look
 
 
+def looks_for_due(backed_up: BackedUp) -> dict[str, tuple[str, Look]]:
+    """Of each thing the name of the check whether it is in time, and what that looks at."""
+    looks = {taken.thing: look_for_due(backed_up, taken) for taken in backed_up.taken}
+    if backed_up.polled_every is not None:
+        looks[POLL] = (ROWS_ARE_POLLED, look_at_polls(backed_up.name))
+    return looks
+
+
 def look_for_due(backed_up: BackedUp, taken: Taken) -> tuple[str, Look]:
-    """The name of the check, and what it looks at."""
     if backed_up.is_files:
         return SNAPSHOT_IS_THERE, look_for_due_snapshot(backed_up.name, taken)
     kind = BackupKind.FULL if taken.thing == FULL_BACKUP else BackupKind.INCREMENTAL
@@ -124,6 +132,18 @@ def look_at_changes(file_set: str) -> Look:
         from dr_pipelines import operations
 
         return operations.changes_are_usual(site, file_set)
+
+    return look
+
+
+def look_at_polls(file_set: str) -> Look:
+    def look(site: "Site") -> CheckResult:
+        # Imported here: see resources.py.
+        from dr_pipelines import operations
+
+        found = operations.check_polls(site, file_set)
+        assert found is not None, "only of what is polled"
+        return found
 
     return look
 
@@ -187,6 +207,14 @@ def file_checks(backed_up: BackedUp) -> Iterator[dg.AssetChecksDefinition]:
         "what did and was not accepted lets nothing older go.",
         look_at_changes(file_set),
     )
+    if backed_up.polled_every is not None:
+        yield asset_check(
+            asset_key(file_set, POLL),
+            ROWS_ARE_POLLED,
+            "The rows that point at files are looked at as often as the plan says "
+            f"({format_duration(backed_up.polled_every)}), give or take some intervals and a snapshot.",
+            look_at_polls(file_set),
+        )
     if backed_up.has_references:
         yield asset_check(
             key,

@@ -28,6 +28,7 @@ from sensors.backups_due import due_sensors
 from sensors.expectations import expectation_sensors
 from sensors.expiry import expiry_sensors
 from sensors.objectives import objectives_sensors
+from sensors.polls import poll_sensors
 from sensors.replication import replication_sensors
 from sensors.unequal_chains import unequal_chain_sensors
 from sensors.validation import validation_sensors
@@ -63,6 +64,7 @@ def build_definitions(plan_path: Path, *, retries: dg.RetryPolicy = RETRIES) -> 
         sensors=[
             *due_sensors(plan),
             *wal_sensors(plan),
+            *poll_sensors(plan, jobs),
             *replication_sensors(plan, jobs),
             *expiry_sensors(plan, jobs),
             *objectives_sensors(plan),

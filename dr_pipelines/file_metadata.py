@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 from rich.filesize import decimal
 
-from dr_pipelines.metadata import table
+from dr_pipelines.metadata import exposure_metadata, table
 from dr_pipelines.plan import Plan
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.repository.snapshot_manifest import Snapshot
@@ -21,6 +22,32 @@ def file_promises(plan: Plan, name: str) -> dict[str, Any]:
         "schedule": asked.schedule.text,
         "kept_for": format_duration(asked.retention) if asked.versioning else "until there is a newer one",
         "bucket": asked.storage.primary if asked.storage is not None else "none",
+        **_promised_rpo(plan, name),
+    }
+
+
+def poll_promises(plan: Plan, name: str) -> dict[str, Any]:
+    """The same of its polls."""
+    asked = plan.file_storage[name]
+    assert asked.poll is not None
+    rows = ", ".join(
+        f"{one.table or f'storage.objects of {one.supabase}'} on {one.server}" for one in asked.references.values()
+    )
+    return {"every": format_duration(asked.poll), "rows": rows, **_promised_rpo(plan, name)}
+
+
+def _promised_rpo(plan: Plan, name: str) -> dict[str, Any]:
+    """The strictest of the data that is in its files."""
+    losses = [data.rpo for data in plan.data_classes.values() if name in data.file_sets]
+    return {"promised_rpo": format_duration(min(losses))} if losses else {}
+
+
+def poll_metadata(at: datetime, changed: int, exposed: timedelta | None) -> dict[str, Any]:
+    """`rpo_exposure_seconds`: how long ago every committed row had its file in the newest snapshot, just before."""
+    return {
+        "changed_paths": changed,
+        "polled_until": dg.MetadataValue.timestamp(at),
+        **exposure_metadata(exposed),
     }
 
 

@@ -16,6 +16,7 @@ from dr_pipelines.metadata import (
     FULL_BACKUP,
     INCREMENTAL_BACKUP,
     OBJECTIVES,
+    POLL,
     RECOVERY_WINDOWS,
     REPLICATION,
     RETENTION,
@@ -94,6 +95,10 @@ def backup_job(backed_up: BackedUp, thing: str) -> Job:
     )
 
 
+def poll_job_name(file_set: str) -> str:
+    return f"{identifier(file_set)}_{POLL}"
+
+
 def references_job_name(file_set: str) -> str:
     return f"{identifier(file_set)}_references"
 
@@ -104,6 +109,14 @@ def backup_jobs(plan: Plan) -> Iterator[Job]:
             yield backup_job(backed_up, thing)
             yield expectations_job(backed_up, thing)
     for backed_up in file_sets(plan):
+        if backed_up.polled_every is not None:
+            yield _job(
+                poll_job_name(backed_up.name),
+                f"Copy the files of {backed_up.name} that rows say are new or changed.",
+                backed_up.tags,
+                group_of(backed_up.name, FILE_BACKUPS),
+                asset_key(backed_up.name, POLL),
+            )
         if backed_up.has_references:
             yield dg.define_asset_job(
                 name=references_job_name(backed_up.name),

@@ -1,5 +1,5 @@
-"""Watches whether the backups and snapshots of today and of this hour are there, also when no run was ever launched for
-them."""
+"""Watches whether the backups and snapshots of today and of this hour are there, and whether rows that point at
+files are polled, also when no run was ever launched for them."""
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.checks import look_for_due, looked
+from assets.checks import looked, looks_for_due
 from dr_pipelines.backed_up import BackedUp, everything
 from dr_pipelines.metadata import asset_key, check_evaluation, identifier
 from dr_pipelines.plan import Plan
@@ -18,11 +18,12 @@ INTERVAL_SECONDS = 60
 
 def due_sensor(backed_up: BackedUp) -> dg.SensorDefinition:
     name = backed_up.name
-    looks = {taken.thing: look_for_due(backed_up, taken) for taken in backed_up.taken}
+    looks = looks_for_due(backed_up)
 
     @dg.sensor(
         name=f"{identifier(name)}_backups_due",
-        description=f"Reports whether the {backed_up.noun}s of {name} that were due are there.",
+        description=f"Reports whether the {backed_up.noun}s of {name} that were due are there"
+        + ("." if backed_up.polled_every is None else ", and its polls were made."),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )

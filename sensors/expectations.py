@@ -6,11 +6,9 @@ the first one, and never to load the code location. The jobs `<name>_<thing>_exp
 # No `from __future__ import annotations` here: Dagster reads the types of decorated functions.
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from threading import Thread
 from typing import TypeAlias
 
 import dagster as dg
@@ -22,45 +20,10 @@ from dr_pipelines.errors import StoreUnavailable
 from dr_pipelines.metadata import asset_key, check_evaluation, identifier
 from dr_pipelines.plan import Plan
 from dr_pipelines.resources import SiteResource
+from sensors.background import PATIENCE_SECONDS, Background, Begun
 
 INTERVAL_SECONDS = 30
-PATIENCE_SECONDS = 40.0
-"""A tick waits so long, of all its backups together: Dagster gives it 60 seconds, and drops what comes later."""
 Found: TypeAlias = Mapping[str, CheckResult]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One that was begun when `event` was the newest of its kind of backup."""
-
-    event: int
-    promised: "Future[Found]"
-
-
-class Judging:
-    """What is being judged in this process, by the kind of backup. What one tick cannot wait for, a later one takes."""
-
-    def __init__(self) -> None:
-        self._running: dict[str, Judgement] = {}
-
-    def begin(self, thing: str, event: int, look: Callable[[], Found]) -> None:
-        """Unless one is under way: a store that hangs gets no second thread."""
-        if thing not in self._running:
-            self._running[thing] = begun = Judgement(event, Future())
-            # A daemon: the code location must be able to end while a store hangs.
-            Thread(target=_fulfil, args=(begun.promised, look), name=f"expectations of {thing}", daemon=True).start()
-
-    def ended(self, things: list[str], seconds: float) -> dict[str, Judgement]:
-        """Those that end within so many seconds."""
-        done = wait([self._running[thing].promised for thing in things], seconds).done
-        return {thing: self._running.pop(thing) for thing in things if self._running[thing].promised in done}
-
-
-def _fulfil(promised: "Future[Found]", look: Callable[[], Found]) -> None:
-    try:
-        promised.set_result(look())
-    except BaseException as error:  # noqa: BLE001  it belongs to whoever waits
-        promised.set_exception(error)
 
 
 @dataclass(frozen=True)
@@ -79,7 +42,7 @@ class Told:
 
 
 def expectations_sensor(backed_up: BackedUp, patience: float = PATIENCE_SECONDS) -> dg.SensorDefinition:
-    name, things, judging = backed_up.name, backed_up.things, Judging()
+    name, things, judging = backed_up.name, backed_up.things, Background[Found]()
 
     @dg.sensor(
         name=f"{identifier(name)}_expectations",
@@ -113,7 +76,7 @@ def _newest(instance: dg.DagsterInstance, name: str, thing: str) -> dg.EventLogR
     return next(iter(instance.fetch_materializations(asset_key(name, thing), limit=1).records), None)
 
 
-def _outcome(backed_up: BackedUp, told: Told, event: int, ended: Judgement | None) -> tuple[Told, Found]:
+def _outcome(backed_up: BackedUp, told: Told, event: int, ended: Begun[Found] | None) -> tuple[Told, Found]:
     """What is told from now on, and what is to be reported: a judgement; why there is none; nothing yet."""
     if ended is None and told.waits != event:
         return Told(told.judged, event), {}
@@ -124,9 +87,7 @@ def _outcome(backed_up: BackedUp, told: Told, event: int, ended: Judgement | Non
         return told.troubled(event, unseen(backed_up, silent))
     error = ended.promised.exception()
     return (
-        (Told(ended.event), ended.promised.result())
-        if error is None
-        else told.troubled(event, unseen(backed_up, error))
+        (Told(ended.of), ended.promised.result()) if error is None else told.troubled(event, unseen(backed_up, error))
     )
 
 

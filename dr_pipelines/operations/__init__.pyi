@@ -51,6 +51,9 @@ from .file_expectations import (
     judge_snapshot as judge_snapshot,
 )
 from .file_exposure import (
+    exposure_on as exposure_on,
+)
+from .file_exposure import (
     file_exposure as file_exposure,
 )
 from .file_exposure import (

@@ -13,13 +13,14 @@ from dr_pipelines.site import Site
 
 def file_exposures(site: Site, file_set: str) -> tuple[Exposure, ...]:
     """Of each tier."""
-    found = []
-    for tier in site.tiers(file_set):
-        try:
-            found.append(file_exposure(site, file_set, tier, list_snapshots(site, file_set, tier)))
-        except DrError as error:
-            found.append(unseen(tier, f"cannot be read: {error.message}"))
-    return tuple(found)
+    return tuple(exposure_on(site, file_set, tier) for tier in site.tiers(file_set))
+
+
+def exposure_on(site: Site, file_set: str, tier: str) -> Exposure:
+    try:
+        return file_exposure(site, file_set, tier, list_snapshots(site, file_set, tier))
+    except DrError as error:
+        return unseen(tier, f"cannot be read: {error.message}")
 
 
 def file_exposure(site: Site, file_set: str, tier: str, catalog: SnapshotCatalog) -> Exposure:

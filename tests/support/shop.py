@@ -32,9 +32,9 @@ class Shop:
     def site(self, *, clock: Any = None, **changes: Any) -> Site:
         return Site(Plan.model_validate(self.plan(**changes)), clock=clock or SystemClock())
 
-    def plan_file(self) -> Path:
+    def plan_file(self, **changes: Any) -> Path:
         path = self.folder / "plan.yaml"
-        path.write_text(json.dumps(self.plan()))
+        path.write_text(json.dumps(self.plan(**changes)))
         return path
 
     def plan(self, **changes: Any) -> dict[str, Any]:
