@@ -35,13 +35,13 @@ from dr_pipelines.postgres.recover import Host, Recovered, recover
 from dr_pipelines.postgres.restore_files import RestoredFiles
 from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import Candidate
-from dr_pipelines.postgres.restore_recall import bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RecoveryAction, RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
 from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.recall import bring_back, find_offline
 from dr_pipelines.repository.repository import Repository
 
 __all__ = ["RestoreReport", "RestoreRequest", "restore"]

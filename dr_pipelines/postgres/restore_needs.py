@@ -6,36 +6,19 @@ belong here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from dr_pipelines.lsn import Lsn, Timeline, WalSegment
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.postgres.restore_plan import Candidate, WalSpan, lineage
 from dr_pipelines.postgres.restore_source import Source
+from dr_pipelines.repository.recall import Needed, availabilities
 from dr_pipelines.repository.wal_listing import ColdSegment
-from dr_pipelines.storage.base import Availability, ObjectStore
+from dr_pipelines.storage.base import Availability
 
-ABREAST = 16
-"""Objects that are asked about or asked for at a time."""
 _CLOCKS = timedelta(hours=1)
 """So far the clocks of the server and of the backup host may lie apart."""
-
-
-@dataclass(frozen=True)
-class Needed:
-    """An object that the restore reads; `storage_class` is None for the store's ordinary one."""
-
-    tier: str
-    store: ObjectStore
-    key: str
-    size: int
-    storage_class: str | None
-
-    def availability(self) -> Availability:
-        return self.store.stat(self.key).availability
 
 
 class Needs:
@@ -125,14 +108,6 @@ class Needs:
             later = (b.stop_lsn for b in self._source.backups if b.started_at > after and b.stop_lsn > newest.stop_lsn)
             return min(later, default=None)
         return None
-
-
-def availabilities(objects: Sequence[Needed]) -> Iterator[tuple[Needed, Availability]]:
-    """As the stores answer, some at a time, in order."""
-    with ThreadPoolExecutor(ABREAST, thread_name_prefix="availability") as pool:
-        for start in range(0, len(objects), ABREAST):
-            batch = objects[start : start + ABREAST]
-            yield from zip(batch, pool.map(Needed.availability, batch), strict=True)
 
 
 def _covers(spans: Iterable[WalSpan], segment: WalSegment) -> bool:

@@ -11,11 +11,11 @@ from dr_pipelines.errors import DrError, StoreError, TargetInUse
 from dr_pipelines.lsn import Lsn
 from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import Candidate
-from dr_pipelines.postgres.restore_recall import Offline, find_offline
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources, none_is_early_enough
 from dr_pipelines.postgres.restore_target import refuse_used
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.recall import Offline, find_offline
 from dr_pipelines.repository.repository import Repository
 
 _LOOKED_AT = 256 << 20  # bytes of WAL, for the newest commit

@@ -30,7 +30,6 @@ from dr_pipelines.postgres.restore import wal_fetcher
 from dr_pipelines.postgres.restore_files import RestoredFiles
 from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import LATEST, Candidate, RecoveryTarget
-from dr_pipelines.postgres.restore_recall import bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import Source, find_sources
 from dr_pipelines.postgres.restore_target import alone, beside, refuse_used
@@ -40,6 +39,7 @@ from dr_pipelines.postgres.subscriptions import disable_subscriptions
 from dr_pipelines.postgres.wal_fetch import WalFetcher
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import BackupManifest
+from dr_pipelines.repository.recall import bring_back, find_offline
 from dr_pipelines.repository.repository import Repository
 
 _UNTOUCHED = {"autovacuum": "off", "max_worker_processes": "0", "fsync": "off"}

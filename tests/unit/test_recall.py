@@ -20,13 +20,13 @@ from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.postgres.restore_needs import Needs
 from dr_pipelines.postgres.restore_plan import RecoveryTarget
 from dr_pipelines.postgres.restore_preview import RestorePreview, preview
-from dr_pipelines.postgres.restore_recall import Offline, bring_back, find_offline
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.postgres.restore_source import find_sources
 from dr_pipelines.progress import Silent
 from dr_pipelines.repository.codec import Codec
 from dr_pipelines.repository.layout import BackupLayout
 from dr_pipelines.repository.manifest import Archive, BackupManifest
+from dr_pipelines.repository.recall import Offline, bring_back, find_offline
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import Availability, ObjectInfo
 from dr_pipelines.storage.memory import MemoryStore

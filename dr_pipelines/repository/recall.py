@@ -6,18 +6,55 @@ money, so what it costs is said first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Protocol
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, RecallPending, StoreError
-from dr_pipelines.postgres.restore_needs import ABREAST, Needed, Needs, availabilities
+from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.progress import Progress
-from dr_pipelines.storage.base import Availability
+from dr_pipelines.storage.base import Availability, ObjectStore
 
 POLL_SECONDS = 300.0
+_ABREAST = 16
+"""Objects that are asked about or asked for at a time."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """An object that is to be read; `storage_class` is None for the store's ordinary one."""
+
+    tier: str
+    store: ObjectStore
+    key: str
+    size: int
+    storage_class: str | None
+
+    def availability(self) -> Availability:
+        return self.store.stat(self.key).availability
+
+
+def availabilities(objects: Sequence[Needed]) -> Iterator[tuple[Needed, Availability]]:
+    """As the stores answer, some at a time, in order."""
+    with ThreadPoolExecutor(_ABREAST, thread_name_prefix="availability") as pool:
+        for start in range(0, len(objects), _ABREAST):
+            batch = objects[start : start + _ABREAST]
+            yield from zip(batch, pool.map(Needed.availability, batch), strict=True)
+
+
+class Needs(Protocol):
+    """What somebody is going to read."""
+
+    def to_ask_about(self) -> Sequence[Needed]:
+        """Those whose storage class does not promise that they are at hand."""
+
+    def terms(self, tier: str) -> StorageTerms: ...
+
+    def cost(self, recalled: Sequence[Needed], *, urgent: bool) -> float:
+        """Of reading all of it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +125,7 @@ def _ask(asleep: Sequence[Needed], *, urgent: bool) -> list[Needed]:
         except DrError as error:
             return error
 
-    with ThreadPoolExecutor(ABREAST, thread_name_prefix="recall") as pool:
+    with ThreadPoolExecutor(_ABREAST, thread_name_prefix="recall") as pool:
         answers = list(zip(asleep, pool.map(ask, asleep), strict=True))
     refused = [(needed, answer) for needed, answer in answers if isinstance(answer, DrError)]
     if refused:
