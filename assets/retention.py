@@ -98,8 +98,7 @@ def expiry(plan: Plan, backed_up: BackedUp, retries: dg.RetryPolicy) -> dg.Asset
                 try:
                     operations.prove_if_stale(live, name, tier, progress)
                     reports.append(operations.apply_retention(live, name, tier, progress, yes=config.yes))
-                    if not backed_up.is_files:
-                        aged.append(operations.age_storage(live, name, tier, progress))
+                    aged.append(operations.age_storage(live, name, tier, progress))
                 except DrError as error:  # the other tiers must not wait for this one
                     unread[tier] = error
                     context.log.error(f"{tier}: {error}")

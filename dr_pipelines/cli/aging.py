@@ -20,7 +20,7 @@ __all__ = ["age", "store_app"]
 @store_app.command("age")
 def age(
     tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or the name of its store.")],
-    server: Annotated[str | None, typer.Option("--server", help="Of this server only.")] = None,
+    server: Annotated[str | None, typer.Option("--server", help="Of one server or file set of the plan only.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would move.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +30,7 @@ def age(
     for longer than it is kept.
     """
     site = settings.site()
-    places = {server: site.tier_of(server, tier)} if server else site.servers_on(tier)
+    places = {server: site.tier_of(server, tier)} if server else site.users_on(tier)
     with Bars() as bars:
         reports = [operations.age_storage(site, name, where, bars, dry_run=dry_run) for name, where in places.items()]
     if as_json:
@@ -47,9 +47,9 @@ def _show(report: AgingReport) -> None:
     verb = "would move" if aged is None else "to move"
     if plan.moves:
         rows = [(name, objects, size(moved)) for name, (objects, moved) in plan.by_class().items()]
-        print_table(f"{report.server} on {report.tier}: {verb}", ["to", "objects", "bytes"], rows)
+        print_table(f"{report.name} on {report.tier}: {verb}", ["to", "objects", "bytes"], rows)
     else:
-        out.print(f"{report.server} on {report.tier}: nothing is old enough to move", soft_wrap=True)
+        out.print(f"{report.name} on {report.tier}: nothing is old enough to move", soft_wrap=True)
     for held in plan.held:
         out.print(f"{counted(held.objects, 'object')} ({size(held.bytes)}) stay: {held.reason}", soft_wrap=True)
     if aged is not None and plan.moves:

@@ -1,13 +1,14 @@
-"""Packs and WAL grow old, and move to the colder storage classes of the plan."""
+"""Packs, of backups and of files, and WAL grow old, and move to the colder storage classes of the plan."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from dr_pipelines.lsn import WalSegment
-from dr_pipelines.operations.retention import retention_of
+from dr_pipelines.operations.retention_look import FileSetLook, ServerLook, look
 from dr_pipelines.plan.classes import ORDINARY
 from dr_pipelines.plan.stores import LocalStorePlan
 from dr_pipelines.plan.terms import StorageTerms
@@ -22,8 +23,10 @@ from dr_pipelines.replication.aging import (
     apply_aging,
     plan_aging,
 )
+from dr_pipelines.replication.file_aging import plan_file_aging
 from dr_pipelines.repository.catalog import Catalog
 from dr_pipelines.repository.layout import Role, parse_wal_key, role_of, system_id_of, wal_prefix
+from dr_pipelines.retention.decisions import Retained
 from dr_pipelines.retention.guards import Guard
 from dr_pipelines.site import Site
 from dr_pipelines.storage.base import ObjectStore
@@ -34,37 +37,52 @@ _STOPS_IT = frozenset({"incident", "problems", "clock", "silence"})
 
 @dataclass(frozen=True)
 class AgingReport:
-    """What is to move on a tier of a server, and what was moved (None: nothing was tried, because of `guards` or for a
-    look only)."""
+    """What is to move on a tier of a server or file set (`name`), and what was moved (None: nothing was tried, because
+    of `guards` or for a look only)."""
 
-    server: str
+    name: str
     tier: str
     plan: AgingPlan
     aged: Aged | None = None
     guards: tuple[Guard, ...] = ()
 
 
-def age_storage(site: Site, server: str, tier: str, progress: Progress, *, dry_run: bool = False) -> AgingReport:
-    """Move what is old enough to the classes that the plan names for the tier's store. Where it names none, nothing is
-    read. Raises what the tier's store raises; what it was stopped at can be gone on with."""
-    classes = _classes(site.terms(server, tier))
+def age_storage(site: Site, name: str, tier: str, progress: Progress, *, dry_run: bool = False) -> AgingReport:
+    """Move what is old enough of a server or a file set to the classes that the plan names for the tier's store. Where
+    it names none, nothing is read. Raises what the tier's store raises; what it was stopped at can be gone on with."""
+    classes = _classes(site.terms(name, tier))
     if not classes:
-        return AgingReport(server, tier, AgingPlan(()))
-    repository = site.read_only_repository(server, tier) if dry_run else site.bare_repository(server, tier)
-    view, retention, guards = retention_of(site, server, tier, repository, ask_clock=not dry_run)
+        return AgingReport(name, tier, AgingPlan(()))
+    repository = site.read_only_repository(name, tier) if dry_run else site.bare_repository(name, tier)
+    seen = look(site, name, tier, repository, ask_clock=not dry_run)
     rules = AgingRules(
         classes,
         repository.store.capabilities.storage_classes,
-        site.plan_of(server).retention.on(tier).recovery_window,
         is_cold_by_design=tier == "archive" and len(classes) == 1 and classes[0].offline,
     )
-    lasting = Lasting({found.label: found.until for found in retention.decisions if found.keep}, retention.at_hand)
-    wal = _whole_wal(repository.store, server, view.catalog)
-    plan = plan_aging(view.catalog, wal, rules, lasting, now=retention.at)
-    stops = tuple(guard for guard in guards if guard.name in _STOPS_IT)
+    plan = _files(seen, rules) if isinstance(seen, FileSetLook) else _server(seen, rules)
+    stops = tuple(guard for guard in seen.guards if guard.name in _STOPS_IT)
     if dry_run or stops:
-        return AgingReport(server, tier, plan, guards=stops)
-    return AgingReport(server, tier, plan, apply_aging(plan, repository.store, progress))
+        return AgingReport(name, tier, plan, guards=stops)
+    return AgingReport(name, tier, plan, apply_aging(plan, repository.store, progress))
+
+
+def _server(seen: ServerLook, rules: AgingRules) -> AgingPlan:
+    lasting = Lasting(_until(seen.planned), seen.planned.at_hand, seen.limits.recovery_window)
+    wal = _whole_wal(seen.store, seen.name, seen.here.catalog)
+    return plan_aging(seen.here.catalog, wal, rules, lasting, now=seen.planned.at)
+
+
+def _files(seen: FileSetLook, rules: AgingRules) -> AgingPlan:
+    """The primary serves a restore of the newest snapshot at once, whatever is cold on the tiers behind it."""
+    here = seen.here
+    newest = next((one.label for one in reversed(here.catalog.snapshots) if one.label in here.restorable), None)
+    at_hand = frozenset([newest] if newest is not None and here.tier == "primary" else [])
+    return plan_file_aging(here.catalog, rules, Lasting(_until(seen.planned), at_hand), now=seen.planned.at)
+
+
+def _until(planned: Retained) -> dict[str, datetime | None]:
+    return {found.label: found.until for found in planned.decisions if found.keep}
 
 
 def _classes(terms: StorageTerms) -> tuple[AgedClass, ...]:

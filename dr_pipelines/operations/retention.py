@@ -12,7 +12,7 @@ from dr_pipelines.errors import BackupNotFound, DrError, NotProven, RepositoryEr
 from dr_pipelines.files.verify import CONTENTS_MATCH
 from dr_pipelines.operations.backups import verify_backup
 from dr_pipelines.operations.file_integrity import check_snapshot
-from dr_pipelines.operations.retention_look import AnyLook, FileSetLook, RetentionTable, ServerLook, look
+from dr_pipelines.operations.retention_look import AnyLook, FileSetLook, RetentionTable, look
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.file_layout import SnapshotLayout, parse_snapshot_label
@@ -22,11 +22,8 @@ from dr_pipelines.repository.marks import Keep, put_keep
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshots import read_snapshot, read_snapshots
 from dr_pipelines.retention.expire import Expiry, expire, undo
-from dr_pipelines.retention.guards import Guard
-from dr_pipelines.retention.planner import Retention
 from dr_pipelines.retention.prune import Pruned
 from dr_pipelines.retention.records import Record
-from dr_pipelines.retention.view import TierView
 from dr_pipelines.site import Site
 from dr_pipelines.wording import counted
 
@@ -64,15 +61,6 @@ def plan_retention(site: Site, name: str, tier: str) -> RetentionTable:
     is told in `unread`."""
     seen = look(site, name, tier, site.read_only_repository(name, tier))
     return seen.measured() if isinstance(seen, FileSetLook) else seen.table()
-
-
-def retention_of(
-    site: Site, server: str, tier: str, repository: Repository, *, ask_clock: bool = False
-) -> tuple[TierView, Retention, tuple[Guard, ...]]:
-    """For whoever does something else than removing by it. With `ask_clock` the store is asked for its time, which puts
-    a small object and removes it."""
-    seen = ServerLook(site, server, tier, repository, ask_clock=ask_clock)
-    return seen.here, seen.planned, seen.guards
 
 
 def apply_retention(

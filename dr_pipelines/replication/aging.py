@@ -25,7 +25,7 @@ from dr_pipelines.storage.base import ObjectStore
 AT_HAND = "a recovery in the window or from the newest full would have to recall it"
 TOO_SHORT = "it is kept for less than {name} charges"
 _ABREAST = 8
-_Lasts = Callable[[timedelta], bool]
+Lasts = Callable[[timedelta], bool]
 """Whether something is kept for at least so long from now on."""
 _BATCH = 256
 
@@ -42,22 +42,23 @@ class AgedClass:
 
 @dataclass(frozen=True)
 class AgingRules:
-    """`order`: names of the store's classes, coldest last. `window` is how long WAL is kept for its own sake.
-    `is_cold_by_design`: the tier is there for cold keeping, and other tiers serve recoveries."""
+    """`order`: names of the store's classes, coldest last. `is_cold_by_design`: the tier is there for cold keeping, and
+    other tiers serve recoveries."""
 
     classes: tuple[AgedClass, ...]
     order: tuple[str, ...]
-    window: timedelta
     is_cold_by_design: bool = False
 
 
 @dataclass(frozen=True)
 class Lasting:
-    """What retention says, by label. `until`: when a backup goes, as things stand (None: never; not named: now).
-    `at_hand`: the backups that recoveries in the window may begin with, and the newest full."""
+    """What retention says, by label. `until`: when a backup or snapshot goes, as things stand (None: never; not named:
+    now). `at_hand`: the backups that recoveries in the window may begin with, and the newest full. `window` is how long
+    WAL is kept for its own sake."""
 
     until: Mapping[str, datetime | None]
     at_hand: frozenset[str]
+    window: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,75 +114,23 @@ def plan_aging(
     catalog: Catalog, wal: Mapping[str, Iterable[AgedWal]], rules: AgingRules, lasting: Lasting, *, now: datetime
 ) -> AgingPlan:
     """`wal` by system id. Of a system without backups nothing is known, and nothing moves."""
-    return _Planning(catalog, rules, lasting, now).run(wal)
+    return _Planning(catalog, Choosing(rules), lasting, now).run(wal)
 
 
 @dataclass
-class _Planning:
-    catalog: Catalog
+class Choosing:
+    """The class of each object by the rules, whatever it is of."""
+
     rules: AgingRules
-    lasting: Lasting
-    now: datetime
     moves: list[Move] = field(default_factory=list)
     held: dict[str, tuple[int, int]] = field(default_factory=dict)
 
-    def run(self, wal: Mapping[str, Iterable[AgedWal]]) -> AgingPlan:
-        for backup in self.catalog.backups:
-            self._backup(backup)
-        by_system: dict[str, list[BackupManifest]] = defaultdict(list)
-        for backup in self.catalog.backups:
-            by_system[backup.system_id].append(backup)
-        for system_id, segments in wal.items():
-            if by_system[system_id]:
-                self._wal(_System(by_system[system_id], self.needed, self.lasting, self.now), segments)
+    @property
+    def plan(self) -> AgingPlan:
         held = tuple(Held(reason, objects, size) for reason, (objects, size) in self.held.items())
         return AgingPlan(tuple(self.moves), held)
 
-    @cached_property
-    def needed(self) -> frozenset[str]:
-        """Labels that must be at hand, with what they build on."""
-        by_label = {backup.label: backup for backup in self.catalog.backups}
-        found: set[str] = set()
-        for label in self.lasting.at_hand & by_label.keys():
-            link: BackupManifest | None = by_label[label]
-            while link is not None and link.label not in found:
-                found.add(link.label)
-                link = by_label.get(link.parent or "")
-        return frozenset(found)
-
-    def _backup(self, backup: BackupManifest) -> None:
-        until = self.lasting.until.get(backup.label, self.now)
-
-        def lasts(minimum: timedelta) -> bool:
-            return until is None or until >= self.now + minimum
-
-        for pack in backup.archive.packs:
-            self._object(
-                pack.key,
-                pack.size,
-                self.catalog.class_of(backup, pack.key),
-                age=self.now - backup.finished_at,
-                at_hand=backup.label in self.needed,
-                lasts=lasts,
-            )
-
-    def _wal(self, system: _System, segments: Iterable[AgedWal]) -> None:
-        for found in segments:
-            written = system.written(found)
-
-            def lasts(minimum: timedelta, found: AgedWal = found, written: datetime = written) -> bool:
-                return written + self.rules.window >= self.now + minimum or system.keeps(found.segment, minimum)
-
-            self._object(
-                found.key,
-                found.size,
-                found.storage_class,
-                age=self.now - written,
-                at_hand=system.is_at_hand(found.segment),
-                lasts=lasts,
-            )
-
-    def _object(
+    def choose(
         self,
         key: str,
         size: int,
@@ -189,7 +138,7 @@ class _Planning:
         *,
         age: timedelta,
         at_hand: bool,
-        lasts: Callable[[timedelta], bool],
+        lasts: Lasts,
     ) -> None:
         """To the coldest class that nothing speaks against; never back."""
         reason: str | None = None
@@ -217,6 +166,69 @@ class _Planning:
         for rank, aged in sorted(ranked, key=lambda found: found[0], reverse=True):
             if rank > now_at:
                 yield aged
+
+
+@dataclass
+class _Planning:
+    catalog: Catalog
+    choosing: Choosing
+    lasting: Lasting
+    now: datetime
+
+    def run(self, wal: Mapping[str, Iterable[AgedWal]]) -> AgingPlan:
+        for backup in self.catalog.backups:
+            self._backup(backup)
+        by_system: dict[str, list[BackupManifest]] = defaultdict(list)
+        for backup in self.catalog.backups:
+            by_system[backup.system_id].append(backup)
+        for system_id, segments in wal.items():
+            if by_system[system_id]:
+                self._wal(_System(by_system[system_id], self.needed, self.lasting, self.now), segments)
+        return self.choosing.plan
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """Labels that must be at hand, with what they build on."""
+        by_label = {backup.label: backup for backup in self.catalog.backups}
+        found: set[str] = set()
+        for label in self.lasting.at_hand & by_label.keys():
+            link: BackupManifest | None = by_label[label]
+            while link is not None and link.label not in found:
+                found.add(link.label)
+                link = by_label.get(link.parent or "")
+        return frozenset(found)
+
+    def _backup(self, backup: BackupManifest) -> None:
+        until = self.lasting.until.get(backup.label, self.now)
+
+        def lasts(minimum: timedelta) -> bool:
+            return until is None or until >= self.now + minimum
+
+        for pack in backup.archive.packs:
+            self.choosing.choose(
+                pack.key,
+                pack.size,
+                self.catalog.class_of(backup, pack.key),
+                age=self.now - backup.finished_at,
+                at_hand=backup.label in self.needed,
+                lasts=lasts,
+            )
+
+    def _wal(self, system: _System, segments: Iterable[AgedWal]) -> None:
+        for found in segments:
+            written = system.written(found)
+
+            def lasts(minimum: timedelta, found: AgedWal = found, written: datetime = written) -> bool:
+                return written + self.lasting.window >= self.now + minimum or system.keeps(found.segment, minimum)
+
+            self.choosing.choose(
+                found.key,
+                found.size,
+                found.storage_class,
+                age=self.now - written,
+                at_hand=system.is_at_hand(found.segment),
+                lasts=lasts,
+            )
 
 
 class _System:

@@ -35,7 +35,7 @@ DAY = timedelta(days=1)
 SIZE = 1 << 20
 COOL = AgedClass("Cool", 7 * DAY, minimum=30 * DAY)
 ARCHIVE = AgedClass("Archive", 30 * DAY, offline=True, minimum=180 * DAY)
-RULES = AgingRules((COOL, ARCHIVE), ("Hot", "Cool", "Cold", "Archive"), window=7 * DAY)
+RULES = AgingRules((COOL, ARCHIVE), ("Hot", "Cool", "Cold", "Archive"))
 FOR_EVER = None
 
 
@@ -59,11 +59,13 @@ def plan(
     at_hand: tuple[BackupManifest, ...] = (),
     rules: AgingRules = RULES,
     marks: dict[str, Marks] | None = None,
+    window: timedelta = 7 * DAY,
 ) -> AgingPlan:
     catalog = Catalog(tuple(backups), marks=marks or {})
     lasting = Lasting(
         {backup.label: FOR_EVER for backup in backups} if until is None else until,
         frozenset(backup.label for backup in at_hand),
+        window=window,
     )
     return plan_aging(catalog, {backups[0].system_id: wal}, rules, lasting, now=NOW)
 
@@ -136,8 +138,7 @@ def test_wal_is_as_old_as_the_first_backup_after_it_says() -> None:
     """A copy, or a change of class, makes it look new."""
     backups = [full(60, 1), full(40, 3)]
     wal = [segment(1, 1), segment(2, 1), segment(3, 1), segment(4, 1)]
-    rules = replace(RULES, window=400 * DAY)
-    assert where(plan(backups, *wal, rules=rules)) == {wal[n].segment.name: "Archive" for n in (0, 1, 2)} | {
+    assert where(plan(backups, *wal, window=400 * DAY)) == {wal[n].segment.name: "Archive" for n in (0, 1, 2)} | {
         backup.archive.packs[0].key.rpartition("/")[2]: "Archive" for backup in backups
     }
 
