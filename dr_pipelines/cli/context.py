@@ -64,6 +64,10 @@ FileSetName = Annotated[str, typer.Argument(metavar="SET", help="A file set of t
 TIER = "TIER|STORE"
 """A tier and the name of its store are one: what `dr status` names and what the plan names serve alike."""
 TierOption = Annotated[str | None, typer.Option("--tier", metavar=TIER, help="Where the backups are read.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait for what is in offline storage, which takes hours, and go on.")
+]
+Urgent = Annotated[bool, typer.Option("--urgent", help="Ask for that as fast as the service can.")]
 IdentityFile = Annotated[
     Path | None, typer.Option("--identity", exists=True, dir_okay=False, help="An age identity instead of the plan's.")
 ]
@@ -97,6 +101,8 @@ __all__ = [
     "ServerName",
     "Settings",
     "TierOption",
+    "Urgent",
+    "Wait",
     "settings",
     "share_of",
     "who",

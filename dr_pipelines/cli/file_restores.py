@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, settings
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, Urgent, Wait, settings
 from dr_pipelines.cli.files import files_app
-from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size
+from dr_pipelines.cli.output import Bars, minute, out, print_facts, print_json, print_table, size, span
 from dr_pipelines.errors import UsageError
+from dr_pipelines.wording import counted
 
 if TYPE_CHECKING:
     # For their names only: a snapshot needs none of them.
     from dr_pipelines.files.restore import FilesReport
+    from dr_pipelines.files.restore_preview import FilesPreview
     from dr_pipelines.files.versions import Version
 
 __all__ = ["files_app"]
@@ -48,6 +50,11 @@ def restore(
         typer.Option("--version", metavar="SHA256", help="This version of the one --path, by its first digits."),
     ] = None,
     tier: TierOption = None,
+    wait: Wait = False,
+    urgent: Urgent = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only say what it would read, and what of that is offline.")
+    ] = False,
     identity: IdentityFile = None,
     as_json: Json = False,
 ) -> None:
@@ -57,16 +64,44 @@ def restore(
     place = target.absolute() if target is not None else operations.StorePlace.parse(str(to_store))
     site = settings.site(identity)
     tier = site.tier_of(file_set, tier) if tier else None
+    if preview:
+        with Bars() as bars:
+            seen = operations.preview_files(
+                site, file_set, snapshot, place, bars,
+                paths=path or (), overwrite=overwrite, version=version, tier=tier, urgent=urgent,
+            )  # fmt: skip
+        print_json(seen) if as_json else _show_preview(seen)
+        return
     with Bars() as bars:
         report = operations.restore_files(
             site, file_set, snapshot, place, bars,
-            paths=path or (), overwrite=overwrite, version=version, tier=tier,
+            paths=path or (), overwrite=overwrite, version=version, tier=tier, wait=wait, urgent=urgent,
         )  # fmt: skip
     if as_json:
         print_json(report)
     else:
         _show_report(report)
     report.require_whole()
+
+
+def _show_preview(seen: FilesPreview) -> None:
+    facts: dict[str, Any] = {
+        "would restore": f"{seen.files:,} files, {size(seen.bytes)}",
+        "from": f"{seen.snapshot} of {seen.file_set}",
+        "to": seen.target,
+        "would read": f"{size(seen.stored_bytes)} in {seen.packs:,} packs",
+        "reading costs": f"{seen.cost:.2f}",
+    }
+    if seen.offline_objects:
+        asked = f", {seen.arriving_objects:,} on their way" if seen.arriving_objects else ""
+        facts["offline"] = (
+            f"{counted(seen.offline_objects, 'object')} of {' and '.join(seen.offline_tiers)}, "
+            f"{size(seen.offline_bytes)}, with something of {counted(seen.offline_files, 'file')}{asked}"
+        )
+        facts["recall takes"] = f"up to {span(seen.recall_seconds)}; --wait asks for them and waits"
+    print_facts(facts)
+    for note in seen.notes:
+        out.print(f"note: {note}", soft_wrap=True)
 
 
 def _show_report(report: FilesReport) -> None:

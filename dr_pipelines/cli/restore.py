@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, settings
+from dr_pipelines.cli.context import IdentityFile, Json, ServerName, TierOption, Urgent, Wait, settings
 from dr_pipelines.cli.output import Bars, instant, out, print_facts, print_json, print_table, size, span
 from dr_pipelines.cli.restored_files import show_files
 from dr_pipelines.errors import UsageError
@@ -57,10 +57,8 @@ def restore(
     start: Annotated[bool, typer.Option("--start", help="Leave the restored server running.")] = False,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Where it listens; as before without it.")] = None,
     socket_dir: Annotated[Path | None, typer.Option(help="Where its Unix socket is; /tmp without it.")] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for what is in offline storage, which takes hours, and go on.")
-    ] = False,
-    urgent: Annotated[bool, typer.Option("--urgent", help="Ask for that as fast as the service can.")] = False,
+    wait: Wait = False,
+    urgent: Urgent = False,
     with_files: Annotated[
         bool, typer.Option("--with-files", help="Also the files of that instant: the sets that have rows in it.")
     ] = False,

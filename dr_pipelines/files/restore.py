@@ -21,6 +21,7 @@ from dr_pipelines.files.placing import Standing, is_free, place_each, place_whol
 from dr_pipelines.files.restore_directory import DirectoryTarget
 from dr_pipelines.files.restore_packs import Unpacking
 from dr_pipelines.files.restore_plan import Failure, Restoring, plan_restore
+from dr_pipelines.files.restore_recall import ASKING, Recall, Recalling
 from dr_pipelines.files.select import selected
 from dr_pipelines.files.staging import staging_for
 from dr_pipelines.files.table import shown
@@ -68,11 +69,13 @@ def restore_to_directory(
     *,
     paths: Sequence[str] = (),
     overwrite: bool = False,
+    recalling: Recalling = ASKING,
     clock: Clock,
     progress: Progress,
 ) -> FilesReport:
     """Raises `UsageError` for paths that the snapshot has not, `TargetInUse`, `HostTooSmall`, `RestoreError`,
-    `IntegrityError` when its table is whole on no tier, `KeyUnusable`, what the stores raise."""
+    `RecallPending` when packs are offline and it is not waited for, `IntegrityError` when its table is whole on no
+    tier, `KeyUnusable`, what the stores raise."""
     progress.phase("look")
     rows = selected(tiers.table(snapshot.manifest), paths)
     return restore_rows(
@@ -82,9 +85,20 @@ def restore_to_directory(
         target,
         snapshot=snapshot.manifest.label,
         overwrite=overwrite,
+        recalling=recalling,
         clock=clock,
         progress=progress,
     )
+
+
+def planned(
+    tiers: Tiers, snapshot: Known, target: Path | None, *, paths: Sequence[str] = (), overwrite: bool = False
+) -> Restoring:
+    """What `restore_to_directory` would do, or with no target a restore to a bucket. Raises as these."""
+    rows = selected(tiers.table(snapshot.manifest), paths)
+    if target is not None and not is_free(target):
+        rows = without(rows, standing(target, rows, overwrite=overwrite).all)
+    return plan_restore(rows, snapshot.manifest.archives, into_bucket=target is None)
 
 
 def restore_rows(
@@ -95,6 +109,7 @@ def restore_rows(
     *,
     snapshot: str,
     overwrite: bool = False,
+    recalling: Recalling = ASKING,
     clock: Clock,
     progress: Progress,
 ) -> FilesReport:
@@ -107,8 +122,9 @@ def restore_rows(
         there = standing(target, rows, overwrite=overwrite)
         rows = without(rows, there.all)
     plan = plan_restore(rows, archives)
+    recall = Recall(tiers, plan, recalling)
     with staging_for(target, plan.bytes) as staged:
-        unpacking, failures = _write(tiers, plan, staged, progress)
+        unpacking, failures = _write(tiers, plan, staged, recall, clock, progress)
         progress.phase("move")
         kept = [*there.kept]
         if free:
@@ -140,12 +156,14 @@ def restore_rows(
     )
 
 
-def _write(tiers: Tiers, plan: Restoring, staged: Path, progress: Progress) -> tuple[Unpacking, list[Failure]]:
+def _write(
+    tiers: Tiers, plan: Restoring, staged: Path, recall: Recall, clock: Clock, progress: Progress
+) -> tuple[Unpacking, list[Failure]]:
     target = DirectoryTarget(staged)
     failures = target.make_folders(plan)
     progress.phase("restore", plan.bytes)
     unpacking = Unpacking(tiers, target, plan.contents, progress)
-    unpacking.run(plan.units)
+    recall.run(unpacking.run, clock=clock, progress=progress)
     failures += unpacking.failures
     failures += target.put_rest(plan, [failure.path for failure in failures])
     return unpacking, failures

@@ -16,6 +16,7 @@ from dr_pipelines.errors import (
 from dr_pipelines.files.restore import FilesReport
 from dr_pipelines.files.restore_packs import Unpacking
 from dr_pipelines.files.restore_plan import Failure, plan_restore
+from dr_pipelines.files.restore_recall import ASKING, Recall, Recalling
 from dr_pipelines.files.restore_target import NotRestored, Pieces, Row, rows_in
 from dr_pipelines.files.select import selected
 from dr_pipelines.files.table import shown
@@ -89,6 +90,7 @@ def restore_to_bucket(
     *,
     paths: Sequence[str] = (),
     overwrite: bool = False,
+    recalling: Recalling = ASKING,
     clock: Clock,
     progress: Progress,
 ) -> FilesReport:
@@ -101,7 +103,7 @@ def restore_to_bucket(
     target = BucketTarget(bucket, prefix, overwrite=overwrite)
     progress.phase("restore", plan.bytes)
     unpacking = Unpacking(tiers, target, plan.contents, progress)
-    unpacking.run(plan.units)
+    Recall(tiers, plan, recalling).run(unpacking.run, clock=clock, progress=progress)
     empty = rows_in(plan.empty_files)
     failures = [*plan.failures, *unpacking.failures, *_put_empty(target, empty)]
     lost = {failure.path: failure.reason for failure in failures}

@@ -16,7 +16,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from dr_pipelines.errors import IntegrityError, RepositoryError
+from dr_pipelines.errors import IntegrityError, ObjectOffline, RepositoryError
 from dr_pipelines.files.restore_plan import Failure, Unit
 from dr_pipelines.files.restore_target import NotRestored, Row, Target, rows_in
 from dr_pipelines.files.tiers import Tiers
@@ -31,7 +31,8 @@ _AHEAD = 3
 
 
 class Unpacking:
-    """Use once. `failures` are files that could not be restored; `fetched` are stored bytes."""
+    """Of one restore, in one run or several. `failures` are files that could not be restored; `fetched` are stored
+    bytes."""
 
     def __init__(self, tiers: Tiers, target: Target, contents: pa.Table, progress: Progress) -> None:
         self._tiers, self._target, self._contents, self._progress = tiers, target, contents, progress
@@ -70,7 +71,7 @@ class Unpacking:
         end = max(_place(row)[1] for row in rows) - base
         try:
             raw = memory.decode(unit, end)
-        except (IntegrityError, RepositoryError) as error:
+        except (IntegrityError, RepositoryError, ObjectOffline) as error:
             self._fail(rows, error.message)
             return
         self._count(unit, [unit.pack])
@@ -98,7 +99,7 @@ class Unpacking:
             alike = [row for row in rows if row.sha256 == digest]
             try:
                 self._target.put_large(alike, partial(self._pieces, unit, alike[0]))
-            except (NotRestored, IntegrityError, RepositoryError) as error:
+            except (NotRestored, IntegrityError, RepositoryError, ObjectOffline) as error:
                 self._fail(alike, error.message)
 
     def _pieces(self, unit: Unit, row: Row) -> Iterator[memoryview]:

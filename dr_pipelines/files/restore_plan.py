@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from dr_pipelines.files.arrays import NO, YES, array, booleans, flat, number, strings, text, to_numpy
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK
+from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
 _LEAVES = r"(?:^|/)\.{0,2}(?:/|$)|\x00"
@@ -118,6 +119,14 @@ def units_of(contents: pa.Table, archives: Mapping[str, FileArchive]) -> tuple[U
         for start, stop in itertools.pairwise(starts)
     ]
     return tuple(sorted(units, key=lambda unit: unit.spans))
+
+
+def packs_of(unit: Unit, contents: pa.Table) -> tuple[StoredObject, ...]:
+    """What is fetched for it."""
+    if not unit.spans:
+        return (unit.archive.packs[unit.pack],)
+    end = contents["offset"][unit.start].as_py() + contents["size"][unit.start].as_py()
+    return unit.archive.packs[unit.pack : (end - 1) // unit.archive.pack_size + 1]
 
 
 def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure]) -> pa.Table:

@@ -14,6 +14,7 @@ from dr_pipelines.errors import (
     DrError,
     IntegrityError,
     ObjectNotFound,
+    ObjectOffline,
     RepositoryError,
     StoreError,
 )
@@ -52,6 +53,11 @@ class Tiers:
         self._repositories = [*repositories]
         self._progress = progress
         self._told: set[tuple[str, str]] = set()
+
+    @property
+    def repositories(self) -> tuple[Repository, ...]:
+        """In the order in which they are asked."""
+        return tuple(self._repositories)
 
     @property
     def codec(self) -> Codec:
@@ -157,7 +163,7 @@ class Tiers:
                 return
             except (IntegrityError, StoreError) as error:
                 troubles.append(error)
-                if len(self._repositories) > 1:
+                if len(self._repositories) > 1 and not isinstance(error, ObjectOffline):
                     self._note(repository, stored.key, error)
                     self._prefer_others(repository, error)
         undecided = next((one for one in troubles if not isinstance(one, (IntegrityError, ObjectNotFound))), None)

@@ -75,6 +75,12 @@ from .file_restores import (
     file_versions as file_versions,
 )
 from .file_restores import (
+    preview_files as preview_files,
+)
+from .file_restores import (
+    recalling_of as recalling_of,
+)
+from .file_restores import (
     restore_files as restore_files,
 )
 from .file_status import (

@@ -19,9 +19,11 @@ from dr_pipelines.files.diff import (
     difference,
     live_rows,
 )
-from dr_pipelines.files.restore import FilesReport, restore_to_directory
+from dr_pipelines.files.restore import FilesReport, planned, restore_to_directory
 from dr_pipelines.files.restore_bucket import restore_to_bucket
-from dr_pipelines.files.tiers import LATEST, Tiers, Wanted
+from dr_pipelines.files.restore_preview import FilesPreview, preview
+from dr_pipelines.files.restore_recall import Recalling
+from dr_pipelines.files.tiers import LATEST, Known, Tiers, Wanted
 from dr_pipelines.files.versions import Version, snapshot_with, versions_of
 from dr_pipelines.operations.files import file_source
 from dr_pipelines.progress import Progress
@@ -44,6 +46,9 @@ class StorePlace:
         store, _, prefix = text.partition("/")
         return cls(store, prefix)
 
+    def __str__(self) -> str:
+        return f"{self.store}/{self.prefix}".rstrip("/")
+
 
 def restore_files(
     site: Site,
@@ -56,25 +61,60 @@ def restore_files(
     overwrite: bool = False,
     version: str | None = None,
     tier: str | None = None,
+    wait: bool = False,
+    urgent: bool = False,
 ) -> FilesReport:
     """With `version`, digits of a SHA-256, that version of the one path, from the newest snapshot that has it. From one
-    tier alone, or from the first that has it, and what that has not whole from the others. Raises what
+    tier alone, or from the first that has it, and what that has not whole from the others. Packs that are offline are
+    asked for (`urgent`: as fast as the service can), and with `wait` waited for. Raises what
     `files.restore.restore_to_directory` raises; what could not be restored is in the report."""
-    wanted = snapshot_wanted(snapshot)
     tiers, notes = _tiers(site, file_set, progress, tier)
-    if version is not None:
-        wanted = _with_version(tiers, wanted, paths, version)
-    found = tiers.find(wanted)
+    found = _found(tiers, snapshot, paths, version)
+    recalling = recalling_of(site, file_set, wait=wait, urgent=urgent)
     if isinstance(target, Path):
         report = restore_to_directory(
-            tiers, found, target, paths=paths, overwrite=overwrite, clock=site.clock, progress=progress
-        )
+            tiers, found, target,
+            paths=paths, overwrite=overwrite, recalling=recalling, clock=site.clock, progress=progress,
+        )  # fmt: skip
     else:
         report = restore_to_bucket(
             tiers, found, site.bucket(target.store), target.prefix,
-            paths=paths, overwrite=overwrite, clock=site.clock, progress=progress,
+            paths=paths, overwrite=overwrite, recalling=recalling, clock=site.clock, progress=progress,
         )  # fmt: skip
     return replace(report, notes=(*notes, *report.notes))
+
+
+def preview_files(
+    site: Site,
+    file_set: str,
+    snapshot: str,
+    target: Path | StorePlace,
+    progress: Progress,
+    *,
+    paths: Sequence[str] = (),
+    overwrite: bool = False,
+    version: str | None = None,
+    tier: str | None = None,
+    urgent: bool = False,
+) -> FilesPreview:
+    """What `restore_files` would read, and what of that is offline. Asks for nothing, and writes nothing."""
+    tiers, notes = _tiers(site, file_set, progress, tier)
+    found = _found(tiers, snapshot, paths, version)
+    folder = target if isinstance(target, Path) else None
+    plan = planned(tiers, found, folder, paths=paths, overwrite=overwrite)
+    recalling = recalling_of(site, file_set, urgent=urgent)
+    seen = preview(tiers, plan, recalling, snapshot=found.manifest.label, target=str(target))
+    return replace(seen, notes=notes)
+
+
+def recalling_of(site: Site, file_set: str, *, wait: bool = False, urgent: bool = False) -> Recalling:
+    """With what the classes of each tier's store mean."""
+    return Recalling({tier: site.terms(file_set, tier) for tier in site.tiers(file_set)}, wait, urgent)
+
+
+def _found(tiers: Tiers, snapshot: str, paths: Sequence[str], version: str | None) -> Known:
+    wanted = snapshot_wanted(snapshot)
+    return tiers.find(wanted if version is None else _with_version(tiers, wanted, paths, version))
 
 
 def file_versions(

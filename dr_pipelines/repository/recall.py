@@ -95,8 +95,10 @@ def bring_back(
     clock: Clock,
     progress: Progress,
     note: Callable[[str], None],
+    meanwhile: Callable[[Sequence[Needed]], None] = lambda away: None,
 ) -> None:
-    """Ask for what is asleep; return when all is there.
+    """Ask for what is asleep; return when all is there. While it waits, `meanwhile` is called at each look with what is
+    still away.
 
     Raises `RecallPending` when not everything is there at once and `wait` is not wanted, `StoreError` when something
     could not be asked for.
@@ -113,6 +115,7 @@ def bring_back(
             hint=f"run the same command again in {_span(offline.seconds)}, or with --wait to go on by itself.",
         )
     while pending := _still_away(pending, progress, note):
+        meanwhile(pending)
         clock.wait(POLL_SECONDS)
 
 
@@ -151,9 +154,13 @@ def _still_away(pending: Sequence[Needed], progress: Progress, note: Callable[[s
     return [needed for needed, state in found if state is not Availability.ONLINE]
 
 
+def tiers_of(offline: Offline) -> tuple[str, ...]:
+    return tuple(sorted({found.tier for found in offline.objects}))
+
+
 def _told(offline: Offline) -> str:
     asked, arriving = len(offline.asleep), len(offline.arriving)
-    tiers = " and ".join(sorted({found.tier for found in offline.objects}))
+    tiers = " and ".join(tiers_of(offline))
     what = f"{_objects(asked + arriving)} ({offline.bytes / 1e9:.3g} GB) of {tiers} are in offline storage"
     if not asked:
         how = "all were asked for before"
