@@ -43,6 +43,11 @@ class Recalling:
 ASKING = Recalling()
 
 
+def may_be_offline(tiers: Tiers) -> bool:
+    """Whether anything can be, by what the stores can do."""
+    return any(repository.store.capabilities.storage_classes for repository in tiers.repositories)
+
+
 class FileNeeds:
     """Packs, each on the first tier that has it at hand by its class, else on the first that has it at all. What is
     nowhere is not among them: the restore names it."""
@@ -66,8 +71,8 @@ class FileNeeds:
         )
 
     def _look(self, tiers: Tiers, packs: Sequence[StoredObject]) -> None:
-        if not any(repository.store.capabilities.storage_classes for repository in tiers.repositories):
-            return  # nothing can be offline
+        if not may_be_offline(tiers):
+            return
         left = [*packs]
         for repository in tiers.repositories:
             there = _there(tiers, repository, left)

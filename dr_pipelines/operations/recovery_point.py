@@ -6,25 +6,30 @@ chosen by them and restored beside it. A database that is restored is never lost
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dr_pipelines.errors import DrError, RestoreError, TargetInUse, UsageError
+from dr_pipelines.errors import DrError, RecallPending, RestoreError, TargetInUse, UsageError
 from dr_pipelines.files.placing import is_free
 from dr_pipelines.files.restore import FilesReport, restore_rows
+from dr_pipelines.files.restore_recall import Recalling
 from dr_pipelines.files.table import shown
 from dr_pipelines.files.tiers import Tiers
+from dr_pipelines.operations.file_foresight import ask_for_files
+from dr_pipelines.operations.file_restores import recalling_of
 from dr_pipelines.operations.recovery import restore
 from dr_pipelines.operations.references import References, references_of
 from dr_pipelines.postgres.restore import RestoreReport
 from dr_pipelines.postgres.restore_request import RestoreRequest
+from dr_pipelines.postgres.restore_target import refuse_used
 from dr_pipelines.postgres.server import Server
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.pairing import Pairing, pair
 from dr_pipelines.repository.layout import parse_label
+from dr_pipelines.repository.recall import again_in, told
 from dr_pipelines.site import Site
 from dr_pipelines.wording import counted
 
@@ -97,8 +102,10 @@ def restore_with_files(
     tier: str | None = None,
 ) -> RecoveryPoint:
     """`file_sets`: those that have rows in this server when none is named. Each goes to `<files_to>/<set>`, which must
-    be empty or not there. Raises `UsageError`, `TargetInUse` before anything is done, then what a restore of the
-    database raises; what becomes of the files is in the report."""
+    be empty or not there. Raises `UsageError`, `TargetInUse` before anything is done, `RecallPending` before anything
+    is written when bytes of database or files are offline and not waited for, then what a restore of the database
+    raises; what becomes of the files is in the report."""
+    refuse_used(request.target_dir)
     chosen = [*file_sets] or _sets_of(site, request.server)
     folder = files_to or request.target_dir.parent / f"{request.target_dir.name}-files"
     targets = {name: folder / name for name in chosen}
@@ -106,10 +113,15 @@ def restore_with_files(
         site.file_set(name)
         site.storage_of(name)
         _require_free(site, name, target)
-    seen = _Seen({name: _references(site, name, request.server) for name in chosen}, progress)
-    report = restore(site, replace(request, at_target=seen.look), progress, tier=tier)
+    references = {name: _references(site, name, request.server) for name in chosen}
+    seen = _Seen(references, progress)
+    recalling = {name: recalling_of(site, name, wait=request.wait, urgent=request.urgent) for name in chosen}
+    require = _require_at_hand(site, request, references, recalling, progress)
+    report = restore(site, replace(request, at_target=seen.look, before_writing=require), progress, tier=tier)
     at = _instant(site, request, report, seen)
-    restored = [_restore_files(site, name, target, at, seen, progress) for name, target in targets.items()]
+    restored = [
+        _restore_files(site, name, target, at, seen, recalling[name], progress) for name, target in targets.items()
+    ]
     return RecoveryPoint(report, tuple(restored))
 
 
@@ -183,8 +195,42 @@ def _instant(site: Site, request: RestoreRequest, report: RestoreReport, seen: _
     return seen.until or parse_label(report.chain[-1])[0]
 
 
+def _require_at_hand(
+    site: Site,
+    request: RestoreRequest,
+    references: Mapping[str, References | None],
+    recalling: Mapping[str, Recalling],
+    progress: Progress,
+) -> Callable[[], None]:
+    """Asks for what is offline of the files. What is returned raises `RecallPending` when they are not at hand, unless
+    they are waited for: that is called when the database's own bytes are, so all are asked for in one run."""
+    at = request.target.value if isinstance(request.target.value, datetime) else site.clock.now()
+    asked = {
+        name: ask_for_files(site, name, at, recalling[name], progress, by_rows=rows is not None)
+        for name, rows in references.items()
+    }
+    away = {name: offline for name, offline in asked.items() if offline is not None}
+
+    def require() -> None:
+        if away and not request.wait:
+            slowest = max(away.values(), key=lambda offline: offline.seconds)
+            said = "; ".join(f"{name}: {told(offline)}" for name, offline in away.items())
+            raise RecallPending(
+                f"the database is at hand, and its files are not: {said}; nothing was changed here",
+                hint=f"{again_in(slowest)} Without --with-files the database can be restored now.",
+            )
+
+    return require
+
+
 def _restore_files(
-    site: Site, file_set: str, target: Path, at: datetime, seen: _Seen, progress: Progress
+    site: Site,
+    file_set: str,
+    target: Path,
+    at: datetime,
+    seen: _Seen,
+    recalling: Recalling,
+    progress: Progress,
 ) -> FilesRestored:
     trouble = seen.troubles.get(file_set)
     try:
@@ -202,9 +248,13 @@ def _restore_files(
             archives.values(),
             target,
             snapshot=", ".join(found.used) or "no snapshot",
+            recalling=recalling,
             clock=site.clock,
             progress=progress,
         )
+    except RecallPending as error:
+        command = f"`dr files restore {file_set} {at.isoformat()} {target} --wait` brings those of that time"
+        return FilesRestored(file_set, target, at, trouble=f"{error.message}; {command}")
     except DrError as error:
         return FilesRestored(file_set, target, at, trouble=error.message)
     if found.before is None and not found.used:

@@ -168,6 +168,8 @@ class _Restoring:
             try:
                 if way.is_asleep:
                     self._recall(source, candidate)
+                if self._request.before_writing is not None:
+                    self._request.before_writing()
                 return self._attempt(source, candidate)
             except _GIVES_WAY as error:
                 tried.failed(candidate, error)

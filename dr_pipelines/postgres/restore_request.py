@@ -25,6 +25,7 @@ class RestoreRequest:
     `spool` is the folder in which this host's stream keeps what it received; its WAL counts like a tier's.
     `terms` are those of each tier's store. What is offline is recalled (`urgent`: as fast as the service can), and with
     `wait` the restore goes on when it is there; otherwise it ends.
+    `before_writing` is called when all that can be foreseen is at hand; what it raises ends the restore.
     `at_target` is called with the server once it stands at its target, before it gets its name; it raises nothing.
     `port` and `socket_dir` are where the restored server listens, `start` leaves it running there.
     Raises `UsageError` for what makes no sense together."""
@@ -48,6 +49,7 @@ class RestoreRequest:
     terms: Mapping[str, StorageTerms] = field(default_factory=dict)
     wait: bool = False
     urgent: bool = False
+    before_writing: Callable[[], None] | None = field(default=None, repr=False)
     at_target: Callable[[Server], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -105,31 +105,29 @@ def bring_back(
     """
     if not offline.objects:
         return
-    told = _told(offline)
     if wait:
-        note(f"{told}; waiting for it")
-    pending = _ask(offline.asleep, urgent=urgent) + list(offline.arriving)
+        note(f"{told(offline)}; waiting for it")
+    pending = ask(offline, urgent=urgent)
     if pending and not wait:
-        raise RecallPending(
-            f"{told}; nothing was changed here",
-            hint=f"run the same command again in {_span(offline.seconds)}, or with --wait to go on by itself.",
-        )
+        raise RecallPending(f"{told(offline)}; nothing was changed here", hint=again_in(offline))
     while pending := _still_away(pending, progress, note):
         meanwhile(pending)
         clock.wait(POLL_SECONDS)
 
 
-def _ask(asleep: Sequence[Needed], *, urgent: bool) -> list[Needed]:
-    """All of them, whatever becomes of one; returns those that are not there yet."""
+def ask(offline: Offline, *, urgent: bool) -> list[Needed]:
+    """For all that is asleep, whatever becomes of one; returns what is not there yet. Raises `StoreError` when
+    something could not be asked for."""
 
-    def ask(needed: Needed) -> Availability | DrError:
+    def recall(needed: Needed) -> Availability | DrError:
         try:
             return needed.store.recall(needed.key, urgent=urgent)
         except DrError as error:
             return error
 
+    asleep = offline.asleep
     with ThreadPoolExecutor(_ABREAST, thread_name_prefix="recall") as pool:
-        answers = list(zip(asleep, pool.map(ask, asleep), strict=True))
+        answers = list(zip(asleep, pool.map(recall, asleep), strict=True))
     refused = [(needed, answer) for needed, answer in answers if isinstance(answer, DrError)]
     if refused:
         needed, error = refused[0]
@@ -138,7 +136,7 @@ def _ask(asleep: Sequence[Needed], *, urgent: bool) -> list[Needed]:
             + error.message,
             hint=error.hint or "the others were asked for: run the same command again when this is mended.",
         )
-    return [needed for needed, answer in answers if answer is not Availability.ONLINE]
+    return [*(needed for needed, answer in answers if answer is not Availability.ONLINE), *offline.arriving]
 
 
 def _still_away(pending: Sequence[Needed], progress: Progress, note: Callable[[str], None]) -> list[Needed]:
@@ -158,7 +156,8 @@ def tiers_of(offline: Offline) -> tuple[str, ...]:
     return tuple(sorted({found.tier for found in offline.objects}))
 
 
-def _told(offline: Offline) -> str:
+def told(offline: Offline) -> str:
+    """That it was asked for, in words: what, where, how long it takes, what it costs."""
     asked, arriving = len(offline.asleep), len(offline.arriving)
     tiers = " and ".join(tiers_of(offline))
     what = f"{_objects(asked + arriving)} ({offline.bytes / 1e9:.3g} GB) of {tiers} are in offline storage"
@@ -169,6 +168,11 @@ def _told(offline: Offline) -> str:
     else:
         how = f"{asked} were asked for just now, {arriving} before"
     return f"{what}: {how}, and arrive within {_span(offline.seconds)}; reading them costs about {offline.cost:.2f}"
+
+
+def again_in(offline: Offline) -> str:
+    """What a person does next who does not wait."""
+    return f"run the same command again in {_span(offline.seconds)}, or with --wait to go on by itself."
 
 
 def _objects(count: int) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dr_pipelines.clock import FixedClock, SystemClock
+from dr_pipelines.clock import FixedClock
 from dr_pipelines.commands import Runner
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, bin_dir, open_folder, os_user
 from dr_pipelines.errors import RecallPending
@@ -38,6 +37,7 @@ from dr_pipelines.storage.s3 import S3Store
 from dr_pipelines.storage.wrappers import Forwarding, ReadOnly
 from tests.support import forked
 from tests.support.azure_front import azure_front
+from tests.support.cold_files import Waiting
 from tests.support.live import Live, running
 from tests.support.stores import azurite_container, moto_bucket
 from tests.support.strict_s3 import finish_restores, hold_restores
@@ -82,21 +82,6 @@ def saved() -> Iterator[Saved]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@dataclass
-class Waiting(SystemClock):
-    """Short waits are real; in a long one, of hours of arrival, `arrive` happens instead."""
-
-    arrive: Callable[[], None]
-    waited: list[float] = field(default_factory=list)
-
-    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
-        if seconds < 60:
-            return super().wait(seconds, stop)
-        self.waited.append(seconds)
-        self.arrive()
-        return False
 
 
 class Asked(Forwarding):

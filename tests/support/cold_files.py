@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,21 @@ from tests.support.file_tiers import DOCS, empty
 HOURS = 15
 AZURE = {"type": "azure", "account_url": "https://a.example", "container": "cold", "classes": [{"name": "Archive"}]}
 COLD = "archive"
+
+
+@dataclass
+class Waiting(SystemClock):
+    """Short waits are real; in a long one, of hours of arrival, `arrive` happens instead."""
+
+    arrive: Callable[[], None]
+    waited: list[float] = field(default_factory=list)
+
+    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
+        if seconds < 60:
+            return super().wait(seconds, stop)
+        self.waited.append(seconds)
+        self.arrive()
+        return False
 
 
 class Hourly(FixedClock):
