@@ -65,10 +65,12 @@ class AzureObjects:
         found = self._container.head(self._addressable(key)).properties
         return _object(key, found), _headers(found)
 
-    def put(self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool) -> Sent:
+    def put(
+        self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool = False, if_match: str = ""
+    ) -> Sent:
         with self._container.told(key):
             told: Any = self._container.blob(self._writable(key)).upload_blob(
-                data, overwrite=not if_absent, validate_content=True, **_asked(headers)
+                data, overwrite=not if_absent, validate_content=True, **_asked(headers), **_only(False, if_match)
             )
         return Sent(_etag(told), proven=True)
 
@@ -83,11 +85,19 @@ class AzureObjects:
             self._container.blob(key).stage_block(block, data, validate_content=True)
         return block
 
-    def finish(self, key: str, upload: str, parts: Sequence[str], headers: ObjectHeaders, *, if_absent: bool) -> Sent:
-        condition: dict[str, Any] = {"match_condition": MatchConditions.IfMissing} if if_absent else {}
+    def finish(
+        self,
+        key: str,
+        upload: str,
+        parts: Sequence[str],
+        headers: ObjectHeaders,
+        *,
+        if_absent: bool = False,
+        if_match: str = "",
+    ) -> Sent:
         with self._container.told(key):
             told: Any = self._container.blob(key).commit_block_list(
-                [BlobBlock(block) for block in parts], **_asked(headers), **condition
+                [BlobBlock(block) for block in parts], **_asked(headers), **_only(if_absent, if_match)
             )
         return Sent(_etag(told), proven=True)
 
@@ -148,6 +158,12 @@ def _etag(told: Any) -> str:
 def _headers(told: Any) -> ObjectHeaders:
     texts = {text: raw(value) for text in TEXTS if (value := getattr(told.content_settings, text))}
     return ObjectHeaders(**texts, metadata={n: from_header(v) for n, v in (told.metadata or {}).items()})
+
+
+def _only(if_absent: bool, if_match: str) -> dict[str, Any]:
+    if if_absent:
+        return {"match_condition": MatchConditions.IfMissing}
+    return {"etag": if_match, "match_condition": MatchConditions.IfNotModified} if if_match else {}
 
 
 def _asked(headers: ObjectHeaders) -> dict[str, Any]:

@@ -71,15 +71,23 @@ class Bucket(Protocol):
         ...
 
     def put(
-        self, key: str, pieces: Iterable[bytes], headers: ObjectHeaders, *, size: int, if_absent: bool = True
+        self,
+        key: str,
+        pieces: Iterable[bytes],
+        headers: ObjectHeaders,
+        *,
+        size: int,
+        if_absent: bool = True,
+        replacing: BucketObject | None = None,
     ) -> tuple[BucketObject, ObjectHeaders]:
         """Store `size` bytes as one object; what is there then, as `stat` tells it: some services keep fewer headers
         than they were given. The content was confirmed by the service's digest of it, or read back. One part is held
-        in memory.
+        in memory. `replacing`: an object that must still be there, and is then replaced (whatever `if_absent` says).
 
-        Raises `ObjectExists` when `if_absent` and something is there (without conditional puts it is looked at before,
-        so two writers at once are not told apart), `IntegrityError` when the pieces are not `size` bytes (nothing is
-        stored) or something else arrived (it is removed), `StoreError` for headers that the service cannot hold.
+        Raises `ObjectExists` when `if_absent` and something is there, `ObjectChanged` when what is to be replaced is
+        not there any more (without conditional puts it is looked at before, so two writers at once are not told
+        apart), `IntegrityError` when the pieces are not `size` bytes (nothing is stored) or something else arrived (it
+        is removed), `StoreError` for headers that the service cannot hold.
         """
         ...
 

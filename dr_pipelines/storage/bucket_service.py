@@ -32,7 +32,7 @@ class BucketService(Protocol):
 
     name: str
     conditional: bool
-    """Is `if_absent` kept by the service itself?"""
+    """Are `if_absent` and `if_match` kept by the service itself? Only then they are asked."""
     reads_one_version: bool
     """Are the bytes of an answer all of one version, whoever writes meanwhile?"""
     most_parts: int
@@ -43,8 +43,10 @@ class BucketService(Protocol):
 
     def stat(self, key: str) -> tuple[BucketObject, ObjectHeaders]: ...
 
-    def put(self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool) -> Sent:
-        """`if_absent` is asked only where it is `conditional`."""
+    def put(
+        self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool = False, if_match: str = ""
+    ) -> Sent:
+        """`if_match`: the ETag of what it replaces. Raises `ObjectExists` for either condition."""
         ...
 
     def begin(self, key: str, headers: ObjectHeaders) -> str:
@@ -55,8 +57,17 @@ class BucketService(Protocol):
         """Part `number`, from 1 on; sending it again replaces it. How `finish` is told of it."""
         ...
 
-    def finish(self, key: str, upload: str, parts: Sequence[str], headers: ObjectHeaders, *, if_absent: bool) -> Sent:
-        """Make one object of the parts."""
+    def finish(
+        self,
+        key: str,
+        upload: str,
+        parts: Sequence[str],
+        headers: ObjectHeaders,
+        *,
+        if_absent: bool = False,
+        if_match: str = "",
+    ) -> Sent:
+        """Make one object of the parts. Conditions as those of `put`."""
         ...
 
     def abort(self, key: str, upload: str) -> None: ...

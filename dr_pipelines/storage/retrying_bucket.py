@@ -6,8 +6,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from dr_pipelines.errors import (
     DrError,
@@ -66,19 +67,24 @@ class RetryingBucket:
         return self._outside(found), headers
 
     def put(
-        self, key: str, pieces: Iterable[bytes], headers: ObjectHeaders, *, size: int, if_absent: bool = True
+        self,
+        key: str,
+        pieces: Iterable[bytes],
+        headers: ObjectHeaders,
+        *,
+        size: int,
+        if_absent: bool = True,
+        replacing: BucketObject | None = None,
     ) -> tuple[BucketObject, ObjectHeaders]:
         inside, whole = self._inside(key), size <= self._part_size
         self._refuse_headers(key, headers)
-        if if_absent and not (whole and self._service.conditional):  # before much is sent for nothing
-            self._refuse_replacing(inside)
-        asked = if_absent and self._service.conditional
+        only = _Only(if_absent, replacing, self._service.conditional)
         arriving = _Arriving(pieces, size, f"{self.name}: {key}")
         if whole:
             data = b"".join(arriving)
-            sent = self._written(inside, lambda: self._service.put(inside, data, headers, if_absent=asked), arriving)
+            sent = self._written(inside, lambda: self._service.put(inside, data, headers, **only.asked), arriving, only)
         else:
-            sent = self._in_parts(inside, arriving, headers, asked)
+            sent = self._in_parts(inside, arriving, headers, only)
         there, kept = self._confirmed(inside, sent, arriving)
         return self._outside(there), kept
 
@@ -110,33 +116,37 @@ class RetryingBucket:
         if not there.is_still(self._stat(there.key)[0]):
             raise self._changed(there.key)
 
-    def _in_parts(self, inside: str, arriving: _Arriving, headers: ObjectHeaders, asked: bool) -> Sent:
+    def _in_parts(self, inside: str, arriving: _Arriving, headers: ObjectHeaders, only: _Only) -> Sent:
         service, size = self._service, max(self._part_size, -(-arriving.size // self._service.most_parts))
+        self._look(inside, replace(only, kept=False))  # before much is sent for nothing
         upload = self._attempts(lambda: service.begin(inside, headers))
         try:
             parts: list[str] = []
             for number, data in enumerate(_cut(arriving, size), 1):
                 parts.append(self._attempts(partial(service.send, inside, upload, number, data)))
             return self._written(
-                inside, lambda: service.finish(inside, upload, parts, headers, if_absent=asked), arriving
+                inside, lambda: service.finish(inside, upload, parts, headers, **only.asked), arriving, only
             )
         except BaseException:
             with suppress(DrError):  # the first trouble is the one to tell
                 service.abort(inside, upload)
             raise
 
-    def _written(self, inside: str, write: Callable[[], Sent], arriving: _Arriving) -> Sent:
+    def _written(self, inside: str, write: Callable[[], Sent], arriving: _Arriving, only: _Only) -> Sent:
         """An answer that was lost on its way may have been that all went well: then the next attempt meets what the
         first one did."""
         failed = False
+        self._look(inside, only)
 
         def attempt() -> Sent:
             nonlocal failed
             try:
                 return write()
-            except (ObjectExists, ObjectNotFound):
+            except (ObjectExists, ObjectNotFound) as error:
                 if failed and self._holds(inside, arriving):
                     return Sent()
+                if only.replacing is not None:
+                    raise self._changed(inside) from error
                 raise
             except DrError:
                 failed = True
@@ -171,10 +181,20 @@ class RetryingBucket:
             digest.update(piece)
         return digest.hexdigest()
 
-    def _refuse_replacing(self, inside: str) -> None:
-        with suppress(ObjectNotFound):
-            self._stat(inside)
+    def _look(self, inside: str, only: _Only) -> None:
+        """What the service does not keep, as well as that can be done."""
+        if only.kept or not (only.if_absent or only.replacing):
+            return
+        try:
+            now = self._stat(inside)[0]
+        except ObjectNotFound as error:
+            if only.replacing is not None:
+                raise self._changed(inside) from error
+            return
+        if only.replacing is None:
             raise ObjectExists(f"{self.name}: {inside} is there already")
+        if not only.replacing.is_still(now):
+            raise self._changed(inside)
 
     def _refuse_headers(self, key: str, headers: ObjectHeaders) -> None:
         if lost := self.cannot_hold(headers):
@@ -192,6 +212,21 @@ class RetryingBucket:
 
     def _outside(self, found: BucketObject) -> BucketObject:
         return replace(found, key=found.key.removeprefix(self._prefix)) if self._prefix else found
+
+
+@dataclass(frozen=True)
+class _Only:
+    """When an object may be put. `kept`: by the service itself, which is `asked`."""
+
+    if_absent: bool
+    replacing: BucketObject | None
+    kept: bool
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        if not self.kept:
+            return {}
+        return {"if_absent": self.if_absent} if self.replacing is None else {"if_match": self.replacing.etag}
 
 
 class _Arriving(Iterator[bytes]):

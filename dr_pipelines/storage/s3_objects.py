@@ -1,7 +1,8 @@
 """The objects of a bucket of any S3-compatible endpoint, as they are: any key, headers, metadata.
 
 Quirks: AWS and some others keep `If-Match` and `If-None-Match`; Supabase and rclone take them without a word, so what
-comes is compared with what was asked for. Metadata is ASCII on the wire, and its names are in lower case.
+comes is compared with what was asked for. Supabase answers HEAD from the object's row, also when the object is lost:
+only a GET proves it. Metadata is ASCII on the wire, and its names are in lower case.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class S3Objects:
         self.conditional = self.reads_one_version = profile == "aws"
         self._bucket, self._page_size = S3Bucket(client, bucket, self.name), page_size
         self._client: Any = client
-        self._etags_prove = profile != "supabase"
+        self._etags_prove = self._heads_prove = profile != "supabase"
 
     def page(self, prefix: str, token: str | None) -> Page:
         try:
@@ -72,14 +73,16 @@ class S3Objects:
         return _headers(answer), self._bucket.pieces(found.key, answer)
 
     def stat(self, key: str) -> tuple[BucketObject, ObjectHeaders]:
-        head = self._bucket.head(key)
+        head = self._bucket.head(key) if self._heads_prove else self._bucket.head_by_get(key)
         return self._object(key, head["ContentLength"], head), _headers(head)
 
-    def put(self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool) -> Sent:
+    def put(
+        self, key: str, data: bytes, headers: ObjectHeaders, *, if_absent: bool = False, if_match: str = ""
+    ) -> Sent:
         md5 = hashlib.md5(data, usedforsecurity=False)
         with self._bucket.told(key):
             answer = self._client.put_object(
-                **self._at(key), Body=data, ContentMD5=_base64(md5), **_asked(headers), **_condition(if_absent)
+                **self._at(key), Body=data, ContentMD5=_base64(md5), **_asked(headers), **_only(if_absent, if_match)
             )
         return self._sent(answer, md5.hexdigest())
 
@@ -96,12 +99,21 @@ class S3Objects:
             )
         return f"{md5.hexdigest()} {answer['ETag']}"
 
-    def finish(self, key: str, upload: str, parts: Sequence[str], headers: ObjectHeaders, *, if_absent: bool) -> Sent:
+    def finish(
+        self,
+        key: str,
+        upload: str,
+        parts: Sequence[str],
+        headers: ObjectHeaders,
+        *,
+        if_absent: bool = False,
+        if_match: str = "",
+    ) -> Sent:
         digests, etags = zip(*(part.split(" ", 1) for part in parts), strict=True)
         told = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
         with self._bucket.told(key):
             answer = self._client.complete_multipart_upload(
-                **self._at(key), UploadId=upload, MultipartUpload={"Parts": told}, **_condition(if_absent)
+                **self._at(key), UploadId=upload, MultipartUpload={"Parts": told}, **_only(if_absent, if_match)
             )
         whole = hashlib.md5(bytes.fromhex("".join(digests)), usedforsecurity=False).hexdigest()
         return self._sent(answer, f"{whole}-{len(parts)}")
@@ -155,8 +167,8 @@ def _asked(headers: ObjectHeaders) -> dict[str, Any]:
     return {**texts, "Metadata": {name: to_header(value) for name, value in headers.metadata.items()}}
 
 
-def _condition(if_absent: bool) -> dict[str, str]:
-    return {"IfNoneMatch": "*"} if if_absent else {}
+def _only(if_absent: bool, if_match: str) -> dict[str, str]:
+    return {"IfNoneMatch": "*"} if if_absent else {"IfMatch": f'"{if_match}"'} if if_match else {}
 
 
 def _base64(digest: Any) -> str:

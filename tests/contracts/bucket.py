@@ -127,6 +127,20 @@ class BucketContract:
         assert content(bucket, bucket.stat("a")[0]) == b"first"
         assert content(bucket, put(bucket, "a", bytes(size), if_absent=False)) == bytes(size)
 
+    @pytest.mark.parametrize("size", [5, PART + 5])
+    def test_only_what_was_found_is_replaced(self, bucket: Bucket, size: int) -> None:
+        found = put(bucket, "a", b"first")
+        second = bucket.put("a", [bytes(size)], NONE, size=size, replacing=found)[0]
+        assert content(bucket, second) == bytes(size)
+        with pytest.raises(ObjectChanged):
+            bucket.put("a", [b"x" * size], NONE, size=size, replacing=found)
+        assert content(bucket, bucket.stat("a")[0]) == bytes(size)
+        bucket.delete(second)
+        with pytest.raises(ObjectChanged):
+            bucket.put("a", [b"x" * size], NONE, size=size, replacing=found)
+        with pytest.raises(ObjectNotFound):
+            bucket.stat("a")
+
     def test_a_large_object_is_put_in_parts(self, bucket: Bucket) -> None:
         pieces = [bytes([number]) * MIB for number in range(2 * PART // MIB + 2)]
         found, _ = bucket.put("large", iter(pieces), NONE, size=len(pieces) * MIB)

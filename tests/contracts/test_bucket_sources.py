@@ -59,9 +59,9 @@ class Asked:
         return self._bucket.stat(key)
 
     def put(
-        self, key: str, pieces: Iterable[bytes], headers: ObjectHeaders, *, size: int, if_absent: bool = True
+        self, key: str, pieces: Iterable[bytes], headers: ObjectHeaders, *, size: int, **only: Any
     ) -> tuple[BucketObject, ObjectHeaders]:
-        return self._bucket.put(key, pieces, headers, size=size, if_absent=if_absent)
+        return self._bucket.put(key, pieces, headers, size=size, **only)
 
     def delete(self, found: BucketObject) -> None:
         self._bucket.delete(found)
