@@ -23,6 +23,7 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.local import LocalStore
 from tests.support.lived import Lived
 from tests.support.lived import lived as live_once
+from tests.support.shop import Shop
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell runs in the background
     # Dagster gives SIGTERM what SIGINT has, and every program that is started inherits what is ignored.
@@ -55,6 +56,27 @@ def make_postgres() -> Iterator[MakePostgres]:
             return server
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def rows_server() -> Iterator[EmbeddedPostgres]:
+    """A server for tables of rows that point at files. Make yours anew."""
+    base = open_folder("dr-test-rows-")
+    server = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",))
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture
+def shop(rows_server: EmbeddedPostgres, tmp_path: Path) -> Shop:
+    """Files of a directory, and a row of each."""
+    made = Shop(rows_server, tmp_path)
+    made.make_table()
+    for name in ("a", "b/c", "naïve ☃"):
+        made.add(name, name)
+    return made
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from dr_pipelines import operations
 from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, settings
 from dr_pipelines.cli.output import Bars, end_as, out, print_checks, print_json, print_table
 from dr_pipelines.cli.output import size as sized
-from dr_pipelines.operations import Reconciliation, Repaired
+from dr_pipelines.operations import Planned, Reconciliation, Repaired
 from dr_pipelines.wording import counted
 
 _SHOWN = 30
@@ -34,7 +35,7 @@ def reconcile(
         bool, typer.Option("--verify", help="Read every file whose row names a digest, or that is listed by its row.")
     ] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Bring back what a snapshot has; what is replaced is kept beside it.")
+        bool, typer.Option("--repair", help="Bring back what a snapshot has, as is told without this; nothing is lost.")
     ] = False,
     settle: Annotated[
         float, typer.Option(min=0, help="Seconds until what differs on the source is looked at again.")
@@ -59,10 +60,11 @@ def reconcile(
             read_all=verify,
             settled=settle,
             mend=repair,
+            plan_only=not repair,
         )
     if as_json:
-        told = {"file_set": seen.file_set, "against": seen.against, "repaired": seen.repaired, "check": seen.check}
-        print_json(told)
+        names = ("file_set", "against", "planned", "repaired", "check")
+        print_json({name: getattr(seen, name) for name in names})
     else:
         _show(seen)
         print_checks([seen.check])
@@ -72,6 +74,8 @@ def reconcile(
 def _show(seen: Reconciliation) -> None:
     if seen.repaired is not None:
         _show_repaired(seen.repaired)
+    if seen.planned is not None:
+        _show_planned(seen.planned, seen.file_set)
     counts = seen.found.counts
     for kind, rows in seen.check.details["findings"].items():
         told = [(row["path"], row.get("reference", ""), _told(row, ""), _told(row, "found_")) for row in rows[:_SHOWN]]
@@ -82,10 +86,28 @@ def _show(seen: Reconciliation) -> None:
 
 def _show_repaired(done: Repaired) -> None:
     out.print(f"{counted(len(done.restored), 'file')} restored, {counted(len(done.replaced), 'file')} replaced")
-    for path in done.replaced[:_SHOWN]:
-        out.print(f"replaced: {path}; what was there is {path}{done.aside}", soft_wrap=True)
-    for path, why in [*done.not_repaired.items()][:_SHOWN]:
-        out.print(f"not repaired: {path}: {why}", soft_wrap=True)
+    _list(f"replaced: {path}; what was there is {kept}" for path, kept in done.replaced.items())
+    _list(f"not repaired: {path}: {why}" for path, why in done.not_repaired.items())
+    _list(done.notes)
+
+
+def _show_planned(would: Planned, file_set: str) -> None:
+    if would.unknown is not None:
+        out.print(f"what a snapshot could repair cannot be told here: {would.unknown}", soft_wrap=True)
+        return
+    _list(f"would come back: {path} from {label}" for path, label in would.restored.items())
+    _list(f"would be replaced, and kept: {path} from {label}" for path, label in would.replaced.items())
+    _list(f"cannot be repaired: {path}: {why}" for path, why in would.not_repaired.items())
+    if count := len(would.restored) + len(would.replaced):
+        out.print(f"`dr reconcile {file_set} --repair` repairs {counted(count, 'file')}", soft_wrap=True)
+
+
+def _list(lines: Iterable[str]) -> None:
+    shown = [*lines]
+    for line in shown[:_SHOWN]:
+        out.print(line, soft_wrap=True)
+    if len(shown) > _SHOWN:
+        out.print(f"and {len(shown) - _SHOWN:,} more; --json names them all")
 
 
 def _told(row: dict[str, object], prefix: str) -> str:

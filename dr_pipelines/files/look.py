@@ -4,52 +4,59 @@ the others are read. Nothing is stored."""
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import array, flat, number, text
 from dr_pipelines.files.pack import EMPTY
 from dr_pipelines.files.rows import is_as_it_was, wanted_of
 from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Scan, Wanted, each_wanted
-from dr_pipelines.files.table import FILE, SCHEMA, empty, places_in, with_all_columns
+from dr_pipelines.files.table import FILE, SCHEMA, UNCHANGED, empty, places_in
 from dr_pipelines.progress import Progress
 
 _PIECE = 1 << 20
+SEEN = ("path", "type", *UNCHANGED, "sha256", "error")
+"""What is known here of a file. All that a snapshot has would take thrice the memory."""
 
 
 def known_digests(scan: Scan, known: pa.Table | None, seen_at: datetime | None) -> pa.Table:
-    """The scan's rows in all columns of a snapshot, with the digests that `known` has of files that are as they were
-    at `seen_at`, and of empty ones."""
-    rows = with_all_columns(scan.rows)
+    """The scan's rows in the columns of `SEEN`, with the digests that `known` has of files that are as they were at
+    `seen_at`, and of empty ones."""
+    rows = scan.rows.select(["path", "type", *UNCHANGED])
     known = known if known is not None else empty()
-    old = known.take(places_in(known, rows["path"]))
-    is_file = pc.equal(rows["type"], FILE)
-    digest = pc.if_else(is_as_it_was(scan.rows, old, seen_at), old["sha256"], pa.scalar(None, pa.binary(32)))
-    nothing = pc.and_(is_file, pc.equal(rows["size"], 0))
-    return _with_digests(rows, pc.if_else(nothing, pa.scalar(EMPTY, pa.binary(32)), digest))
+    old = known.select([*UNCHANGED, "sha256"]).take(places_in(known, rows["path"]))
+    unknown, nothing = array([None, EMPTY], pa.binary(32))
+    digest = pc.if_else(is_as_it_was(rows, old, seen_at), old["sha256"], unknown)
+    is_empty = pc.and_(pc.equal(rows["type"], text(FILE)), pc.equal(rows["size"], number(0)))
+    rows = rows.append_column(SCHEMA.field("sha256"), pc.if_else(is_empty, nothing, digest))
+    return rows.append_column(SCHEMA.field("error"), pa.nulls(len(rows), pa.string()))
 
 
 def read_digests(source: FileSource, rows: pa.Table, chosen: pa.Array, progress: Progress) -> pa.Table:
-    """`rows` with the digests of the chosen files, read as they are now: none where one was changed while it was read,
-    and why not where it cannot be read; without those that are gone. Raises what a store raises."""
-    wanted = [*each_wanted(wanted_of(rows, pc.and_(chosen, pc.equal(rows["type"], FILE))))]
+    """`rows` with the digests of the chosen files as they are now, with their size and ETag: none where one was changed
+    while it was read, and why not where it cannot be read; without those that are gone. Raises what a store raises."""
+    chosen = flat(pc.and_(chosen, pc.equal(rows["type"], text(FILE))))
+    wanted = [*each_wanted(wanted_of(rows, chosen))]
     if not wanted:
         return rows
     progress.phase("read", sum(one.size for one in wanted))
     with ThreadPoolExecutor(source.readers, thread_name_prefix="digests") as pool:
         found = [*pool.map(lambda one: _digest(source, one, progress), wanted)]
-    digests, errors = rows["sha256"].to_pylist(), rows["error"].to_pylist()
-    for one, content in zip(wanted, found, strict=True):
-        digests[one.row], errors[one.row] = content.digest, content.error
-    column = pa.array(errors, pa.string())
-    rows = rows.set_column(SCHEMA.get_field_index("error"), SCHEMA.field("error"), column)
-    rows = _with_digests(rows, pa.array(digests, pa.binary(32)))
-    gone = [one.row for one, content in zip(wanted, found, strict=True) if content.gone]
-    return rows.filter(pc.invert(pc.is_in(pa.array(range(len(rows))), value_set=pa.array(gone, pa.int64()))))
+    told: dict[str, list[Any]] = {"sha256": [one.digest for one in found], "error": [one.error for one in found]}
+    for name in {name for one in found for name in one.seen if name in UNCHANGED}:
+        listed = rows[name].filter(chosen).to_pylist()
+        told[name] = [one.seen.get(name, old) for one, old in zip(found, listed, strict=True)]
+    for name, values in told.items():
+        rows = _with(rows, name, chosen, values)
+    gone = [one.path for one, content in zip(wanted, found, strict=True) if content.gone]
+    return rows.filter(pc.invert(pc.is_in(rows["path"], value_set=array(gone, pa.binary()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class _Content:
     digest: bytes | None = None
     error: str | None = None
     gone: bool = False
+    seen: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _digest(source: FileSource, wanted: Wanted, progress: Progress) -> _Content:
@@ -75,9 +83,12 @@ def _digest(source: FileSource, wanted: Wanted, progress: Progress) -> _Content:
         return _Content()
     except FileVanished:
         return _Content(gone=True)
-    unchanged = not left and seen.columns.get("size", wanted.size) == wanted.size
-    return _Content(digest.digest() if unchanged else None)
+    whole = not left and seen.columns.get("size", wanted.size) == file.size
+    return _Content(digest.digest() if whole else None, seen=seen.columns)
 
 
-def _with_digests(rows: pa.Table, digests: pa.Array) -> pa.Table:
-    return rows.set_column(SCHEMA.get_field_index("sha256"), SCHEMA.field("sha256"), digests)
+def _with(rows: pa.Table, name: str, chosen: pa.Array, values: Sequence[Any]) -> pa.Table:
+    """Other values of the chosen rows."""
+    kind = SCHEMA.field(name)
+    column = pc.replace_with_mask(flat(rows[name]), chosen, array(values, kind.type))
+    return rows.set_column(rows.schema.get_field_index(name), kind, column)

@@ -4,16 +4,14 @@ headers and the user's metadata."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+import pyarrow as pa
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import (
-    AccessDenied,
-    ObjectExists,
-    StoreError,
-    StoreUnavailable,
-)
-from dr_pipelines.files.restore import FilesReport
+from dr_pipelines.errors import AccessDenied, ObjectExists, StoreError, StoreUnavailable
+from dr_pipelines.files.bucket_standing import standing
+from dr_pipelines.files.restore import FilesReport, without
 from dr_pipelines.files.restore_packs import Unpacking
 from dr_pipelines.files.restore_plan import Failure, plan_restore
 from dr_pipelines.files.restore_recall import ASKING, Recall, Recalling
@@ -22,6 +20,7 @@ from dr_pipelines.files.select import selected
 from dr_pipelines.files.table import shown
 from dr_pipelines.files.tiers import Known, Tiers
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.snapshot_manifest import FileArchive
 from dr_pipelines.storage.bucket import Bucket, ObjectHeaders
 
 
@@ -35,6 +34,7 @@ class BucketTarget:
         self._bucket, self._if_absent = bucket, not overwrite
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._lock = threading.Lock()
+        self.name = f"{bucket.name}/{self._prefix}".rstrip("/")
         self.kept: set[bytes] = set()
         self.left_out: set[str] = set()
 
@@ -45,13 +45,17 @@ class BucketTarget:
         for row in rows:
             self._put(row, _proven(pieces()))
 
+    def standing(self, rows: pa.Table) -> tuple[set[bytes], set[bytes]]:
+        """Paths of `rows` whose objects are there as the rows say, and those that are there as they are not."""
+        return standing(self._bucket, self._prefix, rows, self._headers)
+
     def _put(self, row: Row, pieces: Iterator[bytes]) -> None:
         try:
             key = self._prefix + row.path.decode()
         except UnicodeDecodeError:
             raise NotRestored("a bucket's keys are Unicode, and the path is not") from None
         try:
-            self._bucket.put(key, pieces, self._headers(row), size=row.size, if_absent=self._if_absent)
+            self._store(key, row, pieces)
         except ObjectExists:
             with self._lock:
                 self.kept.add(row.path)
@@ -60,6 +64,9 @@ class BucketTarget:
         except StoreError as error:
             raise NotRestored(f"cannot be put: {error.message}") from error
 
+    def _store(self, key: str, row: Row, pieces: Iterable[bytes]) -> None:
+        self._bucket.put(key, pieces, self._headers(row), size=row.size, if_absent=self._if_absent)
+
     def _headers(self, row: Row) -> ObjectHeaders:
         headers = ObjectHeaders(**(row.headers or {}), metadata=row.metadata or {})
         cannot = self._bucket.cannot_hold(headers)
@@ -67,8 +74,8 @@ class BucketTarget:
             return headers
         with self._lock:
             self.left_out.update(cannot)
-        texts = {name: text for name, text in (row.headers or {}).items() if name not in cannot}
-        metadata = {name: text for name, text in headers.metadata.items() if f"metadata.{name}" not in cannot}
+        texts = {name: value for name, value in (row.headers or {}).items() if name not in cannot}
+        metadata = {name: value for name, value in headers.metadata.items() if f"metadata.{name}" not in cannot}
         return ObjectHeaders(**texts, metadata=metadata)
 
 
@@ -94,13 +101,42 @@ def restore_to_bucket(
     clock: Clock,
     progress: Progress,
 ) -> FilesReport:
-    """Raises as `restore.restore_to_directory`, and what the bucket raises when nothing more can be put; what was put
-    until then stays."""
-    began = clock.monotonic()
+    """What is there already as it should be is not put again. Raises as `restore.restore_to_directory`, and what the
+    bucket raises when nothing more can be put; what was put until then stays."""
     progress.phase("look")
     rows = selected(tiers.table(snapshot.manifest), paths)
-    plan = plan_restore(rows, snapshot.manifest.archives, into_bucket=True)
     target = BucketTarget(bucket, prefix, overwrite=overwrite)
+    same, other = target.standing(rows)
+    if not overwrite:
+        target.kept |= other
+    return restore_into(
+        tiers,
+        without(rows, same | target.kept),
+        snapshot.manifest.archives,
+        target,
+        same=len(same),
+        snapshot=snapshot.manifest.label,
+        recalling=recalling,
+        clock=clock,
+        progress=progress,
+    )
+
+
+def restore_into(
+    tiers: Tiers,
+    rows: pa.Table,
+    archives: Iterable[FileArchive],
+    target: BucketTarget,
+    *,
+    snapshot: str,
+    same: int = 0,
+    recalling: Recalling = ASKING,
+    clock: Clock,
+    progress: Progress,
+) -> FilesReport:
+    """Rows that were chosen, of one snapshot or several (`snapshot` says which), whose contents lie in `archives`."""
+    began = clock.monotonic()
+    plan = plan_restore(rows, archives, into_bucket=True)
     progress.phase("restore", plan.bytes)
     unpacking = Unpacking(tiers, target, plan.contents, progress)
     Recall(tiers, plan, recalling).run(unpacking.run, clock=clock, progress=progress)
@@ -108,11 +144,11 @@ def restore_to_bucket(
     failures = [*plan.failures, *unpacking.failures, *_put_empty(target, empty)]
     lost = {failure.path: failure.reason for failure in failures}
     wanted = [*plan.contents["path"].to_pylist(), *(row.path for row in empty)]
-    note = f"{bucket.name} cannot hold {', '.join(sorted(target.left_out))}: left out" if target.left_out else None
+    note = f"{target.name} cannot hold {', '.join(sorted(target.left_out))}: left out" if target.left_out else None
     return FilesReport(
         file_set=tiers.file_set,
-        snapshot=snapshot.manifest.label,
-        target=f"{bucket.name}/{prefix.strip('/')}".rstrip("/"),
+        snapshot=snapshot,
+        target=target.name,
         files=sum(path not in lost and path not in target.kept for path in wanted),
         directories=0,
         links=0,
@@ -120,6 +156,7 @@ def restore_to_bucket(
         packs=unpacking.packs,
         fetched_bytes=unpacking.fetched,
         seconds=clock.monotonic() - began,
+        same=same,
         kept=tuple(shown(path) for path in sorted(target.kept)),
         failed={shown(path): lost[path] for path in sorted(lost)},
         notes=(note,) if note else (),

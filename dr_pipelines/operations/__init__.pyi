@@ -189,6 +189,9 @@ from .recovery_point import (
     restore_with_files as restore_with_files,
 )
 from .repair import (
+    Planned as Planned,
+)
+from .repair import (
     Repaired as Repaired,
 )
 from .replica_sides import (

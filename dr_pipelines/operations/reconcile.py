@@ -6,19 +6,21 @@ then is looked at once more, later: only what differs each time in the same way 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
-from dr_pipelines.files.look import known_digests, read_digests
+from dr_pipelines.files.look import SEEN, known_digests, read_digests
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.read_table import read_table
+from dr_pipelines.files.repair import Planned, Repaired
 from dr_pipelines.files.table import lay_over
 from dr_pipelines.operations.files import file_source, labelled_snapshot
 from dr_pipelines.operations.references import References, references_of
-from dr_pipelines.operations.repair import Repaired, repair, require_repairable
+from dr_pipelines.operations.repair import plan, repair
 from dr_pipelines.progress import Progress
 from dr_pipelines.reconcile.checks import references_match
 from dr_pipelines.reconcile.compare import DIGEST, EXTRA, MISSING, SIZE, Comparison, compare, lasting, worth_reading
@@ -33,13 +35,15 @@ SETTLED = 5.0
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """`against`: what the rows were held against. `found` is for those who go on with it."""
+    """`against`: what the rows were held against. `found` is for those who go on with it. `planned`: what a repair
+    would do."""
 
     file_set: str
     against: str
     check: CheckResult
     found: Comparison = field(repr=False)
     repaired: Repaired | None = None
+    planned: Planned | None = None
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,25 @@ def reconcile(
     read_all: bool = False,
     settled: float = SETTLED,
     mend: bool = False,
+    plan_only: bool = False,
 ) -> Reconciliation:
     """`against`: `live`, a snapshot's label, `latest`, or an instant (the newest snapshot that was whole by then).
     `read_all`: files of which rows name digests are read though a snapshot knows theirs. `tier`: where snapshots are
-    read. `mend`: what a version in the repository can repair of live files is repaired, and looked at again. Raises
-    `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
+    read. `mend`: what a version in the repository can repair of live files is repaired, and looked at again; with
+    `plan_only` it is only told. Raises `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
     references = references_of(site, file_set, database_at=database_at)
     if mend:
         _require_live(against, database_at)
-        require_repairable(site, file_set)
     if against == LIVE:
-        found, repaired = _Live(site, file_set, references, progress, read_all).look(settled), None
-        if mend and len(found.findings):
+        found = _Live(site, file_set, references, progress, read_all).look(settled)
+        repairable = database_at is None and any(found.counts[kind] for kind in (MISSING, SIZE, DIGEST))
+        planned = plan(site, file_set, found, progress) if repairable and plan_only else None
+        repaired = None
+        if repairable and mend:
             repaired = repair(site, file_set, found, progress)
             found = _Live(site, file_set, references, progress, read_all).look(settled)
-        return Reconciliation(file_set, LIVE, references_match(found, against="the source"), found, repaired)
+        check = references_match(found, against="the source")
+        return Reconciliation(file_set, LIVE, check, found, repaired, planned)
     manifest, files = _snapshot(site, file_set, against, tier or "primary")
     found = _in_snapshot(references, manifest, files)
     doubtful = set() if database_at else {EXTRA} if references.say_when else {MISSING, EXTRA, SIZE, DIGEST}
@@ -116,27 +124,32 @@ class _Live:
         self._progress.phase("rows")
         before, began = references.read(), self._clock.now()
         self._progress.phase("look")
-        scan = self._source.scan()
-        files = known_digests(scan, self._known.rows, self._known.seen_at)
+        files, unreadable = self._scan()
         chosen = worth_reading(files, before, everything=read_all, present=references.listed_by_rows)
         files = read_digests(self._source, files, chosen, self._progress)
         self._known = Known(files, began)
+        earlier = compare(before, files, references.folders, unreadable).findings
+        del before  # of a million rows as much as of their files: not twice
         self._progress.phase("rows")
-        after = references.read()
-        earlier = compare(before, files, references.folders, scan.unreadable)
-        found = compare(after, files, references.folders, scan.unreadable)
-        return replace(found, findings=lasting(earlier.findings, found.findings))
+        found = compare(references.read(), files, references.folders, unreadable)
+        return replace(found, findings=lasting(earlier, found.findings))
+
+    def _scan(self) -> tuple[Any, Mapping[bytes, str]]:
+        scan = self._source.scan()
+        known, self._known = self._known, Known()
+        return known_digests(scan, known.rows, known.seen_at), scan.unreadable
 
 
 def known_contents(site: Site, file_set: str) -> Known:
-    """Of the newest snapshot that this host remembers, or can read; nothing where neither is so."""
+    """Of the newest snapshot that this host remembers, or can read; nothing where neither is so. In the columns of
+    `SEEN`."""
     past = SnapshotMemory(site.state_dir / "files" / file_set).recall()
     if past is not None and past.manifest is not None:
-        return Known(lay_over(past.base, past.changes), past.manifest.started_at)
+        return Known(lay_over(past.base, past.changes).select(SEEN), past.manifest.started_at)
     try:
         repository = site.read_only_repository(file_set, "primary")
         manifest = labelled_snapshot(repository, file_set, "latest")
-        return Known(read_table(repository, manifest), manifest.started_at)
+        return Known(read_table(repository, manifest).select(SEEN), manifest.started_at)
     except DrError:
         return Known()
 

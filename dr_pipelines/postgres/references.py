@@ -10,8 +10,8 @@ from dr_pipelines.errors import ServerError
 from dr_pipelines.plan.file_sets import ReferencePlan
 from dr_pipelines.postgres.session import ReadSession
 
-Row = tuple[bytes, int | None, bytes | None, str | None]
-"""Path as the column has it, size in bytes, digest as it is written there, ETag without quotes."""
+Row = tuple[bytes, int | None, bytes | None, str | None, str | None]
+"""Path as the column has it, size in bytes, digest as it is written there, ETag without quotes, version."""
 
 Object = tuple[bytes, int | None, str | None, str | None, int | None]
 """Name, size in bytes, ETag without quotes, version, time of the last change in microseconds since 1970."""
@@ -22,6 +22,7 @@ _SUPABASE = {
     "size": "(metadata->>'size')::bigint",
     "digest": "NULL::bytea",
     "etag": """trim(both '"' from metadata->>'eTag')""",
+    "version": "version",
     "changed": "updated_at",
 }
 """Source: the migrations of supabase/storage. `name` is the key that its S3 protocol shows."""
@@ -43,8 +44,8 @@ def read_rows(
             conditions.append(f"{columns['changed']} {comparison} %s::timestamptz")
             values.append(instant.isoformat())
     query = (
-        f"SELECT textsend({columns['path']}::text), {columns['size']}, {columns['digest']}, {columns['etag']} "
-        f"FROM {columns['table']} WHERE {' AND '.join(conditions)}"
+        f"SELECT textsend({columns['path']}::text), {columns['size']}, {columns['digest']}, {columns['etag']}, "
+        f"{columns['version']} FROM {columns['table']} WHERE {' AND '.join(conditions)}"
     )
     yield from session.stream(query, values)
 
@@ -53,7 +54,7 @@ def read_objects(session: ReadSession, bucket: str) -> Iterator[list[Object]]:
     """Of a bucket of Supabase Storage, in the session's transaction. An object's version is another one whenever it is
     written anew, also with the same content."""
     query = (
-        f"SELECT textsend({_SUPABASE['path']}), {_SUPABASE['size']}, {_SUPABASE['etag']}, version, "
+        f"SELECT textsend({_SUPABASE['path']}), {_SUPABASE['size']}, {_SUPABASE['etag']}, {_SUPABASE['version']}, "
         f"(extract(epoch FROM {_SUPABASE['changed']}) * 1000000)::bigint "
         f"FROM {_SUPABASE['table']} WHERE bucket_id = %s"
     )
@@ -69,7 +70,8 @@ def _columns(session: ReadSession, reference: ReferencePlan) -> dict[str, str]:
     """As expressions of SQL."""
     if reference.supabase is not None:
         return _SUPABASE
-    found = {"table": _quoted(session, str(reference.table), schema="public"), "etag": "NULL::text"}
+    found = {"table": _quoted(session, str(reference.table), schema="public")}
+    found |= {"etag": "NULL::text", "version": "NULL::text"}
     found["path"] = _quoted(session, str(reference.path))
     found["size"] = f"{_quoted(session, reference.size)}::bigint" if reference.size else "NULL::bigint"
     found["digest"] = f"textsend({_quoted(session, reference.digest)}::text)" if reference.digest else "NULL::bytea"

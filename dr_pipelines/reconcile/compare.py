@@ -7,9 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.files.arrays import NO, array, booleans, flat, no_rows, strings, text, to_numpy
 from dr_pipelines.files.aside import REPLACED
 from dr_pipelines.files.table import FILE
 
@@ -24,29 +26,33 @@ FINDINGS = pa.schema(
         ("size", pa.int64()),
         ("sha256", pa.binary(32)),
         ("etag", pa.string()),
+        ("version", pa.string()),
         ("found_size", pa.int64()),
         ("found_sha256", pa.binary(32)),
         ("found_etag", pa.string()),
     ]
 )
-"""`reference`, `size`, `sha256` and `etag` are the row's, the others the file's."""
+"""`reference`, `size`, `sha256`, `etag` and `version` are the row's, the others the file's."""
 FILES = ("path", "type", "size", "sha256", "etag", "error")
 """What is looked at of a table of files."""
+_ROWS = ("size", "sha256", "etag", "version")
 
 
 @dataclass(frozen=True)
 class Comparison:
     """`findings` in the columns of `FINDINGS`. `rows` and `files` that were compared; `digests` of them by content.
     `unseen`: rows whose file could not be looked at; `undigested`: rows whose digest could not be compared, because
-    nobody knows the file's; `unusable`: rows in whose column of digests no SHA-256 stands."""
+    nobody knows the file's; `unusable`: rows in whose column of digests no SHA-256 stands. `contested`: paths of files
+    of another size or content than one row says, and of that which another row says."""
 
-    findings: pa.Table = field(default_factory=FINDINGS.empty_table)
+    findings: pa.Table = field(default_factory=lambda: no_rows(FINDINGS))
     rows: int = 0
     files: int = 0
     digests: int = 0
     unseen: int = 0
     undigested: int = 0
     unusable: int = 0
+    contested: tuple[bytes, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -65,46 +71,96 @@ def compare(
     """`rows` in the columns of `rows.SCHEMA`, of all references together; `files` in those of `FILES`. Files without a
     row are looked for below `folders` only. What lies below `unreadable` is neither there nor missing. `younger` rows
     were written after the files were seen: all that they say is that their paths have a row."""
-    files = files.select(FILES).combine_chunks()
-    rows = rows.combine_chunks()
-    places = pc.index_in(rows["path"], value_set=files["path"].combine_chunks())
+    files = files.select(FILES)
+    paths = flat(files["path"])
+    places = flat(pc.index_in(rows["path"], value_set=paths))
     there = pc.is_valid(places)
-    rows_there, their_files = rows.filter(there), files.take(places.drop_null())
-    failed = pc.is_valid(their_files["error"])
-    rows_there, their_files = rows_there.filter(pc.invert(failed)), their_files.filter(pc.invert(failed))
     absent = rows.filter(pc.invert(there))
     hidden = _below(absent, {*unreadable, *files["path"].filter(pc.is_valid(files["error"])).to_pylist()})
     missing = _findings(MISSING, absent.filter(pc.invert(hidden)))
     others = younger["path"].chunks if younger is not None else []
-    named = pa.chunked_array([*rows["path"].chunks, *others], pa.binary())
-    extra = _extra(files, named, folders)
-    wrong, digests, undigested = _different(rows_there, their_files)
+    extra = _extra(files, places, pa.chunked_array(others, pa.binary()), folders)
+    told = _Told(rows, files, pc.indices_nonzero(there), places.drop_null())
     return Comparison(
-        pa.concat_tables([missing, extra, *wrong]).combine_chunks(),
+        pa.concat_tables([missing, extra, *(told.findings(kind) for kind in (SIZE, DIGEST))]).combine_chunks(),
         rows=len(rows),
-        files=pc.sum(pc.equal(files["type"], FILE)).as_py() or 0,
-        digests=digests,
-        unseen=(pc.sum(failed).as_py() or 0) + (pc.sum(hidden).as_py() or 0),
-        undigested=undigested,
-        unusable=pc.sum(rows["unusable"]).as_py() or 0,
+        files=_count(pc.equal(files["type"], text(FILE))),
+        digests=_count(told.known),
+        unseen=_count(told.failed) + _count(hidden),
+        undigested=_count(told.unknown),
+        unusable=_count(rows["unusable"]),
+        contested=told.contested,
     )
+
+
+class _Told:
+    """What rows say of files beside what these are; `row` and `file` are the places of both, side by side. Columns are
+    taken one at a time: of a million files all of them would be half a gigabyte."""
+
+    def __init__(self, rows: pa.Table, files: pa.Table, row: pa.Array, file: pa.Array) -> None:
+        self._rows, self._files, self._row, self._file = rows, files, row, file
+        self.failed = pc.is_valid(self._theirs("error"))
+        compared = pc.and_(pc.equal(self._theirs("type"), text(FILE)), pc.invert(self.failed))
+        size = pc.and_(compared, self._differs("size"))
+        other = pc.or_(self._differs("sha256"), self._differs("etag"))
+        digest = pc.and_(pc.and_(compared, other), pc.invert(size))
+        self._wrong = {SIZE: size, DIGEST: digest}
+        asked, has = pc.is_valid(self._ours("sha256")), pc.is_valid(self._theirs("sha256"))
+        asked = pc.and_(asked, pc.invert(self.failed))
+        self.known = pc.and_(asked, has)
+        self.unknown = pc.and_(pc.and_(asked, pc.invert(has)), pc.invert(size))
+
+    def findings(self, kind: str) -> pa.Table:
+        chosen = self._wrong[kind]
+        return _findings(kind, self._rows.take(self._row.filter(chosen)), self._files.take(self._file.filter(chosen)))
+
+    @property
+    def contested(self) -> tuple[bytes, ...]:
+        wrong = pc.or_(*self._wrong.values())
+        twice = pc.is_in(self._file, value_set=self._file.filter(wrong))
+        right = pc.and_(twice, pc.invert(wrong))
+        paths: list[bytes] = self._files["path"].take(self._file.filter(right)).to_pylist()
+        return (*dict.fromkeys(paths),)
+
+    def _ours(self, name: str) -> pa.Array:
+        return flat(self._rows[name].take(self._row))
+
+    def _theirs(self, name: str) -> pa.Array:
+        return flat(self._files[name].take(self._file))
+
+    def _differs(self, name: str) -> pa.Array:
+        """Where both are known."""
+        return pc.fill_null(pc.not_equal(self._ours(name), self._theirs(name)), NO)
+
+
+def _count(these: pa.Array | pa.ChunkedArray) -> int:
+    return pc.sum(these).as_py() or 0
 
 
 def lasting(first: pa.Table, second: pa.Table) -> pa.Table:
     """The findings of a second look that were the same in the first."""
-    filled = [_without_nulls(one) for one in (first, second)]
-    keys = filled[0].group_by(FINDINGS.names).aggregate([])  # each once
-    marked = keys.append_column("lasts", pa.array([True] * len(keys), pa.bool_()))
-    numbered = filled[1].append_column("row", pa.array(range(len(second)), pa.int64()))
-    found = numbered.join(marked, keys=FINDINGS.names, join_type="inner")["row"].combine_chunks()
-    return second.take(found.take(pc.array_sort_indices(found)))
+    seen, keys = _whole(first), _whole(second)
+    return second.filter(pc.is_in(keys, value_set=seen))
+
+
+def _whole(findings: pa.Table) -> pa.Array:
+    """Each row as one value: the lengths of its columns, then what they hold."""
+    columns = [_bytes(findings[name]) for name in FINDINGS.names]
+    lengths = [_bytes(pc.binary_length(one)) for one in columns]
+    space = array([b" "], pa.binary())[0].cast(pa.large_binary())
+    return pc.binary_join_element_wise(*lengths, *columns, space, null_handling="replace", null_replacement="-")
+
+
+def _bytes(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    written = column.cast(pa.string()) if pa.types.is_integer(column.type) else column
+    return flat(written).cast(pa.large_binary())
 
 
 def _below(rows: pa.Table, places: AbstractSet[bytes]) -> pa.Array:
     """For each row whether its path, or a folder that it is in, is one of these."""
     if not places:
-        return pa.array([False] * len(rows), pa.bool_())
-    return pa.array([not places.isdisjoint(_and_above(path)) for path in rows["path"].to_pylist()], pa.bool_())
+        return booleans([False] * len(rows))
+    return booleans([not places.isdisjoint(_and_above(path)) for path in rows["path"].to_pylist()])
 
 
 def _and_above(path: bytes) -> Iterator[bytes]:
@@ -115,34 +171,18 @@ def _and_above(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def _extra(files: pa.Table, named: pa.ChunkedArray, folders: Collection[bytes]) -> pa.Table:
-    found = files.filter(pc.and_(pc.equal(files["type"], FILE), pc.is_null(files["error"])))
-    inside = pa.array([False] * len(found), pa.bool_())
+def _extra(files: pa.Table, places: pa.Array, others: pa.ChunkedArray, folders: Collection[bytes]) -> pa.Table:
+    """Without those at `places`, and those of `others`."""
+    unnamed = np.ones(len(files), dtype=np.bool_)
+    unnamed[to_numpy(places.drop_null())] = False
+    found = files.filter(booleans(unnamed))
+    found = found.filter(pc.and_(pc.equal(found["type"], text(FILE)), pc.is_null(found["error"])))
+    inside = booleans([False] * len(found))
     for folder in folders:
         inside = pc.or_(inside, pc.starts_with(found["path"], pattern=folder))
     found = found.filter(inside)
     found = found.filter(pc.invert(pc.match_substring_regex(found["path"], REPLACED)))
-    return _findings(EXTRA, None, found.filter(pc.invert(pc.is_in(found["path"], value_set=named.combine_chunks()))))
-
-
-def _different(rows: pa.Table, files: pa.Table) -> tuple[list[pa.Table], int, int]:
-    """The findings, how many contents were compared, and how many should have been."""
-    is_file = pc.equal(files["type"], FILE)
-    size = pc.and_(is_file, _differ(rows["size"], files["size"]))
-    digest = pc.and_(is_file, pc.or_(_differ(rows["sha256"], files["sha256"]), _differ(rows["etag"], files["etag"])))
-    digest = pc.and_(digest, pc.invert(size))
-    asked = pc.is_valid(rows["sha256"])
-    known = pc.and_(asked, pc.is_valid(files["sha256"]))
-    unknown = pc.and_(pc.and_(asked, pc.invert(known)), pc.invert(size))
-    wrong = [
-        _findings(kind, rows.filter(chosen), files.filter(chosen)) for kind, chosen in ((SIZE, size), (DIGEST, digest))
-    ]
-    return wrong, pc.sum(known).as_py() or 0, pc.sum(unknown).as_py() or 0
-
-
-def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> Any:
-    """Where both are known."""
-    return pc.fill_null(pc.not_equal(one, other), False)
+    return _findings(EXTRA, None, found.filter(pc.invert(pc.is_in(found["path"], value_set=flat(others)))))
 
 
 def _findings(kind: str, rows: pa.Table | None, files: pa.Table | None = None) -> pa.Table:
@@ -150,33 +190,26 @@ def _findings(kind: str, rows: pa.Table | None, files: pa.Table | None = None) -
     named: pa.Table = rows if rows is not None else files
     count = len(named)
     columns: Mapping[str, Any] = {
-        "kind": pa.array([kind] * count, pa.string()),
+        "kind": strings([kind] * count),
         "path": named["path"],
-        **({name: rows[name] for name in ("reference", "size", "sha256", "etag")} if rows is not None else {}),
+        **({name: rows[name] for name in ("reference", *_ROWS)} if rows is not None else {}),
         **({f"found_{name}": files[name] for name in ("size", "sha256", "etag")} if files is not None else {}),
     }
     arrays = [columns[one.name] if one.name in columns else pa.nulls(count, one.type) for one in FINDINGS]
     return pa.table(arrays, schema=FINDINGS)
 
 
-def _without_nulls(table: pa.Table) -> pa.Table:
-    """For a join, in which null is equal to nothing."""
-    columns = {}
-    for one in FINDINGS:
-        binary = pa.types.is_binary(one.type) or pa.types.is_fixed_size_binary(one.type)
-        nothing = pa.scalar("", pa.binary() if binary else pa.string())
-        columns[one.name] = pc.fill_null(table[one.name].cast(nothing.type), nothing)
-    return pa.table(columns)
-
-
 def worth_reading(files: pa.Table, rows: pa.Table, *, everything: bool, present: Collection[str] = ()) -> pa.Array:
     """For each of `files` whether it must be read to be compared: its row names a digest, or is of a reference in
     `present`, whose listing does not prove that a file is there; and its digest is not known (`everything`: even then).
     """
-    doubted = pc.is_in(rows["reference"], value_set=pa.array([*present], pa.string()))
+    unknown = pc.is_null(files["sha256"])
+    if not everything and not pc.any(unknown).as_py():
+        return booleans([False] * len(files))
+    doubted = pc.is_in(rows["reference"], value_set=strings(present))
     asked = pc.or_(pc.is_valid(rows["sha256"]), doubted)
-    named = pc.is_in(files["path"], value_set=rows["path"].filter(asked).combine_chunks())
-    return named if everything else pc.and_(named, pc.is_null(files["sha256"]))
+    named = pc.is_in(files["path"], value_set=flat(rows["path"].filter(asked)))
+    return named if everything else pc.and_(named, unknown)
 
 
 def changed_paths(rows: pa.Table, files: pa.Table, written: pa.Table) -> list[bytes]:

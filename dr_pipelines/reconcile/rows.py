@@ -7,25 +7,29 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from dr_pipelines.files.arrays import array, booleans, no_rows
+
 SCHEMA = pa.schema(
     [
         ("path", pa.binary()),
         ("size", pa.int64()),
         ("sha256", pa.binary(32)),
         ("etag", pa.string()),
+        ("version", pa.string()),
         ("reference", pa.string()),
         ("unusable", pa.bool_()),
     ]
 )
-"""`path` in the file set; `unusable`: the row has something in the column of digests that is no SHA-256."""
+"""`path` in the file set; `version` as the source names it (Supabase, anew whenever the object is written); `unusable`:
+the row has something in the column of digests that is no SHA-256."""
 _HEX = re.compile(rb"(?:\\x)?([0-9a-fA-F]{64})\s*")
-_Row = tuple[bytes, int | None, bytes | None, str | None]
+_Row = tuple[bytes, int | None, bytes | None, str | None, str | None]
 
 
 def rows_table(reference: str, prefix: str, batches: Iterable[Sequence[_Row]], *, exact: bool = False) -> pa.Table:
     """Of one reference, from what its database gives. `exact`: a slash at the start of a path is a part of it."""
     folder = folder_of(prefix)
-    return pa.Table.from_batches([_batch(reference, folder, rows, exact) for rows in batches], SCHEMA)
+    return pa.Table.from_batches([_batch(reference, folder, rows, exact) for rows in batches if rows], SCHEMA)
 
 
 def folder_of(prefix: str) -> bytes:
@@ -35,23 +39,25 @@ def folder_of(prefix: str) -> bytes:
 
 
 def together(tables: Sequence[pa.Table]) -> pa.Table:
-    return pa.concat_tables([SCHEMA.empty_table(), *tables]).combine_chunks()
+    return pa.concat_tables([no_rows(SCHEMA), *tables])
 
 
 def _batch(reference: str, folder: bytes, rows: Sequence[_Row], exact: bool) -> pa.RecordBatch:
-    digests = [_digest(row[2]) for row in rows]
-    columns = [
-        [folder + (row[0] if exact else row[0].lstrip(b"/")) for row in rows],
-        [row[1] for row in rows],
-        digests,
-        [row[3] or None for row in rows],
-        [reference] * len(rows),
-        [bool(row[2]) and found is None for row, found in zip(rows, digests, strict=True)],
-    ]
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=SCHEMA)
+    paths, sizes, digests, etags, versions = zip(*rows, strict=True)
+    found = [_digest(text) if text else None for text in digests]
+    columns = {
+        "path": [folder + (path if exact else path.lstrip(b"/")) for path in paths] if folder or not exact else paths,
+        "size": sizes,
+        "sha256": found,
+        "etag": [etag or None for etag in etags],
+        "version": [version or None for version in versions],
+        "reference": [reference] * len(rows),
+    }
+    arrays = [array(values, SCHEMA.field(name).type) for name, values in columns.items()]
+    unusable = booleans([bool(text) and one is None for text, one in zip(digests, found, strict=True)])
+    return pa.record_batch([*arrays, unusable], schema=SCHEMA)
 
 
-def _digest(text: bytes | None) -> bytes | None:
-    found = _HEX.fullmatch(text) if text else None
+def _digest(text: bytes) -> bytes | None:
+    found = _HEX.fullmatch(text)
     return bytes.fromhex(found.group(1).decode()) if found else None

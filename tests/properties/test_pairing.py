@@ -53,7 +53,7 @@ def table(state: State) -> pa.Table:
 
 def rows(state: State, *, digests: bool = True) -> pa.Table:
     told = [
-        (path, len(content), digest(content).hex().encode() if digests else None, None)
+        (path, len(content), digest(content).hex().encode() if digests else None, None, None)
         for path, (_, content) in state.items()
     ]
     return rows_table("docs", "", [told])

@@ -20,7 +20,7 @@ ONE, TWO = b"\x01" * 32, b"\x02" * 32
 
 def rows(*given: tuple[bytes, int | None, bytes | None], prefix: str = "") -> pa.Table:
     return rows_table(
-        "docs", prefix, [[(path, size, text and text.hex().encode(), None) for path, size, text in given]]
+        "docs", prefix, [[(path, size, text and text.hex().encode(), None, None) for path, size, text in given]]
     )
 
 
@@ -74,7 +74,7 @@ def test_what_was_not_seen_has_not_passed() -> None:
     assert (failed.unseen, len(failed.findings)) == (1, 0)
     undigested = compare(rows((b"a", 1, ONE)), files({b"a": (1, None)}), [b""])
     assert undigested.undigested == 1
-    md5 = compare(rows_table("docs", "", [[(b"a", 1, b"d41d8cd9", None)]]), files({b"a": (1, None)}), [b""])
+    md5 = compare(rows_table("docs", "", [[(b"a", 1, b"d41d8cd9", None, None)]]), files({b"a": (1, None)}), [b""])
     assert md5.unusable == 1
     for seen in (hidden, failed, undigested, md5):
         assert references_match(seen, against="the source").verdict is Verdict.NOT_PROVEN
