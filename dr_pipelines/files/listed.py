@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from dr_pipelines.files.arrays import array, no_rows
 from dr_pipelines.files.source import FileSource, OpenFile, Scan, Wanted
-from dr_pipelines.files.table import FILE, SOURCE, with_columns
+from dr_pipelines.files.table import FILE, SOURCE
 
 Object = tuple[bytes, int | None, str | None, str | None, int | None]
 """Path, size in bytes, ETag without quotes, version, time of the last change in microseconds since 1970."""
@@ -26,14 +27,14 @@ class ListedBucket:
 
     def scan(self) -> Scan:
         """Raises what the database raises."""
-        return Scan(pa.concat_tables([SOURCE.empty_table(), *map(_rows, self._objects())]).combine_chunks())
+        return Scan(pa.concat_tables([no_rows(SOURCE), *map(_rows, self._objects())]))
 
     def look(self, paths: Collection[bytes]) -> Scan:
         wanted = set(paths)
         return Scan(
             pa.concat_tables(
                 [
-                    SOURCE.empty_table(),
+                    no_rows(SOURCE),
                     *(_rows([one for one in some if one[0] in wanted]) for some in self._objects()),
                 ]
             ).combine_chunks()
@@ -45,14 +46,15 @@ class ListedBucket:
 
 
 def _rows(objects: Sequence[Object]) -> pa.Table:
-    return with_columns(
-        {
-            "path": [one[0] for one in objects],
-            "type": [FILE] * len(objects),
-            "size": [one[1] or 0 for one in objects],
-            "etag": [one[2] for one in objects],
-            "version": [one[3] for one in objects],
-            "mtime_ns": [one[4] * 1000 if one[4] is not None else None for one in objects],
-        },
-        SOURCE,
-    )
+    told = {
+        "path": [one[0] for one in objects],
+        "type": [FILE] * len(objects),
+        "size": [one[1] or 0 for one in objects],
+        "etag": [one[2] for one in objects],
+        "version": [one[3] for one in objects],
+        "mtime_ns": [one[4] * 1000 if one[4] is not None else None for one in objects],
+    }
+    # Of a million objects the columns that a bucket has not would take as much memory as the others, if not shared.
+    nothing = {kind: pa.nulls(len(objects), kind) for kind in {column.type for column in SOURCE}}
+    columns = [array(told[one.name], one.type) if one.name in told else nothing[one.type] for one in SOURCE]
+    return pa.table(columns, schema=SOURCE)

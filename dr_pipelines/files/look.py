@@ -22,6 +22,8 @@ from dr_pipelines.files.table import FILE, SCHEMA, UNCHANGED, empty, places_in
 from dr_pipelines.progress import Progress
 
 _PIECE = 1 << 20
+_SOME = 50_000
+"""So many rows are compared at once: what is known of a million is not copied whole to be compared."""
 SEEN = ("path", "type", *UNCHANGED, "sha256", "error")
 """What is known here of a file. All that a snapshot has would take thrice the memory."""
 
@@ -30,13 +32,22 @@ def known_digests(scan: Scan, known: pa.Table | None, seen_at: datetime | None) 
     """The scan's rows in the columns of `SEEN`, with the digests that `known` has of files that are as they were at
     `seen_at`, and of empty ones."""
     rows = scan.rows.select(["path", "type", *UNCHANGED])
-    known = known if known is not None else empty()
-    old = known.select([*UNCHANGED, "sha256"]).take(places_in(known, rows["path"]))
+    known = (known if known is not None else empty()).select(["path", *UNCHANGED, "sha256"])
+    places = places_in(known, rows["path"])
+    digests = [
+        _known_digests(rows.slice(start, _SOME), known.take(places.slice(start, _SOME)), seen_at)
+        for start in range(0, len(rows), _SOME)
+    ]
+    column = pa.chunked_array([chunk for one in digests for chunk in one.chunks], pa.binary(32))
+    rows = rows.append_column(SCHEMA.field("sha256"), column)
+    return rows.append_column(SCHEMA.field("error"), pa.nulls(len(rows), pa.string()))
+
+
+def _known_digests(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.ChunkedArray:
     unknown, nothing = array([None, EMPTY], pa.binary(32))
     digest = pc.if_else(is_as_it_was(rows, old, seen_at), old["sha256"], unknown)
     is_empty = pc.and_(pc.equal(rows["type"], text(FILE)), pc.equal(rows["size"], number(0)))
-    rows = rows.append_column(SCHEMA.field("sha256"), pc.if_else(is_empty, nothing, digest))
-    return rows.append_column(SCHEMA.field("error"), pa.nulls(len(rows), pa.string()))
+    return pc.if_else(is_empty, nothing, digest)
 
 
 def read_digests(source: FileSource, rows: pa.Table, chosen: pa.Array, progress: Progress) -> pa.Table:
