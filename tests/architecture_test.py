@@ -66,7 +66,12 @@ DOORS: dict[str, tuple[str, ...]] = {
 """Who may import a library."""
 
 CALLS: dict[str, tuple[str, ...]] = {
-    "os.environ": ("dr_pipelines/plan/references.py", "dr_pipelines/commands.py", "dr_pipelines/embedded/"),
+    "os.environ": (
+        "dr_pipelines/__init__.py",  # for libraries that are loaded after it
+        "dr_pipelines/plan/references.py",
+        "dr_pipelines/commands.py",
+        "dr_pipelines/embedded/",
+    ),
     "os.getenv": (),
     "os.system": (),
     "time.sleep": ("dr_pipelines/clock.py",),
