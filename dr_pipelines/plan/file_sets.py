@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from dr_pipelines.plan.policies import ReplicatedTier
 from dr_pipelines.plan.stores import PlanPath
 from dr_pipelines.plan.tiers import TierPlan
-from dr_pipelines.plan.values import Duration, Model, Name, PositiveDuration, ScheduleField, Share
+from dr_pipelines.plan.values import Duration, Model, Name, PositiveDuration, ScheduleField, Share, left_out
 
 
 class DirectorySource(Model):
@@ -103,7 +103,7 @@ class FileSetPlan(Model):
     proven_within: PositiveDuration = Field(default="3 days", validate_default=True)
     partial: Literal["fail", "warn"] = "fail"
     sample: Share = Field(default="10 %", validate_default=True)
-    anomalies: AnomalyPlan = AnomalyPlan()
+    anomalies: AnomalyPlan = left_out()
     references: dict[Name, ReferencePlan] = {}
     poll: PositiveDuration | None = None
 

@@ -27,6 +27,7 @@ from dr_pipelines.plan.values import (
     Recipient,
     Schedule,
     ScheduleField,
+    left_out,
 )
 
 Steps = tuple[str, ...]
@@ -100,12 +101,12 @@ class ServerPlan(Model):
 
     connection: ConnectionPlan
     schedule: BackupSchedulePlan
-    retention: RetentionPlan = RetentionPlan()
+    retention: RetentionPlan = left_out()
     storage: TierPlan
-    replication: ReplicationPlan = ReplicationPlan()
+    replication: ReplicationPlan = left_out()
     since: date = date(2026, 1, 1)
-    wal: WalPlan = WalPlan()
-    validation: ValidationPlan = ValidationPlan()
+    wal: WalPlan = left_out()
+    validation: ValidationPlan = left_out()
     bin_dir: PlanPath | None = None
     os_user: str | None = None
 
@@ -182,8 +183,8 @@ class ExternalCommunication(Model):
 
 
 class CommunicationPlan(Model):
-    internal: InternalCommunication = InternalCommunication()
-    external: ExternalCommunication = ExternalCommunication()
+    internal: InternalCommunication = left_out()
+    external: ExternalCommunication = left_out()
     channels: dict[Name, Secret] = {}
 
 
@@ -204,17 +205,17 @@ class Plan(Model):
     state_dir: PlanPath = Field(default=".dr", validate_default=True)
     storage: dict[Name, StorePlan] = Field(min_length=1)
     encryption: EncryptionPlan | None
-    compression: CompressionPlan = CompressionPlan()
-    scrub: ScrubPlan = ScrubPlan()
+    compression: CompressionPlan = left_out()
+    scrub: ScrubPlan = left_out()
     canary: ScheduleField = Field(default="weekly", validate_default=True)
     databases: dict[Name, ServerPlan] = {}
     file_storage: dict[Name, FileSetPlan] = {}
     systems: dict[Name, dict[Name, System]] = {}
     data_classes: dict[Name, DataClass] = {}
-    recovery: RecoveryPlan = RecoveryPlan()
-    testing: TestingPlan = TestingPlan()
-    communication: CommunicationPlan = CommunicationPlan()
-    documentation: DocumentationPlan = DocumentationPlan()
+    recovery: RecoveryPlan = left_out()
+    testing: TestingPlan = left_out()
+    communication: CommunicationPlan = left_out()
+    documentation: DocumentationPlan = left_out()
 
     @field_validator("encryption", mode="before", json_schema_input_type=EncryptionPlan | Literal["none"])
     @classmethod

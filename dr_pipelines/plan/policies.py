@@ -8,7 +8,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from dr_pipelines.plan.values import Days, Duration, Model, Months, PositiveDuration, ScheduleField, Share, Weeks
+from dr_pipelines.plan.values import (
+    Days,
+    Duration,
+    Model,
+    Months,
+    PositiveDuration,
+    ScheduleField,
+    Share,
+    Weeks,
+    left_out,
+)
 
 ReplicatedTier = Literal["secondary", "archive"]
 
@@ -25,7 +35,7 @@ class ReplicationPlan(Model):
     """From the primary to the other tiers. Cold storage charges for 90 to 180 days at least, so only what is kept for
     months goes to the archive; the newest of it stays on the other tiers too."""
 
-    secondary: TierReplicationPlan = TierReplicationPlan()
+    secondary: TierReplicationPlan = left_out()
     archive: TierReplicationPlan = Field(default={"send": "monthly", "lag": "1 day"}, validate_default=True)
 
     def of(self, tier: str) -> TierReplicationPlan | None:

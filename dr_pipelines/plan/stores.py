@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from dr_pipelines.plan.addresses import Address, Bucket, Prefix, same_address
 from dr_pipelines.plan.classes import StorageClass
 from dr_pipelines.plan.references import Secret
-from dr_pipelines.plan.values import Days, Duration, Model
+from dr_pipelines.plan.values import Days, Duration, Model, left_out
 
 
 def _from_base(value: Any, info: ValidationInfo) -> Any:
@@ -70,7 +70,7 @@ class _Kept(Model):
     lock: LockPlan | None = None
     classes: tuple[AgedClassPlan, ...] = ()
     prices: dict[str, PricePlan] = {}
-    settings: BucketExpectations = BucketExpectations()
+    settings: BucketExpectations = left_out()
 
     def price_of(self, facts: StorageClass, *, urgent: bool = False) -> PricePlan:
         """The plan's own, or else the rough list price in US dollars."""

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import timedelta
 from typing import Annotated, Any
 
 import bech32
 import pytimeparse2
-from croniter import croniter
-from croniter.croniter import CroniterBadDateError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,20 +19,23 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from dr_pipelines.plan.cron import WORDS, distances, is_schedule
 from dr_pipelines.plan.references import is_reference
 
-_WORDS = {"hourly": "0 * * * *", "daily": "0 2 * * *", "weekly": "0 2 * * 0", "monthly": "0 2 1 * *"}
 _COUNT = re.compile(r"\A\s*(\d{1,9})\s*(day|week|month)s?\s*\Z")
 _LONGEST = timedelta(days=36_500)
-_AT_RANDOM = re.compile(r"\b[Rr]\b")  # croniter's own: it differs each time
-# Any moment serves: only distances between ticks are compared.
-_REFERENCE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Model(BaseModel):
     """Base of all parts of the plan: frozen, and an unknown key is a mistake. Built as one, when a plan is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, defer_build=True)
+
+
+def left_out() -> Any:
+    """The default of a section: as if it stood there and were empty. An instance would have to be built, and with it
+    what validates it, wherever this is imported."""
+    return Field(default={}, validate_default=True)
 
 
 def _duration(value: Any) -> Any:
@@ -78,31 +77,20 @@ class Schedule(Model):
     @property
     def interval(self) -> timedelta:
         """The shortest distance between two of its next ticks."""
-        return min(_distances(self.cron), default=timedelta.max)
+        return distances(self.cron).shortest
 
     @property
     def longest_interval(self) -> timedelta:
         """The longest distance between two of its next ticks."""
-        return max(_distances(self.cron), default=timedelta.max)
-
-
-@functools.cache
-def _distances(cron: str) -> tuple[timedelta, ...]:
-    ticks = croniter(cron, _REFERENCE_TIME)
-    times: list[datetime] = [ticks.get_next(datetime) for _ in range(50)]
-    return tuple(later - earlier for earlier, later in pairwise(times))
+        return distances(self.cron).longest
 
 
 def _schedule(value: Any) -> Any:
     if isinstance(value, Schedule):
         return value
-    cron = _WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else ""
-    if len(cron.split()) != 5 or not croniter.is_valid(cron) or _AT_RANDOM.search(cron):
-        raise ValueError(f"not a schedule; write one of {', '.join(_WORDS)}, or five cron fields in UTC")
-    try:
-        croniter(cron, _REFERENCE_TIME).get_next(datetime)
-    except CroniterBadDateError as error:
-        raise ValueError("this schedule never comes due") from error
+    cron = WORDS.get(value.strip().lower(), value.strip()) if isinstance(value, str) else ""
+    if not is_schedule(cron):
+        raise ValueError(f"not a schedule; write one of {', '.join(WORDS)}, or five cron fields in UTC")
     return {"text": value, "cron": cron}
 
 

@@ -18,7 +18,7 @@ State = Literal["starting", "streaming", "waiting", "stopped"]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, defer_build=True)
 
 
 class TierStatus(_Record):

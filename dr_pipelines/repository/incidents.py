@@ -19,7 +19,7 @@ from dr_pipelines.storage.base import Body, ObjectStore, read_all
 class Incident(BaseModel):
     """`at`: when it was opened."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     id: str
     reason: str

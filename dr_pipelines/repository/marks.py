@@ -37,7 +37,7 @@ TRUE_EVERYWHERE = (EQUIVALENCE, ANOMALY)
 class Keep(BaseModel):
     """A person's veto. `until` None: for ever."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     until: datetime | None
     reason: str

@@ -18,7 +18,7 @@ from dr_pipelines.repository.manifest import LsnField
 class _Record(BaseModel):
     """Frozen; keys of a newer minor format are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, defer_build=True)
 
 
 class ColumnFacts(_Record):

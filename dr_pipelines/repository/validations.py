@@ -23,7 +23,7 @@ from dr_pipelines.storage.base import Body, ObjectStore, read_all
 class SeenCheck(BaseModel):
     """A `CheckResult` as it is kept."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     name: str
     verdict: Verdict
@@ -40,7 +40,7 @@ class Validation(BaseModel):
     write replay start validate`); `reached` is the newest LSN that was replayed; `bytes` are raw bytes of the chain,
     `wal_bytes` of WAL that was replayed. The verdict is that of the worst check."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", arbitrary_types_allowed=True, defer_build=True)
 
     format: Literal[1] = 1
     server: str

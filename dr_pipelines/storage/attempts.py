@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from tenacity import Retrying as Tenacity
-from tenacity import retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from dr_pipelines.clock import Clock
 from dr_pipelines.endings import has_given_up
 from dr_pipelines.errors import DrError
@@ -35,10 +32,12 @@ class Attempts:
                 raise failed.pop()
             return call()
 
-        return Tenacity(
-            retry=retry_if_exception(_may_be_tried_again),
-            stop=stop_after_attempt(self._attempts),
-            wait=wait_random_exponential(multiplier=0.2, max=self._longest_wait),
+        import tenacity  # seldom needed, and slow to import
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_may_be_tried_again),
+            stop=tenacity.stop_after_attempt(self._attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=self._longest_wait),
             sleep=self._sleep,
             reraise=True,
         )(again)
