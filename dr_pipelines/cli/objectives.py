@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich.markup import escape
-
 from dr_pipelines import operations
 from dr_pipelines.checks import Verdict
 from dr_pipelines.cli.context import Json, MaybeServer, settings
-from dr_pipelines.cli.output import minute, out, print_json, print_table, size
+from dr_pipelines.cli.output import coloured, minute, out, print_json, print_table, size
 from dr_pipelines.errors import CheckFailed, NotProven
 from dr_pipelines.objectives.exposure import STREAM, Exposure
 from dr_pipelines.objectives.judgement import Objective, read, told
 from dr_pipelines.objectives.recovery_time import RecoveryTimes
 from dr_pipelines.wording import counted
 
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
 _TITLES = {"rpo": "recovery point objectives", "rto": "recovery time objectives"}
 
 
@@ -69,9 +66,8 @@ def _short(seconds: float) -> str:
 
 def _show_lines(lines: Sequence[Objective]) -> None:
     for line in lines:
-        verdict = f"[{_COLOURS[line.verdict]}]{line.verdict.value.upper():<10}[/]"
         told_more = f"; {line.forecast}" if line.forecast else ""
-        out.print(f"{verdict}  {line.promise.name}: {escape(line.summary + told_more)}", markup=True, soft_wrap=True)
+        out.print(coloured(line.verdict), f"  {line.promise.name}: {line.summary}{told_more}", soft_wrap=True)
 
 
 def _show_servers(found: operations.Objectives) -> None:

@@ -9,34 +9,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from rich import box
-from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column, Table
-from rich.text import Text
 
 from dr_pipelines.checks import CheckResult, Verdict
+from dr_pipelines.cli.voice import err as err
+from dr_pipelines.cli.voice import out as out
 from dr_pipelines.clock import SystemClock
 from dr_pipelines.errors import CheckFailed, DrError, NotProven
 from dr_pipelines.lsn import Lsn, Timeline
 
-# A pipe has no width: nothing is cut or folded there.
-_WIDTH = None if sys.stdout.isatty() else 10_000
-out = Console(highlight=False, markup=False, emoji=False, width=_WIDTH)
-err = Console(stderr=True, highlight=False, emoji=False)
+if TYPE_CHECKING:
+    from dr_pipelines.cli.screen import Screen
+
 _clock = SystemClock()
 _answered = False
 
@@ -77,6 +64,9 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Narrow: labels and positions must stay whole on 80 columns, so that they can be copied."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold",
         box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True,
@@ -84,8 +74,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(cell)) if cell is not None else "-" for cell in row))
-    out.print(table)
+        table.add_row(*(str(cell) if cell is not None else "-" for cell in row))
+    out.console.print(table)
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
@@ -125,11 +115,15 @@ def _hint(checks: Sequence[CheckResult]) -> str | None:
 
 def print_checks(checks: Sequence[CheckResult]) -> None:
     """A line for each."""
-    colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
     for check in checks:
-        said = "[dim]SKIPPED   " if check.skipped else f"[{colours[check.verdict]}]{check.verdict.value.upper():<10}"
-        verdict = f"{said}[/]"
-        out.print(f"{verdict}  {check.name}: {escape(check.summary)}", markup=True, soft_wrap=True)
+        verdict = ("SKIPPED   ", "dim") if check.skipped else coloured(check.verdict)
+        out.print(verdict, f"  {check.name}: {check.summary}", soft_wrap=True)
+
+
+def coloured(verdict: Verdict) -> tuple[str, str]:
+    """The verdict in its column, and the style for it."""
+    colours = {Verdict.PASS: "green", Verdict.FAIL: "red", Verdict.NOT_PROVEN: "yellow"}
+    return f"{verdict.value.upper():<10}", colours[verdict]
 
 
 def size(count: int) -> str:
@@ -167,20 +161,9 @@ def print_error(error: DrError, *, as_json: bool) -> None:
         stream = sys.stderr if _answered else sys.stdout
         stream.write(json.dumps(document) + "\n")
         return
-    err.print(f"[bold red]error:[/] {escape(error.message)}", soft_wrap=True)
+    err.print(("error:", "bold red"), f" {error.message}", soft_wrap=True)
     if error.hint:
-        err.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
-
-
-class _Amount(ProgressColumn):
-    """`75 MB of 327 MB, 45 MB/s`; nothing for a phase that counts no bytes."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed:
-            return Text("")
-        of = f" of {size(int(task.total))}" if task.total is not None and not task.finished else ""
-        speed = f", {size(int(task.finished_speed or task.speed or 0))}/s"
-        return Text(f"{size(int(task.completed))}{of}{speed}")
+        err.print(("hint:", "bold"), f" {error.hint}", soft_wrap=True)
 
 
 class Bars:
@@ -188,54 +171,52 @@ class Bars:
     as a context manager."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self._lines = not (quiet or err.is_terminal)
-        self._bars = Progress(
-            # On a narrow terminal it is the bar that becomes short.
-            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4, max_width=40)),
-            _Amount(table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(),
-            console=err,
-            disable=quiet or not err.is_terminal,
-        )
-        self._task: TaskID | None = None
+        self._screen: Screen | None = None
+        if err.is_terminal and not quiet:
+            from dr_pipelines.cli.screen import Screen
+
+            self._screen = Screen(err.console)
+        self._lines = self._screen is None and not quiet
         self._phase: str | None = None
         self._done = 0
         self._since = 0.0
         self._told: set[str] = set()
 
     def __enter__(self) -> Bars:
-        self._bars.start()
+        if self._screen is not None:
+            self._screen.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._end_phase()
-        self._bars.stop()
+        if self._screen is not None:
+            self._screen.stop()
 
     def phase(self, name: str, total_bytes: int | None = None) -> None:
         self._end_phase()
         self._phase, self._done, self._since = name, 0, _clock.monotonic()
-        self._task = self._bars.add_task(name, total=total_bytes)
-        if self._lines:
-            err.print(f"{name} …")
+        if self._screen is not None:
+            self._screen.begin(name, total_bytes)
+        elif self._lines:
+            err.print(f"{name} …", soft_wrap=True)
 
     def advance(self, count: int) -> None:
         self._done += count
-        if self._task is not None:
-            self._bars.advance(self._task, count)
+        if self._screen is not None:
+            self._screen.advance(count)
 
     def note(self, text: str) -> None:
         self._told.add(text)
-        err.print(escape(text), soft_wrap=True)
+        err.print(text, soft_wrap=True)
 
     def is_on_screen(self, text: str) -> bool:
         """Whether whoever reads the answer has seen this note already."""
-        return text in self._told and err.is_terminal and out.is_terminal
+        return text in self._told and self._screen is not None and out.is_terminal
 
     def _end_phase(self) -> None:
-        if self._phase is not None and self._lines:
+        if self._screen is not None:
+            self._screen.end()
+        elif self._phase is not None and self._lines:
             took = _clock.monotonic() - self._since
-            err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s")
-        if self._task is not None:  # its clock must not run on
-            self._bars.stop_task(self._task)
-        self._phase = self._task = None
+            err.print(f"{self._phase}: {size(self._done) + ' in ' if self._done else ''}{took:.1f} s", soft_wrap=True)
+        self._phase = None

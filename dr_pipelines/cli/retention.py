@@ -159,7 +159,7 @@ def _places(site: Site, name: str | None, tier: str | None) -> list[tuple[str, s
 
 def _end(tables: Iterable[RetentionTable], errors: list[DrError]) -> None:
     for error in errors[1:]:
-        err.print(f"{error.message}", style="yellow", markup=False, soft_wrap=True)
+        err.print(error.message, style="yellow", soft_wrap=True)
     if errors:
         raise errors[0]
     frozen = [(table, guard) for table in tables for guard in table.guards]

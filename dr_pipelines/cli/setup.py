@@ -54,7 +54,7 @@ def plan_show(as_json: Json = False) -> None:
         return
     text = io.StringIO()
     YAML().dump(document, text)
-    out.print(text.getvalue(), markup=False, soft_wrap=True)
+    out.print(text.getvalue(), soft_wrap=True)
 
 
 @plan_app.command("schema")

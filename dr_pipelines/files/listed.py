@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -46,7 +47,7 @@ class ListedBucket:
 
 
 def _rows(objects: Sequence[Object]) -> pa.Table:
-    told = {
+    told: dict[str, Sequence[Any]] = {
         "path": [one[0] for one in objects],
         "type": [FILE] * len(objects),
         "size": [one[1] or 0 for one in objects],
