@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from dr_pipelines.cli import EXIT_CODES, make_app
+from dr_pipelines.cli.app import EXIT_CODES, make_app
 from dr_pipelines.commands import Completed
 from dr_pipelines.errors import DrError
 from dr_pipelines.repository.encryption import Identity
