@@ -44,7 +44,7 @@ def numbers(count: int) -> pa.Array:
 
 
 def booleans(values: Iterable[bool]) -> pa.Array:
-    bits = np.fromiter(values, dtype=np.bool_)
+    bits = values if isinstance(values, np.ndarray) else np.fromiter(values, dtype=np.bool_)
     return pa.Array.from_buffers(pa.bool_(), len(bits), [None, pa.py_buffer(np.packbits(bits, bitorder="little"))])
 
 

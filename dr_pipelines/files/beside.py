@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.files.arrays import NO, flat, number, text
-from dr_pipelines.files.table import FILE, chosen, places_in, rows_at
+from dr_pipelines.files.table import FILE, beside, chosen, not_at
 
 COMPRESSES = 80
 """In percent: a content of which no more is left compresses."""
@@ -36,22 +36,18 @@ class Differences:
 
 def differences(before: pa.Table, after: pa.Table) -> Differences:
     """Both are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
-    old, new = (
-        table.select(["path", "sha256", "compresses_to"]).filter(pc.equal(table["type"], text(FILE)))
-        for table in (before, after)
-    )
-    places = places_in(old, new["path"])
-    known = pc.is_valid(places)
-    now, then = chosen(new, known), rows_at(old, places.drop_null())
-    changed = pc.fill_null(pc.not_equal(now["sha256"], then["sha256"]), NO)
-    gone = old.filter(pc.invert(pc.is_in(old["path"], value_set=flat(new["path"]))))
-    come = new.filter(pc.invert(known))
+    here = beside(before, after, ["sha256", "compresses_to"])
+    both = pc.and_(here.is_file, here.was_file)
+    changed = pc.and_(both, pc.fill_null(pc.not_equal(after["sha256"], here.old["sha256"]), NO))
+    gone = not_at(before.select(["path", "type", "sha256"]), here.places.filter(flat(here.is_file)))
+    gone = chosen(gone, pc.equal(gone["type"], text(FILE)))
+    come = chosen(after.select(["path", "sha256"]), pc.and_(here.is_file, pc.invert(here.was_file)))
     moved = _sum(pc.and_(pc.is_valid(gone["sha256"]), pc.is_in(gone["sha256"], value_set=_digests(come))))
     renamed, ending = _renamed(gone["path"].to_pylist(), come["path"].to_pylist())
-    compressed = pc.fill_null(pc.less_equal(then["compresses_to"], number(COMPRESSES)), NO)
-    turned = pc.fill_null(pc.greater_equal(now["compresses_to"], number(INCOMPRESSIBLE)), NO)
+    compressed = pc.and_(both, pc.fill_null(pc.less_equal(here.old["compresses_to"], number(COMPRESSES)), NO))
+    turned = pc.fill_null(pc.greater_equal(after["compresses_to"], number(INCOMPRESSIBLE)), NO)
     return Differences(
-        before=len(old),
+        before=_sum(pc.equal(before["type"], text(FILE))),
         changed=_sum(changed),
         vanished=len(gone) - moved,
         moved=moved,

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.errors import UsageError
-from dr_pipelines.files.arrays import binaries, named, numbers, of_numpy
+from dr_pipelines.files.arrays import binaries, named, of_numpy, to_numpy
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import Scan, Wanted
-from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, in_order, with_columns
+from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
 from dr_pipelines.files.tree import Tree, TreeFile, reason
 
 _FIELDS = {
@@ -149,21 +149,28 @@ class _Walk:
             rows = rows.filter(pc.invert(pc.is_in(rows["path"], value_set=binaries(self._gone))))
         few = b", ".join(self._special[:3]).decode(errors="backslashreplace")
         notes = (f"{len(self._special)} sockets, pipes or devices are left out: {few}",) if self._special else ()
-        return Scan(in_order(rows), self._unreadable, notes)
+        return Scan(rows, self._unreadable, notes)
 
     def _rows(self) -> pa.Table:
-        seen = {name: np.frombuffer(column, dtype=np.int64) for name, column in self._numbers.items()}
+        """By path. What was collected is given up column by column: all of it twice would be the most that a snapshot
+        in which nothing changed has in memory."""
+        paths = binaries(self._paths)
+        self._paths = []
+        order = to_numpy(pc.sort_indices(paths))
+        seen = {}
+        for name in _FIELDS:
+            seen[name] = np.frombuffer(self._numbers.pop(name), dtype=np.int64)[order]
         kinds = seen["mode"] & _KIND
+        seen["mode"] &= _MODE
         is_file = kinds == stat.S_IFREG
-        links = pc.index_in(numbers(len(kinds)), value_set=of_numpy(np.array([*self._targets], dtype=np.int64)))
+        seen["size"][~is_file] = 0
+        seen["hard_links"][~is_file] = 1
+        links = pc.index_in(of_numpy(order), value_set=of_numpy(np.array([*self._targets], dtype=np.int64)))
         return with_columns(
             {
-                "path": self._paths,
+                "path": paths.take(of_numpy(order)),
                 "type": named(kinds, _KINDS.get),
                 **{name: of_numpy(column) for name, column in seen.items()},
-                "size": of_numpy(np.where(is_file, seen["size"], 0)),
-                "hard_links": of_numpy(np.where(is_file, seen["hard_links"], 1)),
-                "mode": of_numpy(seen["mode"] & _MODE),
                 "user": named(seen["uid"], _user),
                 "group": named(seen["gid"], _group),
                 "target": binaries([*self._targets.values()]).take(links),

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dr_pipelines.files import tar
-from dr_pipelines.files.arrays import to_numpy
-from dr_pipelines.files.contents import contents_of
+from dr_pipelines.files.arrays import flat, to_numpy
 from dr_pipelines.files.pack_builder import PACK_SIZE
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
@@ -40,10 +40,10 @@ class Liveness:
 
 def live_bytes(table: pa.Table) -> dict[str, int]:
     """Of a snapshot's table, by archive: raw bytes of the tar that its files need, with headers and the end."""
-    named = contents_of(table)
+    named = table.select(["archive", "offset", "size"]).filter(pc.is_valid(table["archive"]))
     if not len(named):
         return {}
-    archives = named["archive"].combine_chunks().dictionary_encode()
+    archives = flat(named["archive"]).dictionary_encode()
     places = to_numpy(archives.indices)
     # Once for each content, however many files have it.
     once = np.unique(places * _LONGEST_TAR + to_numpy(named["offset"]), return_index=True)[1]

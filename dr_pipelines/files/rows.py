@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, YES, array, first_of_each, flat, number, numbers, text
+from dr_pipelines.files.arrays import NO, YES, array, first_of_each, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan
 from dr_pipelines.files.table import (
@@ -16,10 +16,9 @@ from dr_pipelines.files.table import (
     SCHEMA,
     SOURCE,
     UNCHANGED,
-    chosen,
+    beside,
     equal_columns,
     places_in,
-    rows_at,
     with_all_columns,
     with_columns,
 )
@@ -45,7 +44,9 @@ def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
         name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset", "compresses_to")
     }
     for name, null in nothing.items():
-        column = pc.if_else(has_content, old[name], null)
+        column = old[name]
+        if pc.any(pc.and_(pc.is_valid(column), pc.invert(has_content))).as_py():
+            column = pc.if_else(has_content, column, null)
         if name == "sha256":
             column = pc.if_else(empty_file, array([EMPTY], pa.binary(32))[0], column)
         full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
@@ -138,24 +139,25 @@ def with_unreadable(rows: pa.Table, scan: Scan) -> pa.Table:
 
 
 def counted(rows: pa.Table, before: pa.Table, packed: Packed, tables: int) -> Counts:
-    files, earlier = (
-        one.select(["path", "size", "sha256"]).filter(pc.equal(one["type"], text(FILE))) for one in (rows, before)
-    )
-    places = places_in(earlier, files["path"])
-    known = pc.is_valid(places)
-    old = flat(rows_at(earlier, places.drop_null())["sha256"])
-    same = pc.fill_null(pc.equal(flat(chosen(files, known)["sha256"]), old), NO)
+    here = beside(before, rows, ["sha256"])
+    both = pc.and_(here.is_file, here.was_file)
+    changed = pc.and_(both, pc.invert(pc.fill_null(pc.equal(rows["sha256"], here.old["sha256"]), NO)))
+    files, known = _sum(here.is_file), _sum(both)
     kinds = {found["values"]: found["counts"] for found in pc.value_counts(rows["type"]).to_pylist()}
     return Counts(
-        files=len(files),
+        files=files,
         directories=kinds.get("directory", 0),
         links=kinds.get("link", 0),
-        bytes=pc.sum(files["size"]).as_py() or 0,
-        new=len(files) - pc.sum(known).as_py() if len(files) else 0,
-        changed=len(same) - (pc.sum(same).as_py() or 0),
-        removed=len(earlier) - len(old),
+        bytes=_sum(rows["size"].filter(here.is_file)),
+        new=files - known,
+        changed=_sum(changed),
+        removed=_sum(pc.equal(before["type"], text(FILE))) - known,
         unreadable=len(rows) - rows["error"].null_count,
         read_bytes=packed.read_bytes,
         new_bytes=packed.new_bytes,
         stored_bytes=packed.stored_bytes + tables,
     )
+
+
+def _sum(values: pa.ChunkedArray) -> int:
+    return int(pc.sum(values).as_py() or 0)

@@ -9,14 +9,27 @@ null the source does not have: a bucket knows no modes, a directory no ETags.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dr_pipelines.errors import IntegrityError
-from dr_pipelines.files.arrays import NO, array, booleans, flat, no_rows, numbers, read_parquet, strings, text
+from dr_pipelines.files.arrays import (
+    NO,
+    array,
+    booleans,
+    flat,
+    no_rows,
+    numbers,
+    read_parquet,
+    strings,
+    text,
+    to_numpy,
+)
 
 FILE, DIRECTORY, LINK, GONE = "file", "directory", "link", "gone"
 """Types of rows. `GONE` only in changes: the row of the table below is no more."""
@@ -75,9 +88,39 @@ def rows_at(table: pa.Table, places: pa.Array) -> pa.Table:
     return table if places.equals(numbers(len(table))) else table.take(places)
 
 
+def not_at(table: pa.Table, places: pa.Array) -> pa.Table:
+    """The rows that are at none of these places, each of which is there once at most."""
+    places = places.drop_null()
+    if len(places) == len(table):
+        return table.slice(0, 0)
+    rest = np.ones(len(table), dtype=np.bool_)
+    rest[to_numpy(places)] = False
+    return table.filter(booleans(rest))
+
+
 def chosen(table: pa.Table, mask: pa.Array) -> pa.Table:
     """The rows where `mask` says so; the table itself where it does everywhere."""
-    return table if pc.all(mask, skip_nulls=False).as_py() else table.filter(mask)
+    if pc.all(mask, skip_nulls=False).as_py():
+        return table
+    return table.filter(mask) if pc.any(mask).as_py() else table.slice(0, 0)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What `before` has at the paths of `after`: `places` of its rows, null where it has none, and in `old` some of its
+    columns there. `is_file` and `was_file`: for each row of `after`."""
+
+    places: pa.Array
+    old: pa.Table
+    is_file: pa.Array
+    was_file: pa.Array
+
+
+def beside(before: pa.Table, after: pa.Table, names: Sequence[str]) -> Beside:
+    places = places_in(before, after["path"])
+    old = rows_at(before.select(["type", *names]), places)
+    is_file = pc.equal(after["type"], text(FILE))
+    return Beside(places, old, is_file, pc.fill_null(pc.equal(old["type"], text(FILE)), NO))
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -148,10 +191,10 @@ def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     known = pc.is_valid(places)
     there = chosen(table, known)
     alike = equal_columns(there, rows_at(base, places.drop_null()), _COMPARED)
-    rows = [table.filter(pc.invert(known)), there.filter(pc.invert(alike))]
-    vanished = base["path"].filter(pc.invert(pc.is_in(base["path"], value_set=flat(table["path"]))))
+    rows = [chosen(table, pc.invert(known)), chosen(there, pc.invert(alike))]
+    vanished = flat(not_at(base.select(["path"]), places)["path"])
     if len(vanished):
-        gone = pa.table({"path": vanished.combine_chunks(), "type": strings([GONE] * len(vanished))})
+        gone = pa.table({"path": vanished, "type": strings([GONE] * len(vanished))})
         rows.append(with_all_columns(gone))
     return in_order(pa.concat_tables(rows))
 
