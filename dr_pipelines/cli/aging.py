@@ -1,4 +1,4 @@
-"""`dr store age`: old packs and WAL move to the storage classes of the plan."""
+"""`dr store age` and `recall`: old packs and WAL move to the storage classes of the plan, and are asked for again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import TIER, Json, settings
-from dr_pipelines.cli.output import Bars, out, print_json, print_table, size
+from dr_pipelines.cli.context import TIER, Json, Name, Urgent, Wait, settings
+from dr_pipelines.cli.output import Bars, out, print_json, print_table, size, span
 from dr_pipelines.cli.setup import store_app
 from dr_pipelines.errors import NotProven, StoreError
 from dr_pipelines.operations import AgingReport
 from dr_pipelines.wording import counted
 
-__all__ = ["age", "store_app"]
+__all__ = ["age", "recall", "store_app"]
 
 
 @store_app.command("age")
@@ -40,6 +40,44 @@ def age(
             _show(report)
     for report in reports:
         _raise_trouble(report, dry_run=dry_run)
+
+
+@store_app.command("recall")
+def recall(
+    tier: Annotated[str, typer.Argument(metavar=TIER, help="A tier, or the name of its store.")],
+    name: Name,
+    label: Annotated[
+        str | None, typer.Argument(metavar="[LABEL]", help="A backup, with what it builds on, or a snapshot; `latest`.")
+    ] = None,
+    key: Annotated[list[str] | None, typer.Option("--key", help="This object. May repeat.")] = None,
+    wait: Wait = False,
+    urgent: Urgent = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is offline, and what it costs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask for what lies offline on a tier: to verify it, to copy it elsewhere, to repair another tier from it.
+
+    A restore asks for what it needs by itself. What has arrived can be read for seven days.
+    """
+    site = settings.site()
+    with Bars() as bars:
+        done = operations.recall_stored(
+            site, name, site.tier_of(name, tier), bars,
+            label=label, keys=key or (), wait=wait, urgent=urgent, look_only=dry_run,
+        )  # fmt: skip
+    if as_json:
+        print_json(done)
+        return
+    told = f"{done.offline_objects} of {counted(done.objects, 'object')} on {done.tier}"
+    if not done.offline_objects:
+        out.print(f"all of {counted(done.objects, 'object')} on {done.tier} can be read", soft_wrap=True)
+    elif done.is_here:
+        out.print(f"{told} were offline ({size(done.offline_bytes)}), and can be read now", soft_wrap=True)
+    else:
+        state = "are offline" if dry_run else "are on their way"
+        before = f", {done.arriving_objects} were asked for before" if done.arriving_objects else ""
+        takes = f"they take up to {span(done.seconds)}; reading all costs about {done.cost:.2f}"
+        out.print(f"{told} {state} ({size(done.offline_bytes)}{before}): {takes}", soft_wrap=True)
 
 
 def _show(report: AgingReport) -> None:

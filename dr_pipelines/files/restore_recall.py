@@ -19,7 +19,7 @@ from dr_pipelines.files.tiers import Tiers
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.progress import Progress, Silent
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.recall import Needed, Offline, bring_back, find_offline
+from dr_pipelines.repository.recall import Needed, Offline, Reading, bring_back, find_offline
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshots import list_archives
 from dr_pipelines.storage.base import ObjectInfo
@@ -48,51 +48,33 @@ def may_be_offline(tiers: Tiers) -> bool:
     return any(repository.store.capabilities.storage_classes for repository in tiers.repositories)
 
 
-class FileNeeds:
+def reading(tiers: Tiers, packs: Sequence[StoredObject], terms: Mapping[str, StorageTerms]) -> Reading:
     """Packs, each on the first tier that has it at hand by its class, else on the first that has it at all. What is
     nowhere is not among them: the restore names it."""
-
-    def __init__(self, tiers: Tiers, packs: Sequence[StoredObject], recalling: Recalling) -> None:
-        self._terms, self._doubtful = recalling.terms, dict[str, Needed]()
-        self._found: dict[str, Needed] = {}
-        self._look(tiers, packs)
-
-    def to_ask_about(self) -> Sequence[Needed]:
-        return [*self._doubtful.values()]
-
-    def terms(self, tier: str) -> StorageTerms:
-        return self._terms.get(tier, StorageTerms())
-
-    def cost(self, recalled: Sequence[Needed], *, urgent: bool) -> float:
-        keys = {needed.key for needed in recalled}
-        return sum(
-            self.terms(one.tier).cost_of_reading(one.size, one.storage_class, urgent=urgent and one.key in keys)
-            for one in (self._found | self._doubtful).values()
-        )
-
-    def _look(self, tiers: Tiers, packs: Sequence[StoredObject]) -> None:
-        if not may_be_offline(tiers):
-            return
-        left = [*packs]
-        for repository in tiers.repositories:
-            there = _there(tiers, repository, left)
-            for stored in left:
-                info = there.get(stored.key)
-                if info is None or info.size != stored.size:
-                    continue
-                needed = Needed(repository.tier, repository.store, stored.key, stored.size, info.storage_class)
-                if self.terms(repository.tier).may_be_offline(info.storage_class):
-                    self._doubtful.setdefault(stored.key, needed)
-                else:
-                    self._found[stored.key] = needed
-                    self._doubtful.pop(stored.key, None)
-            left = [stored for stored in left if stored.key not in self._found]
-            if not left:
-                return
+    found: dict[str, Needed] = {}
+    left = [*packs] if may_be_offline(tiers) else []
+    for repository in tiers.repositories:
+        there = _there(tiers, repository, left)
+        doubtful = []
+        for stored in left:
+            info = there.get(stored.key)
+            if info is None or info.size != stored.size:
+                doubtful.append(stored)
+                continue
+            needed = Needed(repository.tier, repository.store, stored.key, stored.size, info.storage_class)
+            if terms.get(repository.tier, StorageTerms()).may_be_offline(info.storage_class):
+                doubtful.append(stored)
+                found.setdefault(stored.key, needed)
+            else:
+                found[stored.key] = needed
+        left = doubtful
+    return Reading([*found.values()], terms)
 
 
 def _there(tiers: Tiers, repository: Repository, packs: Sequence[StoredObject]) -> Mapping[str, ObjectInfo]:
     """By key. A tier that does not answer has nothing to recall."""
+    if not packs:
+        return {}
     try:
         if len(packs) > _FEW:
             archives, _ = list_archives(repository.store, tiers.file_set)
@@ -119,11 +101,11 @@ class Recall:
         self._tiers, self._plan, self._recalling = tiers, plan, recalling
         self._packs = [packs_of(unit, plan.contents) for unit in plan.units]
         self.packs = tuple({stored.key: stored for packs in self._packs for stored in packs}.values())
-        self._needs = FileNeeds(tiers, self.packs, recalling)
+        self._reading = reading(tiers, self.packs, recalling.terms)
 
     def find(self) -> Offline:
         """Raises what the stores raise."""
-        return find_offline(self._needs, urgent=self._recalling.urgent)
+        return find_offline(self._reading, urgent=self._recalling.urgent)
 
     def files_in(self, objects: Collection[Needed]) -> list[bytes]:
         """Paths of which something lies in them."""

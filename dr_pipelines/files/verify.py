@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
-from dr_pipelines.errors import DrError, IntegrityError, KeyUnusable, ObjectNotFound
+from dr_pipelines.errors import DrError, IntegrityError, KeyUnusable, ObjectNotFound, ObjectOffline
 from dr_pipelines.files.read_table import read_table
 from dr_pipelines.files.table import FILE, shown
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_reader import ArchiveReader
 from dr_pipelines.repository.completeness import snapshot_is_complete
-from dr_pipelines.repository.digests import objects_match_sha256, percent
+from dr_pipelines.repository.digests import not_read, objects_match_sha256, percent, recall_hint
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Part, archives_in
@@ -64,7 +64,7 @@ def contents_match(repository: Repository, manifest: Snapshot, progress: Progres
 @dataclass
 class _Seen:
     """Of one archive: how many contents were read, of how many bytes; offsets of those that are `wrong`; why it could
-    not be read to its end (`trouble`: it is not right, `unseen`: nobody knows)."""
+    not be read to its end (`trouble`: it is not right, `unseen`: nobody knows, `offline`: it must be recalled)."""
 
     archive: FileArchive
     contents: int = 0
@@ -72,6 +72,11 @@ class _Seen:
     wrong: list[int] = field(default_factory=list)
     trouble: str | None = None
     unseen: DrError | None = None
+    offline: bool = False
+
+    @property
+    def is_read(self) -> bool:
+        return self.trouble is None and self.unseen is None and not self.offline
 
 
 def _look_at_contents(
@@ -95,8 +100,9 @@ def _look_at_contents(
     chosen = archives_in(manifest, part)
     progress.phase("contents", sum(archive.size for archive in chosen))
     seen = [*_read_archives(repository, files, chosen, progress)]
-    whole = (pack for one in seen if one.trouble is None and one.unseen is None for pack in one.archive.packs)
-    return _judged(manifest, files, seen, part), (*whole, *manifest.tables)
+    whole = (pack for one in seen if one.is_read for pack in one.archive.packs)
+    judged = _judged(manifest, files, seen, part, recall_hint(repository.tier, manifest))
+    return judged, (*whole, *manifest.tables)
 
 
 def _read_archives(
@@ -129,6 +135,8 @@ def _read(repository: Repository, archive: FileArchive, contents: Sequence[Conte
                 seen.wrong.append(offset)
     except (IntegrityError, ObjectNotFound) as error:
         seen.trouble = error.message
+    except ObjectOffline:
+        seen.offline = True
     except DrError as error:
         seen.unseen = error
     return seen
@@ -160,8 +168,9 @@ def _digested(pieces: Iterable[memoryview], contents: Sequence[Content]) -> Iter
         now = next(waiting, None)
 
 
-def _judged(manifest: Snapshot, files: pa.Table, seen: Sequence[_Seen], part: Part) -> CheckResult:
-    read = [one for one in seen if one.trouble is None and one.unseen is None]
+def _judged(manifest: Snapshot, files: pa.Table, seen: Sequence[_Seen], part: Part, recall: str) -> CheckResult:
+    read = [one for one in seen if one.is_read]
+    offline = [pack for one in seen if one.offline for pack in one.archive.packs]
     wrong = [*_wrong_rows(manifest, files), *(path for one in read for path in _paths(files, one, one.wrong))]
     lost = [path for one in seen if one.trouble is not None for path in _paths(files, one)]
     empty = pc.sum(pc.and_(pc.equal(files["size"], 0), pc.is_null(files["error"]))).as_py() or 0
@@ -170,7 +179,7 @@ def _judged(manifest: Snapshot, files: pa.Table, seen: Sequence[_Seen], part: Pa
     readable = files["error"].null_count
     details: dict[str, Any] = {
         "label": manifest.label, "files": count, "of": readable,
-        "contents": sum(one.contents for one in read), "bytes": sum(one.bytes for one in read),
+        "contents": sum(one.contents for one in read), "bytes": sum(one.bytes for one in read), "offline": len(offline),
         "wrong": [shown(path) for path in wrong[:_SHOWN]], "lost": [shown(path) for path in lost[:_SHOWN]],
     }  # fmt: skip
     if wrong or lost:
@@ -187,6 +196,9 @@ def _judged(manifest: Snapshot, files: pa.Table, seen: Sequence[_Seen], part: Pa
         if one.unseen is not None:
             said = f"not all contents could be read: {one.unseen.message}"
             return not_proven(CONTENTS_MATCH, said, hint=one.unseen.hint, **details)
+    if offline:
+        said = f"{not_read(offline)}; {counted(count, 'file')} of {readable:,} were read, and match"
+        return not_proven(CONTENTS_MATCH, said, hint=recall, **details)
     if not count:
         what = "it holds no file" if not len(files) else "no file was seen"
         return not_proven(CONTENTS_MATCH, f"{manifest.label}: {what}", **details)

@@ -164,6 +164,9 @@ from .polls import (
 from .polls import (
     polls_of as polls_of,
 )
+from .recalls import (
+    recall_stored as recall_stored,
+)
 from .reconcile import (
     SETTLED as SETTLED,
 )

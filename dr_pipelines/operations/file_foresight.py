@@ -11,7 +11,7 @@ from datetime import datetime
 
 from dr_pipelines.errors import DrError
 from dr_pipelines.files.restore_plan import plan_restore
-from dr_pipelines.files.restore_recall import FileNeeds, Recall, Recalling, may_be_offline
+from dr_pipelines.files.restore_recall import Recall, Recalling, may_be_offline, reading
 from dr_pipelines.files.tiers import Tiers
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.manifest import StoredObject
@@ -30,7 +30,7 @@ def ask_for_files(
         if not may_be_offline(tiers):
             return None
         packs = _packs(tiers, at, recalling, by_rows)
-        offline = find_offline(FileNeeds(tiers, packs, recalling), urgent=recalling.urgent)
+        offline = find_offline(reading(tiers, packs, recalling.terms), urgent=recalling.urgent)
         if not offline.objects or not ask(offline, urgent=recalling.urgent):
             return None
     except DrError as error:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from dr_pipelines.checks import CheckResult, failed, not_proven, passed
-from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, ObjectOffline, RepositoryError
 from dr_pipelines.operations.replica_sides import replicated_tiers, sides_of
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.progress import Progress
@@ -212,7 +212,7 @@ class _Run:
             except BackupNotFound as error:
                 self._progress.note(error.message)
                 continue
-            except (SourceDamaged, RepositoryError) as error:
+            except (SourceDamaged, RepositoryError, ObjectOffline) as error:
                 self._tell(error)
                 continue
             there.add(backup.label)
@@ -224,7 +224,7 @@ class _Run:
         self._progress.note(error.message)
 
     def _trouble(self, copied: int) -> DrError:
-        first = self._troubles[0]
+        first = next((error for error in self._troubles if isinstance(error, IntegrityError)), self._troubles[0])
         if len(self._troubles) == 1:
             return first
         kind = IntegrityError if isinstance(first, IntegrityError) else RepositoryError

@@ -6,19 +6,29 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dr_pipelines.checks import CheckResult, failed, passed
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectNotFound, RepositoryError, StoreError
+from dr_pipelines.errors import (
+    BackupNotFound,
+    DrError,
+    IntegrityError,
+    ObjectNotFound,
+    ObjectOffline,
+    RepositoryError,
+    StoreError,
+)
 from dr_pipelines.replication.copy import Copied, Copier
 from dr_pipelines.replication.marks import tell
 from dr_pipelines.repository.digests import OBJECTS_MATCH
 from dr_pipelines.repository.labels import Labelled, list_homes
 from dr_pipelines.repository.marks import put_proof
+from dr_pipelines.repository.recall import Needed, availabilities
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sealed import unseal
-from dr_pipelines.storage.base import Body, read_all
+from dr_pipelines.storage.base import Availability, Body, read_all
+from dr_pipelines.wording import counted
 
 PROOF = "replicate"
 
@@ -29,12 +39,14 @@ class SourceDamaged(IntegrityError):
 
 def copy_backup(copier: Copier, backup: Labelled, *, clock: Clock, run: str) -> Copied:
     """Raises `SourceDamaged`; `BackupNotFound` when the source let it go meanwhile; `RepositoryError` when the target
-    has another backup under this label; what a store raises. A proof of what was read is put on both tiers."""
+    has another backup under this label; `ObjectOffline` before anything is copied; what a store raises. A proof of what
+    was read is put on both tiers."""
     source, target = copier.source, copier.target
     try:
         data = _manifest(source, backup)
         there = _sizes(target, backup)
         _refuse_another(target, backup, data, there)
+        _require_at_hand(source, backup, there)
         claim = backup.layout.claim(secrets.token_hex(8))
         target.store.put(claim, Body.of(b'{"replicate": true}\n'))
         copied = copier.copy(backup.objects, there, stop_at_damage=True)
@@ -51,6 +63,28 @@ def copy_backup(copier: Copier, backup: Labelled, *, clock: Clock, run: str) -> 
     target.put(backup.layout.manifest, Body.of(data))
     _end(copier, backup, copied, [claim, *_claims(backup, there)], clock=clock, run=run)
     return copied
+
+
+def _require_at_hand(source: Repository, backup: Labelled, there: Mapping[str, int]) -> None:
+    """What is to be copied. Raises `ObjectOffline` before anything is."""
+    wanted = [stored for stored in backup.objects if there.get(stored.key) != stored.size]
+    if not wanted or not source.store.capabilities.storage_classes:
+        return
+    infos = {key: info for key, info in list_homes(source.store, backup).items() if info.storage_class is not None}
+    doubtful = [
+        Needed(source.tier, source.store, stored.key, stored.size, infos[stored.key].storage_class)
+        for stored in wanted
+        if stored.key in infos
+    ]
+    away = [needed for needed, state in availabilities(doubtful) if state is not Availability.ONLINE]
+    if away:
+        size = sum(needed.size for needed in away)
+        raise ObjectOffline(
+            f"{backup.label} is not copied: {counted(len(away), 'object')} of it ({size / 1e9:.3g} GB) must be "
+            f"recalled first on {source.tier}",
+            hint=f"`dr store recall {source.tier} {backup.owner} {backup.label}` asks for them; replicate again when "
+            "they are there.",
+        )
 
 
 def _sizes(repository: Repository, backup: Labelled) -> dict[str, int]:

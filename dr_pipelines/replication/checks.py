@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from dr_pipelines.checks import CheckResult, failed, passed
+from dr_pipelines.checks import CheckResult, failed, not_proven, passed
+from dr_pipelines.errors import ObjectOffline
 from dr_pipelines.plan.values import format_duration
 from dr_pipelines.replication.policy import Due
 from dr_pipelines.replication.reading import matches
 from dr_pipelines.replication.wal_policy import WalDue
 from dr_pipelines.repository.completeness import manifest_is_complete
+from dr_pipelines.repository.digests import not_read, recall_hint
+from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.sampling import WHOLE, Manifest, Part, objects_in
 from dr_pipelines.storage.base import ObjectStore, read_all
 from dr_pipelines.wording import counted
@@ -90,13 +93,25 @@ def replica_equals(
         return failed(REPLICA_EQUALS, f"{manifest} on {tier} is another than the primary's", **details)
     chosen = objects_in(backup, part)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="replica") as pool:
-        whole = [*pool.map(lambda stored: matches(target, stored), chosen)]
-    bad = [stored.key for stored, right in zip(chosen, whole, strict=True) if not right]
-    details |= {"read": len(chosen), "bytes": sum(stored.size for stored in chosen), "bad": bad[:10]}
+        whole = [*pool.map(lambda stored: _matches(target, stored), chosen)]
+    bad = [stored.key for stored, right in zip(chosen, whole, strict=True) if right is False]
+    offline = [stored for stored, right in zip(chosen, whole, strict=True) if right is None]
+    size = sum(stored.size for stored, right in zip(chosen, whole, strict=True) if right is not None)
+    read = len(chosen) - len(offline)
+    details |= {"read": read, "bytes": size, "bad": bad[:10], "offline": len(offline)}
     if bad:
-        summary = (
-            f"{len(bad)} of {len(chosen)} objects of {backup.label} that were read on {tier} are damaged: {bad[0]}"
-        )
+        summary = f"{len(bad)} of {read} objects of {backup.label} that were read on {tier} are damaged: {bad[0]}"
         return failed(REPLICA_EQUALS, summary, hint=f"`dr scrub {tier}` repairs them.", **details)
+    if offline:
+        said = f"{seen.summary} on {tier} with their sizes; {not_read(offline)}"
+        return not_proven(REPLICA_EQUALS, said, hint=recall_hint(tier, backup), **details)
     said = f"{seen.summary} on {tier}; {len(chosen)} were read, and match"
     return passed(REPLICA_EQUALS, said, **details)
+
+
+def _matches(store: ObjectStore, stored: StoredObject) -> bool | None:
+    """None when it must be recalled first."""
+    try:
+        return matches(store, stored)
+    except ObjectOffline:
+        return None

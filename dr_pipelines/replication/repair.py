@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, RepositoryError
+from dr_pipelines.errors import DrError, IntegrityError, ObjectNotFound, ObjectOffline, RepositoryError
 from dr_pipelines.files.break_glass import bundle as bundle_of_files
 from dr_pipelines.replication.inventory import Fault, Inventory, described_size, whole_keep
 from dr_pipelines.replication.reading import as_on, matches
@@ -88,7 +88,8 @@ class Repair:
             return Outcome(fault, State.UNDECIDED, f"it could not be put: {error.message}")
         if source is not None:
             return Outcome(fault, State.REPLACED, source)
-        return Outcome(fault, State.UNDECIDED, "; ".join(troubles)) if troubles else Outcome(fault, State.LOST)
+        why = "; ".join(dict.fromkeys(troubles))
+        return Outcome(fault, State.UNDECIDED, why) if why else Outcome(fault, State.LOST)
 
     def _mend(self, fault: Fault, troubles: list[str]) -> str | None:
         backup = self._owner.layout(fault.label or "")
@@ -120,7 +121,8 @@ class Repair:
 
     def _copied(self, stored: StoredObject, needing: Sequence[str], troubles: list[str]) -> str | None:
         for other in self._others:
-            body = _asked(other, troubles, lambda store: fetch_body(store, as_on(store, stored)))
+            recall = f"dr store recall {other.tier} {self._owner.name} --key {stored.key}"
+            body = _asked(other, troubles, lambda store: fetch_body(store, as_on(store, stored)), recall)
             if body is not None:
                 self._put(stored.key, body, needing)
                 return other.tier
@@ -229,8 +231,11 @@ class Repair:
             self._store.extend_lock(key, until)
 
     def _is_whole(self, stored: StoredObject) -> bool:
+        """Of what lies in an offline class at once, the service has compared the digest when it was put."""
         try:
             return matches(self._store, as_on(self._store, stored))
+        except ObjectOffline:
+            return self._store.stat(stored.key).size == stored.size
         except ObjectNotFound:
             return False
 
@@ -249,11 +254,18 @@ class Repair:
         return None
 
 
-def _asked(tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T | None]) -> T | None:
-    """What a tier has; None when it has none that is whole. Why it cannot tell is added to `troubles`."""
+def _asked(
+    tier: Repository, troubles: list[str], ask: Callable[[ObjectStore], T | None], recall: str | None = None
+) -> T | None:
+    """What a tier has; None when it has none that is whole. Why it cannot tell is added to `troubles`; `recall`: the
+    command for what is offline."""
     try:
         return ask(tier.store)
     except (ObjectNotFound, IntegrityError):
+        return None
+    except ObjectOffline as error:
+        what = f"`{recall}` asks for it, then scrub again" if recall is not None else error.message
+        troubles.append(f"{tier.tier} has it offline: {what}")
         return None
     except DrError as error:
         troubles.append(f"{tier.tier} does not tell whether it holds good bytes: {error.message}")

@@ -6,7 +6,7 @@ money, so what it costs is said first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,9 +57,29 @@ class Needs(Protocol):
         """Of reading all of it."""
 
 
+class Reading:
+    """Objects that are going to be read, wherever each lies. `terms` by tier."""
+
+    def __init__(self, objects: Sequence[Needed], terms: Mapping[str, StorageTerms]) -> None:
+        self._objects, self._terms = objects, terms
+
+    def to_ask_about(self) -> Sequence[Needed]:
+        return [found for found in self._objects if self.terms(found.tier).may_be_offline(found.storage_class)]
+
+    def terms(self, tier: str) -> StorageTerms:
+        return self._terms.get(tier, StorageTerms())
+
+    def cost(self, recalled: Sequence[Needed], *, urgent: bool) -> float:
+        keys = {found.key for found in recalled}
+        return sum(self._cost_of(found, urgent=urgent and found.key in keys) for found in self._objects)
+
+    def _cost_of(self, found: Needed, *, urgent: bool) -> float:
+        return self.terms(found.tier).cost_of_reading(found.size, found.storage_class, urgent=urgent)
+
+
 @dataclass(frozen=True)
 class Offline:
-    """What a restore needs and cannot read yet: `arriving` was asked for before, `asleep` was not. `seconds` is how
+    """What is needed and cannot be read yet: `arriving` was asked for before, `asleep` was not. `seconds` is how
     long the slowest takes at most, `cost` that of reading all of it."""
 
     asleep: tuple[Needed, ...]

@@ -49,7 +49,7 @@ class AzureArchive:
     def offline(self, key: str) -> ObjectOffline:
         return ObjectOffline(
             f"{self._container.name}: {key} is in the archive tier: it must be recalled first, which takes hours",
-            hint="run `dr restore --wait`: it asks for them and goes on when they are there.",
+            hint="`dr restore --wait` and `dr files restore --wait` ask for it; `dr store recall` too.",
         )
 
     def recall(self, key: str, head: Head, *, urgent: bool) -> Availability:

@@ -194,7 +194,7 @@ class MemoryStore(Plain):
     def _require_online(self, held: _Object) -> None:
         if self._availability(held) is not Availability.ONLINE:
             raise ObjectOffline(
-                f"{self.name}: {held.info.key} must be recalled first", hint="run `dr restore --wait`: it waits for it."
+                f"{self.name}: {held.info.key} must be recalled first", hint="`dr store recall` asks for it."
             )
 
     def _retained(self, key: str, until: datetime | None) -> None:

@@ -54,7 +54,7 @@ _NO_BUCKET = Meaning(StoreError, "there is no such bucket at {endpoint}", "creat
 _COLD = Meaning(
     ObjectOffline,
     "{key} is in the archive tier of {store}: its bytes must be recalled first, which takes hours",
-    "run `dr restore --wait`: it asks for them and goes on when they are there.",
+    "`dr restore --wait` and `dr files restore --wait` ask for it; `dr store recall` too.",
 )
 _HELD = Meaning(StoreUnavailable, "{key} is held for now: {why}", "end the lease, or wait.")
 _DAMAGED = Meaning(IntegrityError, "what came of {key} does not match its digest: {why}", "put it again.")

@@ -82,7 +82,7 @@ class TestWithLocks(_Classes):
         store.put("a", Body.of(b"x"), storage_class=name)
         with pytest.raises(ObjectOffline, match="recalled") as caught:
             read_all(store, "a")
-        assert "dr restore --wait" in (caught.value.hint or "")
+        assert "dr store recall" in (caught.value.hint or "")
         assert not caught.value.transient
         assert store.recall("a", urgent=urgent) is Availability.ARRIVING
         assert store.recall("a", urgent=urgent) is Availability.ARRIVING

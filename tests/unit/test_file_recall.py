@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from dr_pipelines import operations
-from dr_pipelines.errors import RecallPending
+from dr_pipelines.checks import Verdict
+from dr_pipelines.errors import RecallPending, RepositoryError
 from dr_pipelines.files.restore_preview import FilesPreview
 from dr_pipelines.progress import Silent
+from dr_pipelines.replication.repair import State
+from dr_pipelines.storage.base import Availability
 from tests.support.cold_files import COLD, HOURS, ColdFiles, Noted
 from tests.support.file_tiers import DOCS, flip
 
@@ -111,3 +114,82 @@ def test_the_snapshots_themselves_read_no_pack_that_is_offline(cold: ColdFiles, 
     cold.clock.pass_hours(1)
     taken = operations.take_snapshot(cold.site, DOCS, Silent(), read_all=True)
     assert (taken.counts.files, taken.counts.new, taken.counts.new_bytes) == (4, 1, 1)
+
+
+# --- what else reads packs ---
+
+
+def offline_archive(cold: ColdFiles) -> str:
+    """One archive of the primary is offline; returns its pack."""
+    key = sorted(cold.bulk(cold.primary))[0]
+    cold.primary.set_class(key, "Archive")
+    return key
+
+
+def test_checks_skip_what_is_offline_and_call_it_neither_damaged_nor_proven(cold: ColdFiles) -> None:
+    key = offline_archive(cold)
+    found = {one.name: one for one in operations.check_snapshot(cold.site, DOCS, "latest", "primary", Silent())}
+    assert found["snapshot_is_complete"].passed
+    for name in ("objects_match_sha256", "contents_match", "replica_equals"):
+        assert found[name].verdict is Verdict.NOT_PROVEN and "must be recalled first" in found[name].summary, name
+        assert "dr store recall" in found[name].details["hint"]
+    assert found["contents_match"].details["files"] == 2 and "2 files of 3 were read" in found["contents_match"].summary
+    assert found["objects_match_sha256"].details["offline"] == 1 < found["objects_match_sha256"].details["objects"]
+    # What can be read and is damaged is damaged all the same.
+    flip(cold.primary, sorted(cold.bulk(cold.primary))[1])
+    found = {one.name: one for one in operations.check_snapshot(cold.site, DOCS, "latest", "primary", Silent())}
+    for name in ("objects_match_sha256", "contents_match"):
+        assert found[name].verdict is Verdict.FAIL
+    cold.primary.recall(key)
+    cold.clock.pass_hours(HOURS)
+    assert operations.check_snapshot(cold.site, DOCS, "latest", "primary", Silent())[1].details["offline"] == 0
+
+
+def test_differences_are_told_without_any_pack(cold: ColdFiles) -> None:
+    for key in cold.bulk(cold.primary):
+        cold.primary.set_class(key, "Archive")
+    (cold.source / "a").write_bytes(b"A" * 1000)
+    found = operations.diff_files(cold.site, DOCS, "latest", "live", Silent(), contents=True)
+    assert [(one.path, one.what) for one in found.changes] == [("a", "changed")]
+
+
+def test_a_scrub_whose_good_bytes_are_offline_says_how_to_get_them_and_then_repairs(cold: ColdFiles) -> None:
+    key = sorted(cold.bulk(cold.primary))[0]
+    flip(cold.primary, key)
+    seen = operations.scrub(cold.site, "primary", Silent(), server=DOCS)
+    [outcome] = seen.outcomes
+    assert outcome.state is State.UNDECIDED and seen.check.verdict is Verdict.NOT_PROVEN
+    assert f"dr store recall {COLD} {DOCS} --key {key}" in outcome.by and cold.cold.recalled == []
+    asked = operations.recall_stored(cold.site, DOCS, COLD, Silent(), keys=[key], wait=True)
+    assert asked.is_here and cold.clock.hours == HOURS and cold.asked() == {key}
+    [outcome] = operations.scrub(cold.site, "primary", Silent(), server=DOCS).outcomes
+    assert (outcome.state, outcome.by) == (State.REPAIRED, COLD)
+
+
+def test_what_is_repaired_on_the_cold_tier_itself_lies_offline_at_once(cold: ColdFiles) -> None:
+    key = sorted(cold.bulk())[0]
+    cold.cold.delete(key)
+    [outcome] = operations.scrub(cold.site, COLD, Silent(), server=DOCS).outcomes
+    assert (outcome.state, outcome.by) == (State.REPAIRED, "primary")
+    assert cold.cold.stat(key).availability is Availability.OFFLINE
+
+
+def test_a_copy_from_the_cold_tier_says_what_to_recall_and_then_fills_the_primary(cold: ColdFiles) -> None:
+    cold.lose_primary()
+    with pytest.raises(RepositoryError, match=r"is not copied: 1 object .* must be recalled first on archive") as told:
+        operations.replicate(cold.site, DOCS, "primary", Silent(), source=COLD)
+    assert f"dr store recall {COLD} {DOCS} " in str(told.value.hint)
+    assert not cold.bulk(cold.primary)
+    look = operations.recall_stored(cold.site, DOCS, COLD, Silent(), label="latest", look_only=True)
+    assert look.offline_objects == len(cold.bulk()) and cold.cold.recalled == []
+    asked = operations.recall_stored(cold.site, DOCS, COLD, Silent(), label="latest")
+    assert (asked.is_here, cold.asked()) == (False, cold.bulk())
+    cold.clock.pass_hours(HOURS)
+    assert len(operations.replicate(cold.site, DOCS, "primary", Silent(), source=COLD).labels) == 3
+    assert cold.bulk(cold.primary) == cold.bulk()
+
+
+def test_a_snapshot_is_kept_on_a_cold_tier_without_reading_any_pack(cold: ColdFiles) -> None:
+    label = operations.list_snapshots(cold.site, DOCS, COLD).snapshots[0].label
+    kept = operations.keep_backup(cold.site, DOCS, label, until=None, reason="asked", by="me")
+    assert kept == ("primary", COLD) and not {key for key in cold.cold.opened if key in cold.bulk()}

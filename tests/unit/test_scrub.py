@@ -437,7 +437,7 @@ def test_where_the_only_good_bytes_must_be_recalled_nothing_is_called_lost() -> 
     archive.store.set_class(pack, "ARCHIVE")
     flip(primary, pack)
     (outcome,) = scrub(primary, archive).outcomes
-    assert outcome.state is State.UNDECIDED and "recalled" in outcome.by
+    assert outcome.state is State.UNDECIDED and f"dr store recall archive shop --key {pack}" in outcome.by
 
 
 # --- as an operation ---
