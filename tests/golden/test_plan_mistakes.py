@@ -180,6 +180,14 @@ CASES: dict[str, tuple[str | None, ...]] = {
     ),
     "nothing lost without synchronous WAL": ("synchronous: true", "synchronous: false"),
     "less lost than the file set's schedule allows": ("rpo: 4 hours", "rpo: 5 minutes"),
+    "less lost than polls of some of the files allow": (
+        "rpo: 4 hours", "rpo: 5 minutes", "uploads: {schedule: hourly",
+        "uploads: {poll: 1 minute, references: {a: {server: shop, table: a, path: b, prefix: c}}, schedule: hourly",
+    ),
+    "less lost than polls allow": (
+        "rpo: 4 hours", "rpo: 5 minutes", "uploads: {schedule: hourly",
+        "uploads: {poll: 6 minutes, references: {a: {server: shop, table: a, path: b}}, schedule: hourly",
+    ),
     "back sooner than what it depends on": ("api: {rto: 2 hours", "api: {rto: 30 minutes"),
     "systems in a circle": ("{rto: 1 hour, server: shop}", "{rto: 2 hours, depends_on: [api]}"),
     "a system in two groups": ("  critical:", "  other: {database: 2 hours}\n  critical:"),

@@ -109,3 +109,15 @@ def test_files_may_be_read_from_two_folders_of_one_bucket(second: str, wrong: bo
     """
     plan = Plan.model_validate(YAML(typ="safe").load(text))
     assert [mistake.path for mistake in mistakes(plan)] == (["storage.b"] if wrong else [])
+
+
+@pytest.mark.parametrize(
+    ("poll", "prefix", "wrong"), [("5 minutes", "", False), ("6 minutes", "", True), ("1 minute", "docs", True)]
+)
+def test_an_rpo_of_files_may_be_as_short_as_the_polls_that_see_all_of_them(poll: str, prefix: str, wrong: bool) -> None:
+    document: Any = YAML(typ="safe").load(EXAMPLE.read_text())
+    rows = {"server": "shop", "table": "public.uploads", "path": "path", "prefix": prefix}
+    document["file_storage"]["user_uploads"] |= {"poll": poll, "references": {"rows": rows}}
+    document["data_classes"]["user_data"]["file_sets"] = ["user_uploads"]
+    found = [mistake.path for mistake in mistakes(Plan.model_validate(document))]
+    assert found == (["data_classes.user_data.rpo"] if wrong else [])
