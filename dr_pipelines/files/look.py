@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from dr_pipelines.files.arrays import array, flat, number, text
 from dr_pipelines.files.pack import EMPTY
 from dr_pipelines.files.rows import is_as_it_was, wanted_of
-from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Scan, Wanted, each_wanted
+from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Scan, Wanted
 from dr_pipelines.files.table import FILE, SCHEMA, UNCHANGED, empty, places_in
 from dr_pipelines.progress import Progress
 
@@ -54,7 +54,7 @@ def read_digests(source: FileSource, rows: pa.Table, chosen: pa.Array, progress:
     """`rows` with the digests of the chosen files as they are now, with their size and ETag: none where one was changed
     while it was read, and why not where it cannot be read; without those that are gone. Raises what a store raises."""
     chosen = flat(pc.and_(chosen, pc.equal(rows["type"], text(FILE))))
-    wanted = [*each_wanted(wanted_of(rows, chosen))]
+    wanted = [*wanted_of(rows, chosen)]
     if not wanted:
         return rows
     progress.phase("read", sum(one.size for one in wanted))

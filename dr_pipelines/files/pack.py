@@ -47,7 +47,7 @@ from dr_pipelines.files.source import (
     Opener,
     OpenFile,
     Wanted,
-    each_wanted,
+    WantedFiles,
 )
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveBuffers
@@ -108,16 +108,13 @@ class Packer:
         self._packed = Packed()
         self._lock = threading.Lock()
         self._sampled = 1
-        # While one pack is put, the other fills.
-        self._buffers = ArchiveBuffers(writer.repository.codec, pack_size=PACK_SIZE, packs=2)
         self._large: list[Wanted] = []
         self._again: list[Wanted] = []
         self._halt = threading.Event()
 
-    def pack(self, files: pa.Table) -> Packed:
-        """`files` have the columns of `Wanted`. Raises what a store raises; what cannot be read of the source is told
-        in its place."""
-        self._progress.phase("read", pc.sum(files["size"]).as_py() or 0)
+    def pack(self, files: WantedFiles) -> Packed:
+        """Raises what a store raises; what cannot be read of the source is told in its place."""
+        self._progress.phase("read", pc.sum(files.sizes).as_py() or 0)
         self._sampled = 1 if len(files) <= _ALL_SAMPLED else 8
         for _ in range(_ATTEMPTS):
             self._again = []
@@ -125,18 +122,18 @@ class Packer:
             if not self._again:
                 break
             again = array([wanted.row for wanted in self._again], pa.int64())
-            files = files.filter(pc.is_in(files["row"], value_set=again))
+            files = files.where(pc.is_in(files.places, value_set=again))
         self._tell(None, [Read(wanted, None, None, error=_RESTLESS) for wanted in self._again])
         return self._packed
 
-    def _pack_all(self, files: pa.Table) -> None:
+    def _pack_all(self, files: WantedFiles) -> None:
         """The large ones beside the small ones: what they cost is mostly compressing, which waits for no other."""
-        is_large = pc.greater_equal(files["size"], number(LARGE))
-        self._large = [*each_wanted(files.filter(is_large))]
-        small = files.filter(pc.invert(is_large))
+        is_large = pc.greater_equal(files.sizes, number(LARGE))
+        self._large = [*files.where(is_large)]
+        small = files.where(pc.invert(is_large))
         with ExitStack() as stack:
             lanes = [_Lane(builder) for builder in self._builders(small, stack)]
-            queue = _Queue(each_wanted(small))
+            queue = _Queue(iter(small))
             putters = stack.enter_context(ThreadPoolExecutor(len(lanes), thread_name_prefix="put-packs"))
             pool = stack.enter_context(ThreadPoolExecutor(len(lanes) + 1, thread_name_prefix="read-files"))
             work = [pool.submit(self._guarded, self._pack_large)]
@@ -145,18 +142,18 @@ class Packer:
                 done.result()
         self._pack_large()  # what grew meanwhile
 
-    def _builders(self, files: pa.Table, stack: ExitStack) -> list[Builder]:
+    def _builders(self, files: WantedFiles, stack: ExitStack) -> list[Builder]:
         if self._source.tree is not None:
             return self._builders_of(self._source.tree, files, stack)
         opener: Opener = self._source
         if self._source.readers > _BUILDERS:
-            opener = stack.enter_context(ReadAhead(self._source, each_wanted(files)))
+            opener = stack.enter_context(ReadAhead(self._source, files))
         return [self._builder(opener) for _ in range(_BUILDERS)]
 
-    def _builders_of(self, tree: Path, files: pa.Table, stack: ExitStack) -> list[Builder]:
+    def _builders_of(self, tree: Path, files: WantedFiles, stack: ExitStack) -> list[Builder]:
         """One of this process, and others where there is enough to read."""
         builders: list[Builder] = [self._builder(self._source)]
-        if len(files) >= _MANY or (pc.sum(files["size"]).as_py() or 0) >= _MUCH:
+        if len(files) >= _MANY or (pc.sum(files.sizes).as_py() or 0) >= _MUCH:
             # Imported here: few snapshots need them.
             from dr_pipelines.files.pack_process import PackProcess
 
@@ -241,10 +238,14 @@ class Packer:
     # --- large files ---
 
     def _pack_large(self) -> None:
+        if not self._large:
+            return
+        # While one pack is put, the other fills.
+        buffers = ArchiveBuffers(self._writer.repository.codec, pack_size=PACK_SIZE, packs=2)
         while self._large and not self._halt.is_set():
             wanted = self._large.pop()
             try:
-                self._add_large(wanted)
+                self._add_large(wanted, buffers)
             except FileChanged:
                 self._again.append(wanted)
             except FileUnreadable as error:
@@ -252,11 +253,11 @@ class Packer:
             except FileVanished:
                 pass
 
-    def _add_large(self, wanted: Wanted) -> None:
+    def _add_large(self, wanted: Wanted, buffers: ArchiveBuffers) -> None:
         if self._contents.may_hold(wanted.size) and self._is_known(wanted):
             return
         name = self._writer.new_archive()
-        archive = self._writer.large_archive(name, self._buffers)
+        archive = self._writer.large_archive(name, buffers)
         try:
             with closing(self._source.open(wanted)) as file:
                 archive.write(tar.header(wanted.path, file.size, (wanted.mtime_ns or 0) // 1_000_000_000))

@@ -8,15 +8,18 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, YES, array, first_of_each, number, numbers, text
+from dr_pipelines.files.arrays import NO, YES, array, booleans, first_of_each, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
-from dr_pipelines.files.source import Scan
+from dr_pipelines.files.source import Scan, WantedFiles
 from dr_pipelines.files.table import (
+    CONTENT,
     FILE,
     SCHEMA,
     SOURCE,
     UNCHANGED,
     beside,
+    chosen,
+    empty,
     equal_columns,
     places_in,
     with_all_columns,
@@ -66,11 +69,40 @@ def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.
     return pc.fill_null(known, NO)
 
 
-def wanted_of(rows: pa.Table, chosen: pa.Array) -> pa.Table:
-    """The chosen files, with the columns of `Wanted`."""
-    places = pc.indices_nonzero(chosen).cast(pa.int64())
-    some = rows.select(["path", "size", "mtime_ns", "etag", "version"]).take(places)
-    return some.add_column(0, "row", places)
+def wanted_of(rows: pa.Table, chosen: pa.Array) -> WantedFiles:
+    return WantedFiles(rows, pc.indices_nonzero(chosen).cast(pa.int64()))
+
+
+class ReadRows:
+    """The rows of files of a scan that were read, while they become more: what differs from the scan is all that is
+    kept of them."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows
+        self._contents = [_CONTENTS.empty_table()]
+        self._others = [empty()]
+
+    def add(self, reads: Sequence[Read]) -> pa.Table:
+        """Their rows."""
+        told = rows_of(self._rows, reads)
+        places = array([read.wanted.row for read in reads], pa.int64())
+        same = booleans([False] * len(told))
+        if all(told[name].null_count == len(told) for name in ("headers", "metadata")):  # no listing tells these
+            same = equal_columns(told, self._rows.take(places), SOURCE.names)
+        contents = told.select(CONTENT.names).add_column(0, "row", places)
+        self._contents.append(chosen(contents, same))
+        self._others.append(chosen(told, pc.invert(same)))
+        return told
+
+    def table(self) -> pa.Table:
+        contents = pa.concat_tables(self._contents)
+        rows = with_all_columns(self._rows.take(contents["row"]))
+        for name in CONTENT.names:
+            rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), contents[name])
+        return pa.concat_tables([rows, *self._others])
+
+
+_CONTENTS = pa.schema([("row", pa.int64()), *CONTENT])
 
 
 def rows_of(rows: pa.Table, reads: Sequence[Read]) -> pa.Table:

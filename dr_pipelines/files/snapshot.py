@@ -26,16 +26,16 @@ from dr_pipelines.files.memory import Past, SnapshotMemory
 from dr_pipelines.files.pack import Packed, Packer, Read
 from dr_pipelines.files.read_table import read_tables
 from dr_pipelines.files.rows import (
+    ReadRows,
     counted,
     is_as_it_was,
     newest_of_each,
-    rows_of,
     wanted_of,
     with_known_content,
     with_looked_at,
     with_unreadable,
 )
-from dr_pipelines.files.source import FileSource
+from dr_pipelines.files.source import FileSource, WantedFiles
 from dr_pipelines.files.table import (
     FILE,
     changes_of,
@@ -122,7 +122,6 @@ class _Snapshot:
         self._clock, self._progress, self._lost, self._judge = clock, progress, lost, judge
         self._began = clock.now()
         self._scanned_at: datetime | None = None
-        self._read: list[pa.Table] = []
         self._now_known = past
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
@@ -141,8 +140,9 @@ class _Snapshot:
             self._progress.note(note)
         previous, archives = self._resumed()
         kept, wanted = self._sorted_out(scan.rows, previous, read_all)
-        packed = self._pack(scan.rows, wanted)
-        rows = in_order(with_unreadable(pa.concat_tables([kept, *self._read]), scan))
+        read = ReadRows(scan.rows)
+        packed = self._pack(read, wanted)
+        rows = in_order(with_unreadable(pa.concat_tables([kept, read.table()]) if len(wanted) else kept, scan))
         archives |= {one.name: one for one in packed.archives}
         return self._commit(rows, archives, packed)
 
@@ -166,7 +166,7 @@ class _Snapshot:
             previous = lay_over(previous, newest_of_each(resumed))
         return previous, archives | {archive.name: archive for archive, _ in whole}
 
-    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, pa.Table]:
+    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, WantedFiles]:
         """The rows whose content is known already, and the files that are to be read."""
         places = places_in(previous, rows["path"])
         old = rows_at(previous, places)
@@ -182,17 +182,16 @@ class _Snapshot:
         kept = pc.or_(content_free, known)
         return with_known_content(chosen(rows, kept), chosen(old, kept)), wanted_of(rows, pc.invert(kept))
 
-    def _pack(self, rows: pa.Table, wanted: pa.Table) -> Packed:
+    def _pack(self, read: ReadRows, wanted: WantedFiles) -> Packed:
         if not len(wanted):
             return Packed()
         usable = [one for one in self._usable_archives() if one not in self._left_behind]
         contents = Contents(merged([self._past.contents, contents_of(self._before)], usable))
 
         def took(archive: FileArchive | None, reads: Sequence[Read]) -> None:
-            read = rows_of(rows, reads)
-            self._read.append(read)
+            rows = read.add(reads)
             if archive is not None:
-                self._memory.note(archive, read)
+                self._memory.note(archive, rows)
 
         return Packer(self._source, self._writer, contents, took, self._progress).pack(wanted)
 

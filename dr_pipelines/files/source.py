@@ -12,7 +12,7 @@ from dr_pipelines.errors import DrError
 if TYPE_CHECKING:  # processes that only read files need no tables
     import pyarrow as pa
 
-_FEW = 2000
+_SOME = 2000
 
 
 class FileChanged(DrError):
@@ -55,10 +55,29 @@ class Wanted:
     version: str | None = None
 
 
-def each_wanted(table: pa.Table) -> Iterator[Wanted]:
-    """Of a table with the columns of `Wanted`, few at a time: there may be millions."""
-    for batch in table.to_batches(max_chunksize=_FEW):
-        yield from map(Wanted, *(column.to_pylist() for column in batch.columns))
+@dataclass(frozen=True)
+class WantedFiles:
+    """The files at some places (whole numbers) of a scan. They are made as they are asked for: there may be
+    millions."""
+
+    rows: pa.Table
+    places: pa.Array
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __iter__(self) -> Iterator[Wanted]:
+        told = self.rows.select(["path", "size", "mtime_ns", "etag", "version"])
+        for start in range(0, len(self), _SOME):
+            places = self.places.slice(start, _SOME)
+            yield from map(Wanted, places.to_pylist(), *(column.to_pylist() for column in told.take(places).columns))
+
+    @property
+    def sizes(self) -> pa.Array:
+        return self.rows["size"].combine_chunks().take(self.places)
+
+    def where(self, mask: pa.Array) -> WantedFiles:
+        return WantedFiles(self.rows, self.places.filter(mask))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import os
 import stat
 from pathlib import Path
 
-from dr_pipelines.clock import SystemClock
+from dr_pipelines.clock import Clock, SystemClock
 from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Seen, Wanted
 
 _HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -17,6 +17,8 @@ _SETTLED = 0.1
 """Seconds for which a write may go on, or others follow it, without a newer time: a file has that at which a write
 began, by a clock that ticks every few milliseconds. What was written to so shortly before is read twice: where both
 are equal, it was that between the two."""
+_PAUSE = 0.02
+"""Seconds between the two: whoever was put off in the middle of a write goes on with it."""
 _PIECE = 1024 * 1024
 
 
@@ -34,20 +36,21 @@ class Tree:
             raise FileVanished("it was removed while the snapshot was taken") from None
         except OSError as error:
             raise FileUnreadable(reason(error)) from error
-        return TreeFile(descriptor, self._clock.now().timestamp() - _SETTLED)
+        return TreeFile(descriptor, self._clock)
 
 
 class TreeFile:
-    """One that is open. What was changed at `settled` (Unix seconds) or later is read twice."""
+    """One that is open. What was written to a moment ago is read twice."""
 
-    def __init__(self, descriptor: int, settled: float) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: int, clock: Clock) -> None:
+        self._descriptor, self._clock = descriptor, clock
         self._before = os.fstat(descriptor)
         self.size = self._before.st_size
         if not stat.S_ISREG(self._before.st_mode):
             self.close()
             raise FileVanished("it is no file any more")
-        self._digest = None if self._before.st_ctime < settled else hashlib.sha256()
+        settled = self._before.st_ctime < clock.now().timestamp() - _SETTLED
+        self._digest = None if settled else hashlib.sha256()
 
     def read_into(self, target: memoryview) -> int:
         try:
@@ -70,6 +73,7 @@ class TreeFile:
         )
 
     def _read_once_more(self) -> bytes:
+        self._clock.wait(_PAUSE)
         digest, at, buffer = hashlib.sha256(), 0, memoryview(bytearray(min(_PIECE, self.size)))
         try:
             while at < self.size and (count := os.preadv(self._descriptor, [buffer[: self.size - at]], at)):
