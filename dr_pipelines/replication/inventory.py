@@ -8,7 +8,7 @@ Reading the rest and what to do about a fault does not belong here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -67,7 +67,8 @@ class Inventory:
     faults: list[Fault] = field(default_factory=list)
     not_understood: list[str] = field(default_factory=list)
     unread: frozenset[StoredObject] = frozenset()
-    _by_object: Mapping[StoredObject, list[str]] | None = None
+    _by_object: Mapping[StoredObject, Sequence[Hashable]] = field(default_factory=dict)
+    _by_group: Mapping[Hashable, Sequence[str]] = field(default_factory=dict)
 
     def read_lists(self, store: ObjectStore) -> list[Fault]:
         """What they say is named from now on; those that are damaged or gone are faults, of what is expired only where
@@ -80,7 +81,7 @@ class Inventory:
                 if label in self.backups or stored.key in self.there:
                     needing[stored] = label
         self.unread = frozenset(needing)
-        self._by_object = None
+        self._by_object = {}
         return [
             Fault(stored.key, "damaged" if stored.key in self.there else "missing", label, stored)
             for stored, label in needing.items()
@@ -95,30 +96,45 @@ class Inventory:
         """Every object with a digest, once, whoever shares it, but unread lists. Of what is expired only what is there:
         pruning may have begun."""
         seen: set[StoredObject] = {*self.unread}
-        for label, stored in self._named_by_manifests():
-            if stored not in seen:
-                seen.add(stored)
-                yield Named(stored, label)
+        groups: set[Hashable] = set()
+        for label, name, objects in self._groups():
+            if name not in groups:
+                groups.add(name)
+                for stored in objects:
+                    if stored not in seen and (label in self.backups or stored.key in self.there):
+                        seen.add(stored)
+                        yield Named(stored, label)
         for info in self.there.values():
             if info.key.startswith(layout.wal_prefix(self.server)) and (key := layout.parse_wal_key(info.key)):
                 yield Named(StoredObject(key=info.key, size=info.size, sha256=key.sha256))
 
-    def _named_by_manifests(self) -> Iterator[tuple[str, StoredObject]]:
-        for label, backup in self.backups.items():
-            yield from ((label, stored) for stored in backup.objects)
-        for label, backup in self.expired.items():
-            yield from ((label, stored) for stored in backup.objects if stored.key in self.there)
+    def _groups(self) -> Iterator[tuple[str, Hashable, Sequence[StoredObject]]]:
+        """Those of what exists before those of what is expired."""
+        for label, backup in (*self.backups.items(), *self.expired.items()):
+            yield from ((label, name, objects) for name, objects in backup.groups)
 
     def needing(self, fault: Fault) -> Sequence[str]:
         """The labels of all that names a faulty object; of a record its own. None for WAL."""
         if fault.label is None or fault.stored is None:
             return (fault.label,) if fault.label is not None else ()
-        if self._by_object is None:  # first asked for, or since lists were read
-            found: dict[StoredObject, list[str]] = defaultdict(list)
-            for label, stored in self._named_by_manifests():
-                found[stored].append(label)
-            self._by_object = found
-        return self._by_object.get(fault.stored) or (fault.label,)
+        names = (self._by_object or self._learn_groups()).get(fault.stored, ())
+        there = fault.stored.key in self.there
+        labels = dict.fromkeys(label for name in names for label in self._by_group[name])
+        return [label for label in labels if there or label in self.backups] or (fault.label,)
+
+    def _learn_groups(self) -> Mapping[StoredObject, Sequence[Hashable]]:
+        """When it is first asked which labels need an object, and again after lists were read. Threads may do it at
+        once, so what says that it is done comes last."""
+        by_object: dict[StoredObject, list[Hashable]] = defaultdict(list)
+        by_group: dict[Hashable, list[str]] = defaultdict(list)
+        for label, name, objects in self._groups():
+            if name not in by_group:
+                for stored in objects:
+                    by_object[stored].append(name)
+            by_group[name].append(label)
+        self._by_group = by_group
+        self._by_object = by_object
+        return by_object
 
     @property
     def of_server(self) -> Mapping[str, BackupManifest]:

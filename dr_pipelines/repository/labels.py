@@ -3,7 +3,7 @@ which are expired, what is marked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -42,6 +42,10 @@ class Labelled(Protocol):
     @property
     def objects(self) -> tuple[StoredObject, ...]:
         """Every stored object of it but the manifest itself."""
+
+    @property
+    def groups(self) -> Iterable[tuple[Hashable, Sequence[StoredObject]]]:
+        """The same in groups: what many share is of the same name in each, and need be gone through once."""
 
     @property
     def restored_from(self) -> tuple[StoredObject, ...]:

@@ -150,6 +150,10 @@ class BackupManifest(Record):
         return (*self.archive.packs, self.backup_manifest, self.index, *facts, *self.break_glass)
 
     @property
+    def groups(self) -> tuple[tuple[str, tuple[StoredObject, ...]]]:
+        return ((self.label, self.objects),)
+
+    @property
     def restored_from(self) -> tuple[StoredObject, ...]:
         """What a restore reads; the index and the break-glass bundle only make it easier."""
         return (*self.archive.packs, self.backup_manifest)

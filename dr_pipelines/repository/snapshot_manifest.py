@@ -169,6 +169,11 @@ class Snapshot(SnapshotManifest):
         return (*self.packs, *self.besides)
 
     @property
+    def groups(self) -> tuple[tuple[str | ArchiveList, tuple[StoredObject, ...]], ...]:
+        """The same: what it names itself, and what each list does."""
+        return ((self.label, self.besides), *((one, one.packs) for one in self.listed))
+
+    @property
     def stored_size(self) -> int:
         """Of all that it needs, in bytes; what other snapshots share is counted in each."""
         return sum(one.stored_size for one in self.listed) + sum(stored.size for stored in self.besides)
