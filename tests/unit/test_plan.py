@@ -114,10 +114,19 @@ def test_files_may_be_read_from_two_folders_of_one_bucket(second: str, wrong: bo
 @pytest.mark.parametrize(
     ("poll", "prefix", "wrong"), [("5 minutes", "", False), ("6 minutes", "", True), ("1 minute", "docs", True)]
 )
-def test_an_rpo_of_files_may_be_as_short_as_the_polls_that_see_all_of_them(poll: str, prefix: str, wrong: bool) -> None:
-    document: Any = YAML(typ="safe").load(EXAMPLE.read_text())
+def test_an_rpo_of_files_may_be_as_short_as_polls_that_see_all_of_them(poll: str, prefix: str, wrong: bool) -> None:
     rows = {"server": "shop", "table": "public.uploads", "path": "path", "prefix": prefix}
-    document["file_storage"]["user_uploads"] |= {"poll": poll, "references": {"rows": rows}}
-    document["data_classes"]["user_data"]["file_sets"] = ["user_uploads"]
-    found = [mistake.path for mistake in mistakes(Plan.model_validate(document))]
-    assert found == (["data_classes.user_data.rpo"] if wrong else [])
+    plan = {
+        "version": 1, "name": "shop", "encryption": "none",
+        "storage": {"disk": {"type": "local", "path": "/disk"}},
+        "databases": {"shop": {
+            "connection": {"host": "db"}, "schedule": {"full": "daily"}, "storage": {"primary": "disk"},
+        }},
+        "file_storage": {"uploads": {
+            "schedule": "hourly", "retention": "30 days", "source": {"type": "directory", "path": "/uploads"},
+            "storage": {"primary": "disk"}, "poll": poll, "references": {"rows": rows},
+        }},
+        "data_classes": {"files": {"rpo": "5 minutes", "file_sets": ["uploads"]}},
+    }  # fmt: skip
+    found = [mistake.path for mistake in mistakes(Plan.model_validate(plan))]
+    assert found == (["data_classes.files.rpo"] if wrong else [])
