@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from threading import Event
 
 import pytest
 
@@ -22,6 +23,7 @@ from dr_pipelines.operations import (
     poll,
     polls_of,
     restore_files,
+    take_snapshot,
 )
 from dr_pipelines.operations.file_exposure import file_exposures
 from dr_pipelines.operations.turns import turn
@@ -40,6 +42,17 @@ def at(minutes: int) -> FixedClock:
 
 def at_of(site: Site) -> datetime:
     return site.clock.now()
+
+
+class Told(Silent):
+    """Knows when something was noted."""
+
+    def __init__(self) -> None:
+        self.noted = Event()
+
+    def note(self, text: str) -> None:
+        assert "is waited for" in text
+        self.noted.set()
 
 
 def polled(site: Site) -> Polled:
@@ -128,11 +141,16 @@ def test_a_poll_is_never_beside_a_snapshot(shop: Shop) -> None:
         polled(site)
     assert len(list_snapshots(site, "docs").snapshots) == 1
     assert polls_of(site, "docs") == Polls(None, at_of(site), waits=True)
-    with ThreadPoolExecutor(1) as other:
+    told = Told()
+    with ThreadPoolExecutor(2) as others:
         with turn(site, "docs", Silent()):
-            waiting = other.submit(poll, site, "docs", Silent(), wait=True)
-            assert not waiting.done()
-        assert waiting.result(30).changed == 1
+            snapshot = others.submit(take_snapshot, site, "docs", told)
+            assert told.noted.wait(30)
+            told.noted.clear()
+            waiting = others.submit(poll, site, "docs", told, wait=True)
+            assert told.noted.wait(30)
+            assert len(list_snapshots(site, "docs").snapshots) == 1
+        assert snapshot.result(30).counts.new + waiting.result(30).changed == 1  # whoever came first has it
     assert polls_of(site, "docs") == Polls(at_of(site), at_of(site))
 
 
