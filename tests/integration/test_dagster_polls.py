@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from assets.partitions import hourly, partition_of
 from dr_pipelines.definitions import build_definitions
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
+from dr_pipelines.embedded.postgres import EmbeddedPostgres
 from dr_pipelines.metadata import asset_key
 from dr_pipelines.objectives.polls import Polls
 from dr_pipelines.operations import list_snapshots, poll, restore_files
@@ -62,19 +61,9 @@ class Place:
         self.shop.server.psql(f"UPDATE docs.files SET \"Path\" = 'store/{path}' WHERE \"Path\" = '{path}'")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[EmbeddedPostgres]:
-    base = open_folder("dr-test-polls-")
-    server = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",))
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(base, ignore_errors=True)
-
-
 @pytest.fixture
-def place(server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Place]:
-    shop = Shop(server, tmp_path)
+def place(rows_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Place]:
+    shop = Shop(rows_server, tmp_path)
     shop.make_table()
     shop.site().repository("docs", "primary").initialise()
     with dg.DagsterInstance.ephemeral() as instance:
