@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dr_pipelines import operations
-from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, settings
+from dr_pipelines.cli.context import FileSetName, IdentityFile, Json, TierOption, Urgent, Wait, settings
 from dr_pipelines.cli.output import Bars, end_as, out, print_checks, print_json, print_table
 from dr_pipelines.cli.output import size as sized
 from dr_pipelines.operations import Planned, Reconciliation, Repaired
@@ -41,6 +41,8 @@ def reconcile(
         float, typer.Option(min=0, help="Seconds until what differs on the source is looked at again.")
     ] = operations.SETTLED,
     tier: TierOption = None,
+    wait: Wait = False,
+    urgent: Urgent = False,
     identity: IdentityFile = None,
     as_json: Json = False,
 ) -> None:
@@ -61,6 +63,8 @@ def reconcile(
             settled=settle,
             mend=repair,
             plan_only=not repair,
+            wait=wait,
+            urgent=urgent,
         )
     if as_json:
         names = ("file_set", "against", "planned", "repaired", "check")

@@ -41,6 +41,11 @@ class Repair:
         return (*{archive.name: archive for one in self.snapshots for archive in one.archives}.values(),)
 
     @property
+    def rows(self) -> pa.Table:
+        """All that is read of snapshots."""
+        return pa.concat_tables([self.absent, self.wrong])
+
+    @property
     def labels(self) -> str:
         return ", ".join(one.label for one in self.snapshots)
 

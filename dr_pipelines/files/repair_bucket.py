@@ -11,8 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-import pyarrow as pa
-
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ObjectChanged, ObjectExists, ObjectNotFound
 from dr_pipelines.files.aside import name_aside
@@ -31,7 +29,7 @@ def repair_bucket(tiers: Tiers, bucket: Bucket, repair: Repair, *, clock: Clock,
     """What was put stays, whatever comes after it. Raises what the stores raise when nothing more can be done."""
     target = _Repairing(bucket, {path: repair.found[path] for path in repair.files(repair.wrong)})
     report = restore_into(
-        tiers, pa.concat_tables([repair.absent, repair.wrong]), repair.archives, target,
+        tiers, repair.rows, repair.archives, target,
         snapshot=repair.labels, clock=clock, progress=progress,
     )  # fmt: skip
     failed = dict(report.failed) | dict.fromkeys(report.kept, "somebody put another object there")

@@ -116,6 +116,10 @@ class Recall:
                 found += self._plan.contents["path"].slice(unit.start, unit.stop - unit.start).to_pylist()
         return found
 
+    def bring_back(self, *, clock: Clock, progress: Progress) -> None:
+        """All of it, for whoever reads it thereafter. Raises as `run`."""
+        self.run(lambda units: None, clock=clock, progress=progress)
+
     def run(self, unpack: Callable[[Sequence[Unit]], None], *, clock: Clock, progress: Progress) -> None:
         """All units, those that are at hand first. Raises `RecallPending` before anything is unpacked where it is not
         waited for, `StoreError` when something could not be asked for, and what `unpack` raises."""

@@ -66,11 +66,14 @@ def reconcile(
     settled: float = SETTLED,
     mend: bool = False,
     plan_only: bool = False,
+    wait: bool = False,
+    urgent: bool = False,
 ) -> Reconciliation:
     """`against`: `live`, a snapshot's label, `latest`, or an instant (the newest snapshot that was whole by then).
     `read_all`: files of which rows name digests are read though a snapshot knows theirs. `tier`: where snapshots are
     read. `mend`: what a version in the repository can repair of live files is repaired, and looked at again; with
-    `plan_only` it is only told. Raises `UsageError`, `BackupNotFound`, `ServerError`, what a store raises."""
+    `plan_only` it is only told; `wait` and `urgent` as of `repair`. Raises `UsageError`, `BackupNotFound`,
+    `ServerError`, what a store raises."""
     references = references_of(site, file_set, database_at=database_at)
     if mend:
         _require_live(against, database_at)
@@ -80,7 +83,7 @@ def reconcile(
         planned = plan(site, file_set, found, progress) if repairable and plan_only else None
         repaired = None
         if repairable and mend:
-            repaired = repair(site, file_set, found, progress)
+            repaired = repair(site, file_set, found, progress, wait=wait, urgent=urgent)
             found = _Live(site, file_set, references, progress, read_all).look(settled)
         check = references_match(found, against="the source")
         return Reconciliation(file_set, LIVE, check, found, repaired, planned)

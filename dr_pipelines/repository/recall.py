@@ -195,6 +195,13 @@ def again_in(offline: Offline) -> str:
     return f"run the same command again in {_span(offline.seconds)}, or with --wait to go on by itself."
 
 
+def foretold(offline: Offline) -> str:
+    """What is offline, before anything is asked for."""
+    tiers = " and ".join(tiers_of(offline))
+    what = f"{_objects(len(offline.objects))} ({offline.bytes / 1e9:.3g} GB) of {tiers} must be recalled first"
+    return f"{what}, which takes {_span(offline.seconds)}; reading them costs about {offline.cost:.2f}"
+
+
 def _objects(count: int) -> str:
     return "1 object" if count == 1 else f"{count} objects"
 

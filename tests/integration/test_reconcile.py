@@ -12,9 +12,11 @@ import pytest
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.commands import Completed
-from dr_pipelines.errors import BackupNotFound, ServerError, UsageError
+from dr_pipelines.errors import BackupNotFound, RecallPending, ServerError, UsageError
 from dr_pipelines.operations import Reconciliation, reconcile
 from dr_pipelines.progress import Silent
+from dr_pipelines.storage.base import Availability
+from tests.support.cold_files import HOURS, ColdShop, Noted
 from tests.support.forked import dr
 from tests.support.shop import Shop
 
@@ -160,6 +162,28 @@ def test_what_a_snapshot_has_is_repaired(shop: Shop) -> None:
     assert (shop.files / "store/rewritten").read_text() == "another one"
     # What was kept needs no row.
     assert findings(done) == {("missing", "store/never seen"), ("size", "store/rewritten")}
+
+
+def test_versions_that_are_offline_are_all_asked_for_before_anything_is_repaired(shop: Shop) -> None:
+    shop.add("lost")
+    shop.snapshot()
+    shop.add("overwritten", "right")
+    shop.snapshot()
+    (shop.files / "store/lost").unlink()
+    (shop.files / "store/overwritten").write_text("wrong")
+    cold = ColdShop(shop, datetime.now(UTC))
+    notes = Noted()
+    reconcile(cold.site, "docs", notes, settled=0.0, plan_only=True)
+    assert any(
+        "2 objects" in note and "must be recalled first, which takes about 15 hours" in note for note in notes.notes
+    )
+    assert cold.states() == {Availability.OFFLINE}
+    with pytest.raises(RecallPending, match=r"2 objects .* all were asked for just now.*nothing was changed here"):
+        reconcile(cold.site, "docs", Silent(), settled=0.0, mend=True)
+    assert not (shop.files / "store/lost").exists() and (shop.files / "store/overwritten").read_text() == "wrong"
+    done = reconcile(cold.site, "docs", Silent(), settled=0.0, mend=True, wait=True)
+    assert done.check.verdict is Verdict.PASS and len(cold.clock.waited) == HOURS
+    assert (shop.files / "store/overwritten").read_text() == "right"
 
 
 def test_without_digests_only_what_is_missing_is_repaired(shop: Shop) -> None:

@@ -9,20 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from dr_pipelines.clock import FixedClock
 from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
 from dr_pipelines.errors import RecallPending, RestoreError, TargetInUse, UsageError
 from dr_pipelines.operations import RecoveryPoint, restore_with_files
-from dr_pipelines.plan import Plan
 from dr_pipelines.postgres.restore_plan import LATEST, RecoveryTarget
 from dr_pipelines.postgres.restore_request import RestoreRequest
 from dr_pipelines.progress import Silent
-from dr_pipelines.repository.layout import BackupKind, Role, role_of
+from dr_pipelines.repository.layout import BackupKind
 from dr_pipelines.site import Site
-from dr_pipelines.storage.base import Availability, Body, read_all
-from dr_pipelines.storage.local import LocalStore
-from dr_pipelines.storage.memory import MemoryStore
-from tests.support.cold_files import Waiting
+from dr_pipelines.storage.base import Availability
+from tests.support.cold_files import HOURS, ColdShop
 from tests.support.forked import dr
 from tests.support.live import Live
 from tests.support.shop import Shop
@@ -140,26 +136,15 @@ def test_files_that_are_offline_are_asked_for_before_the_database_is_restored(
     lost: tuple[Shop, datetime], wait: bool
 ) -> None:
     shop, at = lost
-    hours = FixedClock(at)
-    cold = MemoryStore("cold", hours, classes=("Archive",), offline=("Archive",), latency=timedelta(hours=15))
-    disk = LocalStore(shop.folder / "repository", "disk")
-    for info in disk.list():
-        bulk = role_of(info.key) is Role.BULK
-        cold.put(info.key, Body.of(read_all(disk, info.key)), storage_class="Archive" if bulk else None)
-    plan = shop.plan()
-    plan["storage"]["cold"] = {"type": "azure", "account_url": "https://a.example", "container": "cold"}
-    plan["file_storage"]["docs"]["storage"] = {"primary": "cold"}
-    clock = Waiting(lambda: hours.advance(timedelta(hours=1)))
-    site = Site(Plan.model_validate(plan), clock=clock, stores={"disk": disk, "cold": cold})
+    cold = ColdShop(shop, at)
     request = RestoreRequest("shop", shop.folder / f"cold-{wait}", RecoveryTarget("time", at), wait=wait)
-    packs = {info.key for info in cold.list("files/") if role_of(info.key) is Role.BULK}
     if not wait:
         with pytest.raises(RecallPending, match=r"the database is at hand, and its files are not: docs: .* 15 h"):
-            restore_with_files(site, request, Silent())
+            restore_with_files(cold.site, request, Silent())
         assert not request.target_dir.exists()
-        assert {cold.stat(key).availability for key in packs} == {Availability.ARRIVING}
-        hours.advance(timedelta(hours=15))
-    point = restore_with_files(site, request, Silent())
+        assert cold.states() == {Availability.ARRIVING}
+        cold.hours.advance(timedelta(hours=HOURS))
+    point = restore_with_files(cold.site, request, Silent())
     [files] = point.files
     assert files_below(files.target)["store/changes"] == "changed before the instant"
-    assert (files.rows, files.proven, len(clock.waited)) == (6, 5, 15 if wait else 0)
+    assert (files.rows, files.proven, len(cold.clock.waited)) == (6, 5, HOURS if wait else 0)

@@ -17,10 +17,12 @@ from dr_pipelines.progress import Silent
 from dr_pipelines.repository.layout import Role, role_of
 from dr_pipelines.repository.snapshot_manifest import SnapshotManifest
 from dr_pipelines.site import Site
-from dr_pipelines.storage.base import Availability, ObjectStore
+from dr_pipelines.storage.base import Availability, Body, ObjectStore, read_all
+from dr_pipelines.storage.local import LocalStore
 from dr_pipelines.storage.memory import MemoryStore
 from dr_pipelines.storage.wrappers import Forwarding
 from tests.support.file_tiers import DOCS, empty
+from tests.support.shop import Shop
 
 HOURS = 15
 AZURE = {"type": "azure", "account_url": "https://a.example", "container": "cold", "classes": [{"name": "Archive"}]}
@@ -137,3 +139,31 @@ class ColdFiles:
 
     def asked(self) -> set[str]:
         return {key for key, _ in self.cold.recalled}
+
+
+@dataclass
+class ColdShop:
+    """A shop whose files lie on a tier of which every pack is offline; each long wait takes an hour."""
+
+    shop: Shop
+    at: datetime
+
+    def __post_init__(self) -> None:
+        self.hours = FixedClock(self.at)
+        self.clock = Waiting(lambda: self.hours.advance(timedelta(hours=1)))
+        latency = timedelta(hours=HOURS)
+        self.cold = MemoryStore("cold", self.hours, classes=("Archive",), offline=("Archive",), latency=latency)
+        disk = LocalStore(self.shop.folder / "repository", "disk")
+        for info in disk.list():
+            bulk = role_of(info.key) is Role.BULK
+            self.cold.put(info.key, Body.of(read_all(disk, info.key)), storage_class="Archive" if bulk else None)
+        plan = self.shop.plan()
+        plan["storage"]["cold"] = {**AZURE, "classes": []}
+        plan["file_storage"]["docs"]["storage"] = {"primary": "cold"}
+        stores: dict[str, ObjectStore] = {"disk": disk, "cold": self.cold}
+        self.site = Site(Plan.model_validate(plan), clock=self.clock, stores=stores)
+
+    def states(self) -> set[Availability]:
+        """Of all packs."""
+        keys = [info.key for info in self.cold.list("files/") if role_of(info.key) is Role.BULK]
+        return {self.cold.stat(key).availability for key in keys}
