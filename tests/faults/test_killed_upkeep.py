@@ -185,7 +185,9 @@ def test_a_killed_copy_is_ended_by_the_next_which_does_not_copy_again(tmp_path: 
             tiers.kill(*REPLICATE, write=write)
             copied = read_catalog(tiers.store("secondary"), SERVER).backups
             replicas.assert_restorable_or_invisible(tiers.store("secondary"))
-            left = {f"PUT /secondary/{key}" for key in replicas.contents(tiers.store("secondary"))}
+            left = {
+                f"PUT /{tiers.stores['secondary'].name}/{key}" for key in replicas.contents(tiers.store("secondary"))
+            }
             assert not left & {*tiers.run(*REPLICATE)}
             assert replicas.contents(tiers.store("secondary")) == replicas.contents(tiers.store("primary"))
             claims = [info.key for info in tiers.store("secondary").list() if "/claims/" in info.key]

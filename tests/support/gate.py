@@ -1,5 +1,5 @@
-"""A proxy before a store's server that stops the world at the nth write: what was asked for before is done, that write
-and whatever comes after it is not. So a program can be killed at exactly one point of its work, over and over."""
+"""A proxy before a store's server that stops the world at the nth write, or read: what was asked for before is done,
+that one and whatever comes after it is not. So a program is killed at exactly one point of its work, over and over."""
 
 from __future__ import annotations
 
@@ -24,25 +24,27 @@ class Running(Protocol):
 
 
 class Gate:
-    """`writes`: what went through since it was opened, as `PUT /bucket/key`. `held`: requests that wait; `refused`: how
-    many it refused since it broke, and `held_then` waited when it did."""
+    """`writes` and `reads`: what went through since it was opened, as `PUT /bucket/key`. `held`: requests that wait;
+    `refused`: how many it refused since it broke, and `held_then` waited when it did."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._changed = threading.Condition()
-        self._closes_at: int | None = None
+        self._closes_at: tuple[int | None, int | None] = (None, None)
         self._is_closed = self._is_broken = False
         self._passes = 0
         self._under_way = 0
         self.held = self.held_then = self.refused = 0
         self.writes: list[str] = []
+        self.reads: list[str] = []
         self.endpoint = ""
 
-    def opens(self, *, closing_at: int | None = None) -> None:
-        """Until the nth write from here on, counted from 1. What is held is refused: nobody waits for it any more."""
+    def opens(self, *, closing_at: int | None = None, at_read: int | None = None) -> None:
+        """Until the nth write, or read, from here on, counted from 1. What is held is refused: nobody waits for it any
+        more."""
         with self._changed:
-            self._closes_at, self._is_closed, self._is_broken = closing_at, False, False
-            self._passes, self.writes = self._passes + 1, []
+            self._closes_at, self._is_closed, self._is_broken = (closing_at, at_read), False, False
+            self._passes, self.writes, self.reads = self._passes + 1, [], []
             self._changed.notify_all()
 
     def breaks(self) -> None:
@@ -52,7 +54,7 @@ class Gate:
             self._changed.notify_all()
 
     def until_closed(self, process: Running) -> None:
-        """Until the write is asked for, and all before it are done."""
+        """Until that is asked for, and all before it is done."""
         while not self._is_quiet(within=0.05):
             assert not process.ended(0), f"it ended before, after {self.writes}"
 
@@ -65,12 +67,12 @@ class Gate:
     def answer(self, asked: Request) -> Answer:
         line = f"{asked.method} {asked.path}"
         with self._changed:
-            writes = asked.method not in _READS
-            self._is_closed |= writes and len(self.writes) + 1 == self._closes_at
+            through, at = [*zip((self.writes, self.reads), self._closes_at, strict=True)][asked.method in _READS]
+            self._is_closed |= len(through) + 1 == at
             if self._is_closed and not self._is_let_through():
                 self.refused += 1
                 return _GONE
-            self.writes += [line] if writes else []
+            through.append(line)
             self._under_way += 1
         try:
             return self._forward(asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dr_pipelines.embedded.stores import EmbeddedS3
+from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.storage.local import LocalStore
 from tests.support.estate import plan_with
 from tests.support.forked import Forked
@@ -22,15 +22,17 @@ from tests.support.gate import Gate, gate_before
 
 @dataclass
 class Tiers:
-    """Each a bucket, whose folder lies in `folder`; all of them behind one gate."""
+    """Each a bucket, whose folder is in `stores`; all of them behind one gate. `folder`: of the plan, with this host's
+    state."""
 
     folder: Path
     gate: Gate
     env: Mapping[str, str]
+    stores: Mapping[str, Path]
 
     def store(self, tier: str = "primary") -> LocalStore:
         """What is there, past the server."""
-        return LocalStore(self.folder / "s3" / tier, tier)
+        return LocalStore(self.stores[tier], tier)
 
     def run(self, *argv: str, code: int = 0) -> list[str]:
         """What it wrote, in order, when nothing disturbs it; it ends with this exit code."""
@@ -39,9 +41,9 @@ class Tiers:
         assert done.code() == code, done.stdout + done.stderr
         return [*self.gate.writes]
 
-    def kill(self, *argv: str, write: int) -> None:
-        """SIGKILL when it asks for its nth write, which is not done."""
-        self.gate.opens(closing_at=write)
+    def kill(self, *argv: str, write: int | None = None, read: int | None = None) -> None:
+        """SIGKILL when it asks for its nth write, or read, which is not done."""
+        self.gate.opens(closing_at=write, at_read=read)
         process = self._start(argv)
         self.gate.until_closed(process)
         process.kill()
@@ -62,22 +64,45 @@ class Tiers:
         return Forked(argv, self.env)
 
 
+Written = Callable[[Mapping[str, Mapping[str, Any]]], dict[str, Any]]
+"""A plan from its stores, which are named like the tiers."""
+
+
 @contextmanager
-def serving(folder: Path, begun: Path, tiers: Sequence[str] = ("primary",), **plan: Any) -> Iterator[Tiers]:
-    """A new `folder` with a copy of `begun`, which has the folders of the buckets; `plan` as `plan_with` takes it."""
-    shutil.copytree(begun, folder / "s3")
+def serving(folder: Path, begun: Path, tiers: Sequence[str] = ("primary",)) -> Iterator[Tiers]:
+    """A new `folder` with a copy of `begun`, which has the folders of the buckets."""
+    with serving_each(folder, begun, tiers) as [made]:
+        yield made
+
+
+@contextmanager
+def serving_each(
+    folder: Path, begun: Path, tiers: Sequence[str], *, cases: int = 1, written: Written = plan_with
+) -> Iterator[list[Tiers]]:
+    """So many copies, each with a plan of its own, behind one server. In the folder `state` of `begun` is what the host
+    remembers."""
+    for case in range(cases):
+        for tier in tiers:
+            shutil.copytree(begun / tier, folder / "s3" / f"{case}-{tier}")
+        shutil.copytree(begun / "state", folder / f"{case}" / "state") if (begun / "state").exists() else None
     server = EmbeddedS3(folder / "s3")
     server.start()
     try:
         with gate_before(server.port) as gate:
-            keys = {"access_key_id": "${ENV:S3_KEY}", "secret_access_key": "${ENV:S3_SECRET}"}
-            place = {"type": "s3", "profile": "generic", "endpoint": gate.endpoint, **keys}
-            written = plan_with({tier: {**place, "bucket": tier} for tier in tiers}, **plan)
-            (folder / "plan.yaml").write_text(yaml.dump(written))
-            env = {"S3_KEY": server.access.access_key_id, "S3_SECRET": server.access.secret_access_key}
-            yield Tiers(folder, gate, {**os.environ, **env, "DR_PLAN": str(folder / "plan.yaml")})
+            yield [_case(folder, case, tiers, gate, server.access, written) for case in range(cases)]
     finally:
         server.stop()
+
+
+def _case(folder: Path, case: int, tiers: Sequence[str], gate: Gate, access: S3Access, written: Written) -> Tiers:
+    place = {"type": "s3", "profile": "generic", "endpoint": gate.endpoint}
+    place |= {"access_key_id": "${ENV:S3_KEY}", "secret_access_key": "${ENV:S3_SECRET}"}
+    where = folder / f"{case}"
+    where.mkdir(exist_ok=True)
+    (where / "plan.yaml").write_text(yaml.dump(written({t: {**place, "bucket": f"{case}-{t}"} for t in tiers})))
+    keys = {"S3_KEY": access.access_key_id, "S3_SECRET": access.secret_access_key}
+    env = {**os.environ, **keys, "DR_PLAN": str(where / "plan.yaml")}
+    return Tiers(where, gate, env, {tier: folder / "s3" / f"{case}-{tier}" for tier in tiers})
 
 
 def spread(count: int, points: int) -> list[int]:
