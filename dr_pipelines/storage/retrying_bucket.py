@@ -124,6 +124,8 @@ class RetryingBucket:
             parts: list[str] = []
             for number, data in enumerate(_cut(arriving, size), 1):
                 parts.append(self._attempts(partial(service.send, inside, upload, number, data)))
+            # Many a service keeps conditions of a put, and not of this.
+            self._look(inside, replace(only, kept=False))
             return self._written(
                 inside, lambda: service.finish(inside, upload, parts, headers, **only.asked), arriving, only
             )

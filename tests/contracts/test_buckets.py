@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ from tests.support.stores import (
 )
 
 _PAGE = 3
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def opened(service: BucketService, *, prefix: str = "", part_size: int = PART) -> RetryingBucket:
@@ -97,6 +100,45 @@ class TestAzureBucket(BucketContract):
         with pytest.raises(ObjectOffline) as caught:
             bucket.read(found)
         assert "online" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["aws", "azure"])
+@pytest.mark.parametrize("size", [3, PART + 3])
+def test_a_service_that_keeps_conditions_is_asked_to(request: pytest.FixtureRequest, kind: str, size: int) -> None:
+    """Who writes between a look and a put is not replaced: no look before would show it."""
+    service: BucketService
+    if kind == "aws":
+        service = S3Objects(*moto_bucket(request.getfixturevalue("moto_port")), profile="aws")
+    else:
+        endpoint = f"http://127.0.0.1:{request.getfixturevalue('azurite_port')}"
+        service = AzureObjects(azurite_container(endpoint, block_size=PART))
+    bucket = opened(service)
+    found = put(bucket, "a", b"first")
+
+    def meanwhile() -> Iterator[bytes]:
+        put(bucket, "a", b"theirs", if_absent=False)
+        yield bytes(size)
+
+    with pytest.raises(ObjectChanged):
+        bucket.put("a", meanwhile(), ObjectHeaders(), size=size, replacing=found)
+    assert content(bucket, bucket.stat("a")[0]) == b"theirs"
+
+
+def test_supabase_is_asked_for_the_object_not_for_its_row() -> None:
+    """It answers HEAD from the row, also when the object is lost."""
+
+    def answer(asked: Request) -> Answer:
+        if asked.method == "HEAD":
+            return Answer(
+                200, {"etag": '"e"', "content-length": "3", "last-modified": format_datetime(NOW, usegmt=True)}
+            )
+        return Answer(404)
+
+    with answering(answer, lambda: NOW) as endpoint:
+        bucket = opened(S3Objects(moto_client(endpoint), "box", profile="supabase"))
+        with pytest.raises(ObjectNotFound):
+            bucket.stat("a")
+        assert opened(S3Objects(moto_client(endpoint), "box")).stat("a")[0].size == 3
 
 
 def test_a_prefix_is_all_that_is_seen(moto_port: int) -> None:

@@ -47,9 +47,7 @@ class BucketShop(Shop):
     def contents(self) -> dict[str, str]:
         """Of every object below `store/`."""
         bucket = self.bucket
-        return {
-            one.key.removeprefix("store/"): b"".join(bucket.read(one)[1]).decode() for one in bucket.list("store/")
-        }
+        return {one.key.removeprefix("store/"): b"".join(bucket.read(one)[1]).decode() for one in bucket.list("store/")}
 
 
 def secret(folder: Path, name: str, value: str) -> str:
