@@ -21,12 +21,12 @@ from dr_pipelines.repository.owners import FileSetOwner, ServerOwner
 from dr_pipelines.repository.placement import Placement
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.storage.base import ObjectStore
-from dr_pipelines.storage.bucket import Bucket
-from dr_pipelines.storage.open import open_bucket, open_store
+from dr_pipelines.storage.open import open_store
 from dr_pipelines.storage.wrappers import ReadOnly
 
 if TYPE_CHECKING:
     from dr_pipelines.postgres.server import Server
+    from dr_pipelines.storage.bucket import Bucket
 
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -113,6 +113,8 @@ class Site:
     def bucket(self, name: str) -> Bucket:
         """A store by its name in the plan, as a bucket of other people's objects. Raises `SecretMissing`, `PlanError`
         for a directory, `UsageError` where there is none."""
+        from dr_pipelines.storage.open_bucket import open_bucket
+
         return open_bucket(self._planned(name), name, clock=self.clock)
 
     def _planned(self, store: str) -> StorePlan:

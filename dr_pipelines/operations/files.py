@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from dr_pipelines.errors import BackupNotFound, UsageError
 from dr_pipelines.files.beside import Differences
-from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.directory import Directory
-from dr_pipelines.files.listed import ListedBucket, Object
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.snapshot import take_snapshot as _take_snapshot
 from dr_pipelines.files.source import FileSource
@@ -21,6 +20,9 @@ from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog, read_snapshot, read_snapshots
 from dr_pipelines.site import Site
+
+if TYPE_CHECKING:
+    from dr_pipelines.files.listed import Object
 
 
 def take_snapshot(site: Site, file_set: str, progress: Progress, *, read_all: bool = False) -> Snapshot:
@@ -63,8 +65,16 @@ def file_source(site: Site, file_set: str) -> FileSource:
         )
     if isinstance(planned, DirectorySource):
         return Directory(planned.path, planned.exclude)
-    bucket = BucketSource(site.bucket(planned.store))
-    listing = _supabase_bucket(site, file_set, planned.store)
+    return _bucket_source(site, file_set, planned.store)
+
+
+def _bucket_source(site: Site, file_set: str, store: str) -> FileSource:
+    # Imported here: a directory needs none of it.
+    from dr_pipelines.files.bucket import BucketSource
+    from dr_pipelines.files.listed import ListedBucket
+
+    bucket = BucketSource(site.bucket(store))
+    listing = _supabase_bucket(site, file_set, store)
     return bucket if listing is None else ListedBucket(bucket, lambda: _objects(site, listing))
 
 

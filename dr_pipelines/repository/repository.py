@@ -13,7 +13,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import DrError, ObjectExists, ObjectLocked, ObjectNotFound, RepositoryError
@@ -27,8 +27,10 @@ from dr_pipelines.repository.layout import BackupKind, BackupLayout, LabelLayout
 from dr_pipelines.repository.manifest import FORMAT_VERSION, BackupManifest, StoredObject, encode
 from dr_pipelines.repository.placement import ORDINARY, Placement
 from dr_pipelines.repository.sealed import seal
-from dr_pipelines.repository.wal import WalArchive
 from dr_pipelines.storage.base import Body, ObjectStore, read_all
+
+if TYPE_CHECKING:
+    from dr_pipelines.repository.wal import WalArchive
 
 _CLAIM_ATTEMPTS = 30
 L = TypeVar("L", bound=LabelLayout)
@@ -125,6 +127,8 @@ class Repository:
 
     def wal(self, server: str, system_id: str, segment_size: int | None = None) -> WalArchive:
         """Whoever only reads may give the segment size, as a backup's manifest knows it."""
+        from dr_pipelines.repository.wal import WalArchive  # files need none
+
         return WalArchive(self.store, self.codec, server, system_id, segment_size, placement=self.placement)
 
     def wal_system_ids(self, server: str) -> list[str]:

@@ -32,7 +32,7 @@ from dr_pipelines.storage.azure_container import make_container_client
 from dr_pipelines.storage.azure_objects import AzureObjects
 from dr_pipelines.storage.bucket import Bucket, BucketObject, ObjectHeaders
 from dr_pipelines.storage.bucket_service import BucketService
-from dr_pipelines.storage.open import open_bucket
+from dr_pipelines.storage.open_bucket import open_bucket
 from dr_pipelines.storage.retrying_bucket import RetryingBucket
 from dr_pipelines.storage.s3 import Profile
 from dr_pipelines.storage.s3_objects import S3Objects

@@ -7,7 +7,8 @@ os.environ |= {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_
 
 import pytest
 
-from dr_pipelines import cli, operations
+import dr_pipelines.cli.app
+from dr_pipelines import operations
 from dr_pipelines.storage.s3 import make_client
 
 for name in operations.__all__:
@@ -15,4 +16,4 @@ for name in operations.__all__:
 # botocore reads its descriptions of the service with the first client, and keeps them.
 make_client(endpoint="http://127.0.0.1:1", region="us-east-1", access_key_id="none", secret_access_key="none")
 
-__all__ = ["cli", "pytest"]
+__all__ = ["dr_pipelines", "pytest"]
