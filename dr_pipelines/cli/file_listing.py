@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from dr_pipelines import operations
 from dr_pipelines.cli.output import minute, out, print_table, size, span
-from dr_pipelines.objectives.exposure import Exposure
 from dr_pipelines.repository.snapshot_manifest import Snapshot
 from dr_pipelines.repository.snapshots import SnapshotCatalog
 from dr_pipelines.site import Site
+
+if TYPE_CHECKING:
+    # For its name only: a snapshot needs nothing of servers.
+    from dr_pipelines.objectives.exposure import Exposure
 
 _COLUMNS = ("snapshot", "taken", "files", "size", "new", "changed", "removed", "added", "state")
 
