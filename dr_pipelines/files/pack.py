@@ -136,7 +136,7 @@ class Packer:
             queue = _Queue(iter(small))
             putters = stack.enter_context(ThreadPoolExecutor(len(lanes), thread_name_prefix="put-packs"))
             pool = stack.enter_context(ThreadPoolExecutor(len(lanes) + 1, thread_name_prefix="read-files"))
-            work = [pool.submit(self._guarded, self._pack_large)]
+            work = [pool.submit(self._guarded, self._pack_large, 1 if len(lanes) > 1 else 2)]
             work += [pool.submit(self._guarded, self._pack_some, lane, queue, putters) for lane in lanes]
             for done in work:
                 done.result()
@@ -237,11 +237,11 @@ class Packer:
 
     # --- large files ---
 
-    def _pack_large(self) -> None:
+    def _pack_large(self, packs: int = 2) -> None:
+        """With two buffers for `packs` one fills while the other is put; one is enough beside others who go on then."""
         if not self._large:
             return
-        # While one pack is put, the other fills.
-        buffers = ArchiveBuffers(self._writer.repository.codec, pack_size=PACK_SIZE, packs=2)
+        buffers = ArchiveBuffers(self._writer.repository.codec, pack_size=PACK_SIZE, packs=packs)
         while self._large and not self._halt.is_set():
             wanted = self._large.pop()
             try:

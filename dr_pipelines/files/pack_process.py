@@ -17,6 +17,7 @@ from dr_pipelines.errors import CommandFailed
 from dr_pipelines.files.pack_builder import Outcome, PackBuilder, Sealed, encoded_size
 from dr_pipelines.files.source import Wanted
 from dr_pipelines.files.tree import Tree
+from dr_pipelines.repository.buffers import give_back_freed_memory
 from dr_pipelines.repository.codec import Codec
 
 
@@ -90,6 +91,7 @@ def _buffers(memory: int, size: int) -> tuple[memoryview, memoryview]:
 
 
 def _serve(pipe: Connection, memory: int) -> None:
+    give_back_freed_memory()
     tree, size, level, recipients = pipe.recv()
     builder = PackBuilder(Tree(tree), Codec(level, recipients), _buffers(memory, size))
     while True:

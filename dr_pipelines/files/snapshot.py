@@ -35,7 +35,7 @@ from dr_pipelines.files.rows import (
     with_looked_at,
     with_unreadable,
 )
-from dr_pipelines.files.source import FileSource, WantedFiles
+from dr_pipelines.files.source import FileSource, Scan, WantedFiles
 from dr_pipelines.files.table import (
     FILE,
     changes_of,
@@ -49,6 +49,7 @@ from dr_pipelines.files.table import (
     with_all_columns,
 )
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.buffers import give_back_freed_memory
 from dr_pipelines.repository.file_layout import SnapshotLayout, archive_begun, archive_of
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.marks import read_damage
@@ -90,6 +91,7 @@ def take_snapshot(
     scrub found lost. `judge` is told how it differs from the one before while it is not there yet: what it puts down
     under the label is there with the snapshot. Raises what a store raises, `UsageError` when there is no such source;
     what cannot be read in it has a row that says so."""
+    give_back_freed_memory()
     repository.check_format()
     past = _known(repository, file_set, memory, clock.now())
     writer = begin_snapshot(repository, file_set, clock=clock)
@@ -138,13 +140,19 @@ class _Snapshot:
             self._scanned_at = last.looked_at
         for note in scan.notes:
             self._progress.note(note)
+        return self._commit(*self._read(scan, read_all))
+
+    def _read(self, scan: Scan, read_all: bool) -> tuple[pa.Table, dict[str, FileArchive], Packed]:
+        """The rows of the snapshot, all archives that are known then, and what was stored for it."""
         previous, archives = self._resumed()
         kept, wanted = self._sorted_out(scan.rows, previous, read_all)
+        if not len(wanted):
+            return in_order(with_unreadable(kept, scan)), archives, Packed()
         read = ReadRows(scan.rows)
         packed = self._pack(read, wanted)
-        rows = in_order(with_unreadable(pa.concat_tables([kept, read.table()]) if len(wanted) else kept, scan))
         archives |= {one.name: one for one in packed.archives}
-        return self._commit(rows, archives, packed)
+        rows = in_order(pa.concat_tables([kept, read.table()]))
+        return in_order(with_unreadable(rows, scan)), archives, packed
 
     # --- what is known ---
 
@@ -183,10 +191,11 @@ class _Snapshot:
         return with_known_content(chosen(rows, kept), chosen(old, kept)), wanted_of(rows, pc.invert(kept))
 
     def _pack(self, read: ReadRows, wanted: WantedFiles) -> Packed:
-        if not len(wanted):
-            return Packed()
-        usable = [one for one in self._usable_archives() if one not in self._left_behind]
-        contents = Contents(merged([self._past.contents, contents_of(self._before)], usable))
+        last = self._past.manifest
+        named = {archive.name for archive in last.archives} if last is not None else set()
+        remembered = named.union(self._past.archives) - self._left_behind
+        known = merged([contents_of(self._before), self._past.contents], remembered)
+        contents = Contents(known, named - self._left_behind, self._archives_of_others)
 
         def took(archive: FileArchive | None, reads: Sequence[Read]) -> None:
             rows = read.add(reads)
@@ -195,16 +204,12 @@ class _Snapshot:
 
         return Packer(self._source, self._writer, contents, took, self._progress).pack(wanted)
 
-    def _usable_archives(self) -> set[str]:
-        """Those that snapshots name which exist: nothing removes them while this one is taken. What only this host
+    def _archives_of_others(self) -> set[str]:
+        """Those that earlier snapshots name: nothing removes them while this one is taken. What only this host
         remembers may be about to be pruned."""
-        repository = self._writer.repository
-        last = self._past.manifest
-        mine = {archive.name for archive in last.archives} if last is not None else set()
-        if set(self._past.archives) <= mine:
-            return mine
-        catalog = read_snapshots(repository.store, self._writer.layout.file_set)
-        return mine | {archive.name for snapshot in catalog.snapshots for archive in snapshot.archives}
+        catalog = read_snapshots(self._writer.repository.store, self._writer.layout.file_set)
+        named = {archive.name for snapshot in catalog.snapshots for archive in snapshot.archives}
+        return named - self._left_behind
 
     # --- what is stored ---
 
@@ -212,7 +217,7 @@ class _Snapshot:
         self._progress.phase("store", None)
         used = {name for name in pc.unique(rows["archive"]).to_pylist() if name is not None}
         named = tuple(archives[name] for name in sorted(used))
-        self._require_whole(named)
+        archives = self._whole(archives, named)
         past, (table, changes, stored) = self._put_tables(rows)
         if self._judge is not None:
             changed = differences(self._before, rows) if self._past.manifest is not None else None
@@ -249,10 +254,11 @@ class _Snapshot:
         files = bundle(layout.file_set, layout.label, encoding.recipients)
         return tuple(self._writer.put_break_glass(name, data) for name, data in files.items())
 
-    def _require_whole(self, archives: Sequence[FileArchive]) -> None:
-        """A manifest must not name what was removed meanwhile, by whomever."""
+    def _whole(self, archives: Mapping[str, FileArchive], named: Sequence[FileArchive]) -> dict[str, FileArchive]:
+        """Those that are all there. A manifest must not name what was removed meanwhile, by whomever."""
         there = _whole_archives(self._writer.repository, self._writer.layout.file_set)
-        gone = [archive.name for archive in archives if not _is_whole(archive, there)]
+        whole = {name: archive for name, archive in archives.items() if _is_whole(archive, there)}
+        gone = [archive.name for archive in named if archive.name not in whole]
         if gone:
             self._memory.forget()
             raise StoreError(
@@ -260,6 +266,7 @@ class _Snapshot:
                 " any more",
                 hint="take the snapshot again: it reads all files anew; `dr scrub` says what else is lost.",
             )
+        return whole
 
     def _put_tables(self, rows: pa.Table) -> tuple[Past, tuple[StoredObject, StoredObject | None, int]]:
         """The table as it was, the rows in which it differs from one that is stored, or all rows."""

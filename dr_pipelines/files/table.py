@@ -92,7 +92,7 @@ def not_at(table: pa.Table, places: pa.Array) -> pa.Table:
     """The rows that are at none of these places, each of which is there once at most."""
     places = places.drop_null()
     if len(places) == len(table):
-        return table.slice(0, 0)
+        return no_rows(table.schema)
     rest = np.ones(len(table), dtype=np.bool_)
     rest[to_numpy(places)] = False
     return table.filter(booleans(rest))
@@ -102,7 +102,7 @@ def chosen(table: pa.Table, mask: pa.Array) -> pa.Table:
     """The rows where `mask` says so; the table itself where it does everywhere."""
     if pc.all(mask, skip_nulls=False).as_py():
         return table
-    return table.filter(mask) if pc.any(mask).as_py() else table.slice(0, 0)
+    return table.filter(mask) if pc.any(mask).as_py() else no_rows(table.schema)  # a slice would hold on to all
 
 
 @dataclass(frozen=True)
@@ -123,13 +123,12 @@ def beside(before: pa.Table, after: pa.Table, names: Sequence[str]) -> Beside:
     return Beside(places, old, is_file, pc.fill_null(pc.equal(old["type"], text(FILE)), NO))
 
 
-def encode_table(table: pa.Table) -> bytes:
+def encode_table(table: pa.Table) -> memoryview:
     """As Parquet."""
     sink = pa.BufferOutputStream()
     repeated = [name for name in SCHEMA.names if name not in ("path", "sha256", "offset", "inode")]
     pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, write_statistics=False)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    return memoryview(sink.getvalue())
 
 
 def decode_table(data: bytes | IO[bytes]) -> pa.Table:

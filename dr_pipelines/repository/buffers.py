@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
+
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_LARGE = 1024 * 1024
 
 
 def large_buffer(size: int) -> memoryview:
@@ -13,3 +17,12 @@ def large_buffer(size: int) -> memoryview:
     with contextlib.suppress(OSError, AttributeError):  # only Linux knows it, and not every kernel
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)[:size]
+
+
+def give_back_freed_memory() -> None:
+    """From now on what is freed in large pieces goes back to the system, and threads share what stays. GNU's allocator
+    keeps up to 64 MiB for each thread otherwise, once pieces of some megabytes were freed (mallopt(3))."""
+    with contextlib.suppress(OSError, AttributeError):  # others have no such settings
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_ARENA_MAX, 2)

@@ -18,6 +18,7 @@ from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, DrError, IntegrityError, ObjectLocked, ObjectNotFound, RepositoryError
 from dr_pipelines.repository.archive_lists import arranged, encode_list, with_archives
 from dr_pipelines.repository.archive_writer import ArchiveBuffers, ArchiveWriter
+from dr_pipelines.repository.encryption import Buffer
 from dr_pipelines.repository.file_layout import (
     SnapshotLayout,
     archive_list,
@@ -293,7 +294,7 @@ class SnapshotWriter:
         """The writer of one that is not in memory whole; its packs go straight to the store."""
         return ArchiveWriter(lambda number, body: self.put_pack(archive, number, body), self.repository.codec, buffers)
 
-    def put_table(self, data: bytes, *, changes: bool) -> StoredObject:
+    def put_table(self, data: Buffer, *, changes: bool) -> StoredObject:
         """`data` is Parquet: all rows, or those that are laid over an earlier table."""
         codec = self.repository.codec
         key = self.layout.changes(codec.suffix) if changes else self.layout.table(codec.suffix)

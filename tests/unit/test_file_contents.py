@@ -20,7 +20,7 @@ def test_every_content_is_found_and_no_other() -> None:
     known += [bytes([first]) + bytes(6) + bytes([last]) * 25 for first in (0x3F, 0x80, 0xFF) for last in range(4)]
     known += [bytes(8) + bytes([last]) * 24 for last in range(3)]
     table = pa.table([known, [9] * len(known), ["a"] * len(known), [*range(len(known))]], schema=SCHEMA)
-    contents = Contents(table)
+    contents = Contents(table, {"a"})
     assert [contents.find(digest) for digest in known] == [("a", place) for place in range(len(known))]
     assert contents.find(hashlib.sha256(b"another").digest()) is None
 
