@@ -19,10 +19,10 @@ from dr_pipelines.files.tiers import Tiers
 from dr_pipelines.plan.terms import StorageTerms
 from dr_pipelines.progress import Progress, Silent
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.recall import Needed, Offline, Reading, bring_back, find_offline
+from dr_pipelines.repository.recall import Needed, Offline, Reading, availabilities, bring_back, find_offline
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshots import list_archives
-from dr_pipelines.storage.base import ObjectInfo
+from dr_pipelines.storage.base import Availability, ObjectInfo
 
 _FEW = 64
 """So many packs are looked at one by one; of more, all that the file set has are listed."""
@@ -49,9 +49,9 @@ def may_be_offline(tiers: Tiers) -> bool:
 
 
 def reading(tiers: Tiers, packs: Sequence[StoredObject], terms: Mapping[str, StorageTerms]) -> Reading:
-    """Packs, each on the first tier that has it at hand by its class, else on the first that has it at all. What is
-    nowhere is not among them: the restore names it."""
-    found: dict[str, Needed] = {}
+    """Packs, each on the first tier that has it at hand, else on the first from which it is on its way, else on the
+    first that has it at all. What is nowhere is not among them: the restore names it."""
+    found: dict[str, list[Needed]] = {}
     left = [*packs] if may_be_offline(tiers) else []
     for repository in tiers.repositories:
         there = _there(tiers, repository, left)
@@ -64,11 +64,19 @@ def reading(tiers: Tiers, packs: Sequence[StoredObject], terms: Mapping[str, Sto
             needed = Needed(repository.tier, repository.store, stored.key, stored.size, info.storage_class)
             if terms.get(repository.tier, StorageTerms()).may_be_offline(info.storage_class):
                 doubtful.append(stored)
-                found.setdefault(stored.key, needed)
+                found.setdefault(stored.key, []).append(needed)
             else:
-                found[stored.key] = needed
+                found[stored.key] = [needed]
         left = doubtful
-    return Reading([*found.values()], terms)
+    return Reading(_nearest([*found.values()]), terms)
+
+
+def _nearest(found: Sequence[Sequence[Needed]]) -> list[Needed]:
+    """Of each, where it can be read first. Only what lies in offline classes of several tiers is asked about."""
+    order = (Availability.ONLINE, Availability.ARRIVING, Availability.OFFLINE)
+    several = [needed for places in found if len(places) > 1 for needed in places]
+    ranks = {needed: order.index(state) for needed, state in availabilities(several)}
+    return [min(places, key=lambda needed: ranks.get(needed, 0)) for places in found]
 
 
 def _there(tiers: Tiers, repository: Repository, packs: Sequence[StoredObject]) -> Mapping[str, ObjectInfo]:

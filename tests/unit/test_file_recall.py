@@ -37,6 +37,18 @@ def test_what_another_tier_has_at_hand_is_not_asked_for(cold: ColdFiles, tmp_pat
     assert (cold.cold.recalled, cold.clock.hours) == ([], 0)
 
 
+def test_what_was_recalled_on_another_tier_is_read_from_there(cold: ColdFiles, tmp_path: Path) -> None:
+    for key in cold.bulk(cold.primary):
+        cold.primary.set_class(key, "Archive")
+    operations.recall_stored(cold.site, DOCS, COLD, Silent(), label="latest")
+    progress = Noted()
+    with pytest.raises(RecallPending, match="all were asked for before"):
+        cold.restore(tmp_path / "out", progress=progress)
+    cold.clock.pass_hours(HOURS)
+    assert cold.restore(tmp_path / "out", progress=progress).files == 3
+    assert len(progress.notes) == 1, "what is offline on one tier is no trouble of that tier"
+
+
 def test_it_asks_for_what_it_needs_ends_with_nothing_written_and_goes_on(cold: ColdFiles, tmp_path: Path) -> None:
     cold.lose_primary()
     before, progress = sorted(tmp_path.rglob("*")), Noted()
