@@ -68,7 +68,9 @@ def _order(path: str, store: Rented) -> Iterator[Mistake]:
 
 
 def _offline_for_recovery(plan: Plan, name: str, store: Rented) -> Iterator[Mistake]:
-    """What any instant of the recovery window needs, the full before it included, must be at hand, but on archives."""
+    """What any instant of the recovery window needs, the full before it included, must be at hand, but on archives. Of
+    files the primary must have what a snapshot has just put; what is older of them `dr store age` keeps at hand there.
+    """
     offline = [
         (position, aged, facts)
         for position, aged in enumerate(store.classes)
@@ -84,6 +86,17 @@ def _offline_for_recovery(plan: Plan, name: str, store: Rented) -> Iterator[Mist
         for position, aged, facts in offline:
             if aged.after < needed:
                 yield _hours_away(f"storage.{name}.classes[{position}]", whose, aged.after, needed, facts)
+    for file_set, files in plan.file_storage.items():
+        if files.storage is None or files.storage.primary != name:
+            continue
+        for position, aged, facts in offline:
+            if not aged.after:
+                yield Mistake(
+                    f"storage.{name}.classes[{position}]",
+                    f"{facts.name} is offline: all that restoring {file_set} from its primary needs is at once "
+                    f"{facts.hours:g} hours away",
+                    "give it an after, or keep this class for the archive",
+                )
 
 
 def _hours_away(path: str, whose: str, after: timedelta, needed: timedelta, facts: StorageClass) -> Mistake:

@@ -117,6 +117,16 @@ CASES: dict[str, tuple[str | None, ...]] = {
         "bucket: backups",
         "bucket: backups\n    classes: [{name: STANDARD_IA}, {name: DEEP_ARCHIVE, after: 5 days}]",
     ),
+    "a primary of files that is offline at once": (
+        "  there:\n    type: local\n    path: /srv/backups",
+        "  there:\n    type: azure\n    account_url: https://a.example\n    container: cold\n"
+        "    classes: [{name: Archive}]",
+        "secondary: there",
+        "archive: there",
+        "uploads: {schedule: hourly, retention: 30 days}",
+        "uploads: {schedule: hourly, retention: 30 days, source: {type: directory, path: /srv/uploads},\n"
+        "    storage: {primary: there}}",
+    ),
     "two stores in one bucket": (
         "type: local\n    path: /srv/backups", "type: s3\n    endpoint: https://ONE.example/\n    bucket: backups"
     ),
