@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,43 +13,36 @@ import pytest
 
 from dr_pipelines.checks import Verdict
 from dr_pipelines.clock import FixedClock
-from dr_pipelines.embedded.postgres import EmbeddedPostgres, open_folder
-from dr_pipelines.embedded.stores import EmbeddedS3
+from dr_pipelines.embedded.postgres import EmbeddedPostgres
+from dr_pipelines.embedded.stores import EmbeddedS3, S3Access
 from dr_pipelines.operations import poll, reconcile, restore_files, take_snapshot
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
 from dr_pipelines.site import Site
 from dr_pipelines.storage.bucket import ObjectHeaders
-
-TABLE = """
-CREATE SCHEMA storage;
-CREATE TABLE storage.objects (
-    id uuid DEFAULT gen_random_uuid(), bucket_id text, name text, created_at timestamptz DEFAULT now(),
-    updated_at timestamptz DEFAULT clock_timestamp(), metadata jsonb, version text, UNIQUE (bucket_id, name)
-);
-INSERT INTO storage.objects (bucket_id, name) VALUES ('another', 'not ours');
-"""
+from tests.support.bucket_shop import secret
+from tests.support.stores import moto_bucket
+from tests.support.supabase_front import TABLE, SupabaseFront, supabase_before, upsert
 
 
 @dataclass
 class Project:
     server: EmbeddedPostgres
-    s3: EmbeddedS3
+    access: S3Access
     folder: Path
     looks: int = 0
 
     def site(self) -> Site:
         """A minute later each time."""
         self.looks += 1
-        access = self.s3.access
         plan = {
             "version": 1, "name": "test", "encryption": "none", "state_dir": str(self.folder / "state"),
             "storage": {
                 "disk": {"type": "local", "path": str(self.folder / "repository")},
                 "avatars": {
-                    "type": "s3", "endpoint": access.endpoint, "bucket": "avatars",
-                    "access_key_id": self.secret("id", access.access_key_id),
-                    "secret_access_key": self.secret("key", access.secret_access_key),
+                    "type": "s3", "profile": "supabase", "endpoint": self.access.endpoint, "bucket": "avatars",
+                    "access_key_id": secret(self.folder, "id", self.access.access_key_id),
+                    "secret_access_key": secret(self.folder, "key", self.access.secret_access_key),
                 },
             },
             "databases": {"shop": {
@@ -66,12 +57,6 @@ class Project:
         }  # fmt: skip
         return Site(Plan.model_validate(plan), clock=FixedClock(datetime.now(UTC) + timedelta(minutes=self.looks)))
 
-    def secret(self, name: str, value: str) -> str:
-        path = self.folder / name
-        path.write_text(value)
-        path.chmod(0o600)
-        return f"${{FILE:{path}}}"
-
     def put(self, name: str, data: bytes) -> None:
         self.site().bucket("avatars").put(name, [data], ObjectHeaders(), size=len(data), if_absent=False)
 
@@ -85,32 +70,23 @@ class Project:
         data = content.encode()
         if there:
             self.put(name, data)
-        metadata = json.dumps({"eTag": f'"{hashlib.md5(data).hexdigest()}"', "size": len(data)})
-        self.server.psql(
-            f"INSERT INTO storage.objects (bucket_id, name, metadata, version) "
-            f"VALUES ('avatars', '{name}', '{metadata}', '{uuid.uuid4()}') ON CONFLICT (bucket_id, name) DO UPDATE "
-            f"SET metadata = excluded.metadata, version = excluded.version, updated_at = clock_timestamp()"
-        )
+        self.server.psql(upsert("avatars", name, hashlib.md5(data).hexdigest(), len(data), str(uuid.uuid4())))
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    base = open_folder("dr-test-supabase-")
-    server, s3 = EmbeddedPostgres(base / "data", initdb=("--wal-segsize=1",)), EmbeddedS3(tmp_path / "s3")
+def project(rows_server: EmbeddedPostgres, tmp_path: Path) -> Iterator[Project]:
+    s3 = EmbeddedS3(tmp_path / "s3")
     s3.create_bucket("avatars")
     try:
-        server.start()
         s3.start()
-        server.psql(TABLE)
-        made = Project(server, s3, tmp_path)
+        rows_server.psql(TABLE)
+        made = Project(rows_server, s3.access, tmp_path)
         made.upload("a.png", "a")
         made.upload("folder/b ü.png", "b")
         made.site().repository("avatars", "primary").initialise()
         yield made
     finally:
         s3.stop()
-        server.kill()
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
@@ -133,3 +109,41 @@ def test_rows_list_the_bucket_and_reads_prove_it(project: Project) -> None:
     restore_files(project.site(), "avatars", first.label, project.folder / "back", Silent())
     assert (project.folder / "back/folder/b ü.png").read_text() == "b"
     assert (project.folder / "back/a.png").read_text() == "a"
+
+
+@pytest.fixture
+def service(rows_server: EmbeddedPostgres, moto_port: int, tmp_path: Path) -> Iterator[tuple[Project, SupabaseFront]]:
+    _, behind = moto_bucket(moto_port)
+    with supabase_before(rows_server, moto_port, behind) as front:
+        made = Project(rows_server, S3Access(front.endpoint, "test", "testtest"), tmp_path)
+        made.site().repository("avatars", "primary").initialise()
+        yield made, front
+
+
+def test_a_repair_leaves_rows_that_name_their_objects(service: tuple[Project, SupabaseFront]) -> None:
+    project, front = service
+    for name in ("lost.png", "swapped.png", "older.png", "right.png"):
+        project.put(name, f"{name} as it was".encode())
+    take_snapshot(project.site(), "avatars", Silent())
+    was = {name: front.row("avatars", name) for name in ("lost.png", "swapped.png", "older.png", "right.png")}
+    project.put("older.png", b"newer than the point to which the database is brought back")
+    for name, row in was.items():
+        assert row is not None
+        version, etag, size = row
+        if name == "lost.png":
+            assert front.past("DELETE", f"{name}/{version}").is_well
+        elif name == "swapped.png":
+            assert front.past("PUT", f"{name}/{version}", body=b"of someone with the key of what lies behind").is_well
+        elif name == "older.png":  # the database's own recovery: its row names a version that is gone
+            project.server.psql(upsert("avatars", name, etag, size, version))
+    done = reconcile(project.site(), "avatars", Silent(), read_all=True, settled=0.0, mend=True)
+    assert done.repaired is not None and done.check.verdict is Verdict.PASS, done
+    assert sorted(done.repaired.restored) == ["lost.png", "older.png"]
+    assert [*done.repaired.replaced] == ["swapped.png"]
+    for name, row in was.items():
+        now = front.row("avatars", name)
+        assert now is not None and row is not None and now[1:] == row[1:]
+        assert (now[0] == row[0]) is (name == "right.png")
+        assert front.past("GET", f"{name}/{now[0]}").body.decode() == f"{name} as it was"
+    aside, _ = project.site().bucket("avatars").stat(done.repaired.replaced["swapped.png"])
+    assert aside.size == len("of someone with the key of what lies behind")
