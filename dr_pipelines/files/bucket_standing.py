@@ -27,11 +27,13 @@ _MD5 = re.compile("[0-9a-f]{32}")
 Headers = Callable[[Row], ObjectHeaders]
 
 
-def standing(bucket: Bucket, prefix: str, rows: pa.Table, headers: Headers) -> tuple[set[bytes], set[bytes]]:
+def standing(
+    bucket: Bucket, prefix: str, rows: pa.Table, headers: Headers, *, few: int = _FEW
+) -> tuple[set[bytes], set[bytes]]:
     """Of the files in `rows`, relative to `prefix`: the paths of those that are there with their content and `headers`,
     and of those that are there otherwise. Raises what the bucket raises."""
     files = rows.filter(pc.and_(pc.equal(rows["type"], text(FILE)), pc.is_valid(rows["sha256"])))
-    if len(files) > _FEW:
+    if len(files) > few:
         with suppress(AccessDenied):  # who may not list may look
             there = pa.chunked_array([*_listed(bucket, prefix, flat(files["path"]))], pa.binary())
             files = files.filter(pc.is_in(files["path"], value_set=flat(there)))
