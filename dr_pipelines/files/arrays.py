@@ -11,9 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-# Arrow's own allocator keeps what was freed; tables come and go here.
-pa.set_memory_pool(pa.system_memory_pool())
-
 
 def array(values: Collection[Any], type_: pa.DataType) -> pa.Array:
     """Of any type that a table of files has; None is null."""
