@@ -35,6 +35,7 @@ from dr_pipelines.files.pack_builder import (
     Builder,
     Outcome,
     PackBuilder,
+    Sealed,
     encoded_size,
 )
 from dr_pipelines.files.read_ahead import ReadAhead
@@ -51,7 +52,7 @@ from dr_pipelines.files.source import (
 )
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveBuffers
-from dr_pipelines.repository.buffers import large_buffer
+from dr_pipelines.repository.buffers import empty, large_buffer
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 from dr_pipelines.repository.snapshots import SnapshotWriter
 from dr_pipelines.storage.base import Body
@@ -226,14 +227,14 @@ class Packer:
             return
         lane.wait()
         sealed = lane.builder.seal()
-        stored = lane.builder.buffers[sealed.buffer][: sealed.stored]
-        body = Body([stored], sha256=sealed.sha256, size=sealed.stored, hashed=True)
-        lane.put = putters.submit(self._put, lane.name, sealed.size, body, lane.reads)
+        lane.put = putters.submit(self._put, lane.name, sealed, lane.builder.buffers[sealed.buffer], lane.reads)
         lane.name, lane.reads = "", []
 
-    def _put(self, name: str, size: int, body: Body, reads: Sequence[Read]) -> None:
+    def _put(self, name: str, sealed: Sealed, buffer: memoryview, reads: Sequence[Read]) -> None:
+        body = Body([buffer[: sealed.stored]], sha256=sealed.sha256, size=sealed.stored, hashed=True)
         pack = self._writer.put_pack(name, 0, body)
-        self._tell(FileArchive(name=name, size=size, pack_size=PACK_SIZE, packs=(pack,)), reads)
+        empty(buffer)
+        self._tell(FileArchive(name=name, size=sealed.size, pack_size=PACK_SIZE, packs=(pack,)), reads)
 
     # --- large files ---
 

@@ -27,7 +27,7 @@ class PackProcess:
     def __init__(self, tree: Path, codec: Codec) -> None:
         self.end = 0
         self._found: list[Outcome] = []
-        size = encoded_size(codec)
+        size = -(-encoded_size(codec) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
         memory = os.memfd_create("packs")
         self._pipe, theirs = Pipe()
         try:
@@ -86,8 +86,8 @@ def _start(memory: int, pipe: int) -> Process:
 
 
 def _buffers(memory: int, size: int) -> tuple[memoryview, memoryview]:
-    both = memoryview(mmap.mmap(memory, 2 * size))
-    return both[:size], both[size:]
+    first, second = (memoryview(mmap.mmap(memory, size, offset=start)) for start in (0, size))
+    return first, second
 
 
 def _serve(pipe: Connection, memory: int) -> None:

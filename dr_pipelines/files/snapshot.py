@@ -131,6 +131,10 @@ class _Snapshot:
         self._left_behind = liveness(self._before, named).left_behind | {name for name in damaged if name is not None}
 
     def take(self, read_all: bool, only: Collection[bytes] | None = None) -> Snapshot:
+        # None of these stays in memory longer than it is needed.
+        return self._commit(*self._read(self._look(only), read_all))
+
+    def _look(self, only: Collection[bytes] | None) -> Scan:
         self._progress.phase("look", None)
         last = self._past.manifest
         if only is None or last is None:
@@ -140,7 +144,7 @@ class _Snapshot:
             self._scanned_at = last.looked_at
         for note in scan.notes:
             self._progress.note(note)
-        return self._commit(*self._read(scan, read_all))
+        return scan
 
     def _read(self, scan: Scan, read_all: bool) -> tuple[pa.Table, dict[str, FileArchive], Packed]:
         """The rows of the snapshot, all archives that are known then, and what was stored for it."""

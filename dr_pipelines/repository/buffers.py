@@ -19,6 +19,18 @@ def large_buffer(size: int) -> memoryview:
     return memoryview(memory)[:size]
 
 
+def empty(buffer: memoryview) -> None:
+    """Gives back the memory of a whole buffer until it is written to again. Nobody needs what was in it."""
+    memory = buffer.obj
+    assert isinstance(memory, mmap.mmap)
+    for advice in ("MADV_REMOVE", "MADV_DONTNEED"):  # what others share, and what is this process's alone
+        try:
+            memory.madvise(getattr(mmap, advice))
+        except (OSError, AttributeError):
+            continue
+        return
+
+
 def give_back_freed_memory() -> None:
     """From now on what is freed in large pieces goes back to the system, and threads share what stays. GNU's allocator
     keeps up to 64 MiB for each thread otherwise, once pieces of some megabytes were freed (mallopt(3))."""
