@@ -27,6 +27,7 @@ from dr_pipelines.files.staging import staging_for
 from dr_pipelines.files.table import shown
 from dr_pipelines.files.tiers import Known, Tiers
 from dr_pipelines.progress import Progress
+from dr_pipelines.repository.buffers import give_back_freed_memory
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
 
@@ -76,11 +77,11 @@ def restore_to_directory(
     """Raises `UsageError` for paths that the snapshot has not, `TargetInUse`, `HostTooSmall`, `RestoreError`,
     `RecallPending` when packs are offline and it is not waited for, `IntegrityError` when its table is whole on no
     tier, `KeyUnusable`, what the stores raise."""
+    give_back_freed_memory()
     progress.phase("look")
-    rows = selected(tiers.table(snapshot.manifest), paths)
     return restore_rows(
         tiers,
-        rows,
+        selected(tiers.table(snapshot.manifest), paths),
         snapshot.manifest.archives,
         target,
         snapshot=snapshot.manifest.label,
@@ -122,6 +123,7 @@ def restore_rows(
         there = standing(target, rows, overwrite=overwrite)
         rows = without(rows, there.all)
     plan = plan_restore(rows, archives)
+    del rows  # as large as the plan
     recall = Recall(tiers, plan, recalling)
     with staging_for(target, plan.bytes) as staged:
         unpacking, failures = _write(tiers, plan, staged, recall, clock, progress)

@@ -15,15 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.files.arrays import NO, YES, array, booleans, flat, number, strings, text, to_numpy
+from dr_pipelines.files.restore_target import Row
 from dr_pipelines.files.select import folders_above
-from dr_pipelines.files.table import DIRECTORY, FILE, LINK
+from dr_pipelines.files.table import DIRECTORY, FILE, LINK, chosen
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
 _LEAVES = r"(?:^|/)\.{0,2}(?:/|$)|\x00"
 """Empty parts, `.`, `..`, and so absolute paths and those that end in a slash; and what no path can hold."""
+_SOME = 10_000
 _TWIN = ("device", "inode", "sha256", "size", "mode", "mtime_ns", "uid", "gid")
 """Files of which all of these are equal were hard links of one."""
+_PLACE = ["archive", "offset"]
 
 
 @dataclass(frozen=True)
@@ -78,26 +81,32 @@ def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket
         rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
         rows = _refuse(rows, _through_files(rows), "the path goes through a link or a file", failures)
     rows = _refuse_contentless(rows, by_name, failures)
-    files = rows.filter(pc.equal(rows["type"], text(FILE)))
-    twins = {} if into_bucket else _twins(files)
+    is_file = pc.equal(rows["type"], text(FILE))
+    twins = {} if into_bucket else _twins(rows, is_file)
     if twins:
-        files = files.filter(pc.invert(pc.is_in(files["path"], value_set=array(twins, pa.binary()))))
-    has_content = pc.greater(files["size"], number(0))
-    contents = files.filter(has_content)
-    contents = contents.take(pc.sort_indices(contents, [("archive", "ascending"), ("offset", "ascending")]))
-    contents = contents.combine_chunks()
+        is_file = pc.and_(is_file, pc.invert(pc.is_in(rows["path"], value_set=array(twins, pa.binary()))))
+    has_content = pc.greater(rows["size"], number(0))
+    contents = _as_they_lie(rows, pc.and_(is_file, has_content))
     directories = rows.filter(pc.equal(rows["type"], text(DIRECTORY)))
-    needed = set() if into_bucket else _folders(rows).union(directories["path"].to_pylist())
+    needed = set() if into_bucket else _folders(rows["path"]).union(directories["path"].to_pylist())
     return Restoring(
         directories,
         rows.filter(pc.equal(rows["type"], text(LINK))),
-        files.filter(pc.invert(has_content)),
+        rows.filter(pc.and_(is_file, pc.invert(has_content))),
         contents,
         units_of(contents, by_name),
         tuple(sorted(needed)),  # parents sort before what lies in them
         twins,
         tuple(failures),
     )
+
+
+def _as_they_lie(rows: pa.Table, mask: pa.Array) -> pa.Table:
+    """What is to be known of these rows, in the order of archives and within them. Copied once: there may be
+    millions."""
+    places = pc.indices_nonzero(mask)
+    order = pc.sort_indices(rows.select(_PLACE).take(places), [(name, "ascending") for name in _PLACE])
+    return rows.select([*Row._fields, "archive"]).take(places.take(order)).combine_chunks()
 
 
 def units_of(contents: pa.Table, archives: Mapping[str, FileArchive]) -> tuple[Unit, ...]:
@@ -132,7 +141,7 @@ def packs_of(unit: Unit, contents: pa.Table) -> tuple[StoredObject, ...]:
 def _refuse(rows: pa.Table, wrong: pa.Array, reason: str, failures: list[Failure]) -> pa.Table:
     """The others."""
     failures += [Failure(path, reason) for path in rows["path"].filter(wrong).to_pylist()]
-    return rows.filter(pc.invert(wrong))
+    return chosen(rows, pc.invert(wrong))
 
 
 def _with_folder_markers(rows: pa.Table) -> pa.Table:
@@ -148,14 +157,19 @@ def _with_folder_markers(rows: pa.Table) -> pa.Table:
     )
 
 
-def _folders(rows: pa.Table) -> set[bytes]:
-    return {folder for path in rows["path"].to_pylist() for folder in folders_above(path)}
+def _folders(paths: pa.ChunkedArray) -> set[bytes]:
+    """All that lie above one of them."""
+    nearest: set[bytes] = set()
+    for start in range(0, len(paths), _SOME):
+        nearest.update(path.rpartition(b"/")[0] for path in paths.slice(start, _SOME).to_pylist())
+    return {folder for path in nearest for folder in (path, *folders_above(path))} - {b""}
 
 
 def _through_files(rows: pa.Table) -> pa.Array:
     """Which rows lie below a path that is a link or a file: what is written there would follow it."""
-    others = rows["path"].filter(pc.not_equal(rows["type"], text(DIRECTORY))).to_pylist()
-    blocked = _folders(rows).intersection(others)
+    no_folder = pc.not_equal(rows["type"], text(DIRECTORY))
+    is_folder = pc.is_in(rows["path"], value_set=array(_folders(rows["path"]), pa.binary()))
+    blocked = set(rows["path"].filter(pc.and_(no_folder, is_folder)).to_pylist())
     if not blocked:
         return booleans([False] * len(rows))
     return booleans([not blocked.isdisjoint(folders_above(path)) for path in rows["path"].to_pylist()])
@@ -168,7 +182,7 @@ def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], fai
         for path, why in zip(rows["path"].filter(told).to_pylist(), rows["error"].filter(told).to_pylist(), strict=True)
     ]
     # A directory that could not be listed is one all the same.
-    rows = rows.filter(pc.or_(pc.invert(told), pc.equal(rows["type"], text(DIRECTORY))))
+    rows = chosen(rows, pc.or_(pc.invert(told), pc.equal(rows["type"], text(DIRECTORY))))
     total = array([one.size for one in archives.values()], pa.int64())
     place = pc.index_in(rows["archive"], value_set=strings(archives))
     end = pc.add(rows["offset"], rows["size"])
@@ -180,9 +194,9 @@ def _refuse_contentless(rows: pa.Table, archives: Mapping[str, FileArchive], fai
     return _refuse(rows, wrong, "the snapshot's table names a content that its archives have not", failures)
 
 
-def _twins(files: pa.Table) -> dict[bytes, bytes]:
+def _twins(rows: pa.Table, is_file: pa.Array) -> dict[bytes, bytes]:
     """Each hard link but the first of a file → the first."""
-    some = files.filter(pc.fill_null(pc.greater(files["hard_links"], number(1)), NO))
+    some = rows.filter(pc.and_(is_file, pc.fill_null(pc.greater(rows["hard_links"], number(1)), NO)))
     some = some.take(pc.sort_indices(some["path"])).select(["path", *_TWIN]) if len(some) else some
     first: dict[tuple[object, ...], bytes] = {}
     found: dict[bytes, bytes] = {}
