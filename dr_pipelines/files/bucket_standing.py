@@ -13,7 +13,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.errors import AccessDenied, ObjectChanged, ObjectNotFound, StoreError, StoreUnavailable
+from dr_pipelines.errors import AccessDenied, ObjectChanged, ObjectNotFound, StoreError, StoreUnavailable, UsageError
 from dr_pipelines.files.arrays import array, flat, text
 from dr_pipelines.files.restore_target import Row, rows_in
 from dr_pipelines.files.table import FILE
@@ -76,7 +76,7 @@ def _is_same(bucket: Bucket, prefix: str, row: Row, etag: str | None, headers: H
         for piece in bucket.read(found)[1]:
             digest.update(piece)
         return digest.digest() == row.sha256
-    except (ObjectNotFound, UnicodeDecodeError):
+    except (ObjectNotFound, UnicodeDecodeError, UsageError):
         return None
     except ObjectChanged:
         return False

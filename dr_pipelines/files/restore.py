@@ -59,7 +59,8 @@ class FilesReport:
         more = f"; and {len(self.failed) - 3} more" if len(self.failed) > 3 else ""
         raise RestoreError(
             f"{len(self.failed)} of the wanted paths were not restored: {few}{more}",
-            hint="everything else was. `--json` lists them all; another tier or snapshot may have them.",
+            hint="everything else was. `--json` lists them all. What cannot be named here another target may hold "
+            "(`--to-store`, a directory); what is damaged another tier or snapshot may have.",
         )
 
 
@@ -148,7 +149,7 @@ def restore_rows(
         files=_count([*_paths(plan.contents), *_paths(plan.empty_files), *plan.twins], lost, kept),
         directories=_count(_paths(plan.directories), lost, kept),
         links=_count(_paths(plan.links), lost, kept),
-        bytes=plan.bytes,
+        bytes=plan.bytes_without({*lost, *kept}),
         packs=unpacking.packs,
         fetched_bytes=unpacking.fetched,
         seconds=clock.monotonic() - began,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.errors import AccessDenied, ObjectExists, StoreError, StoreUnavailable
+from dr_pipelines.errors import AccessDenied, DrError, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable
 from dr_pipelines.files.bucket_standing import standing
 from dr_pipelines.files.restore import FilesReport, without
 from dr_pipelines.files.restore_packs import Unpacking
@@ -37,6 +37,7 @@ class BucketTarget:
         self.name = f"{bucket.name}/{self._prefix}".rstrip("/")
         self.kept: set[bytes] = set()
         self.left_out: set[str] = set()
+        self._in_a_row = 0
 
     def put(self, row: Row, content: memoryview) -> None:
         self._put(row, iter((bytes(content),)))
@@ -59,10 +60,26 @@ class BucketTarget:
         except ObjectExists:
             with self._lock:
                 self.kept.add(row.path)
-        except (StoreUnavailable, AccessDenied):
+        except AccessDenied:
             raise
         except StoreError as error:
+            if isinstance(error, StoreUnavailable) and not self._is_of(key):
+                raise
             raise NotRestored(f"cannot be put: {error.message}") from error
+        self._in_a_row = 0
+
+    def _is_of(self, key: str) -> bool:
+        """Whether it is this key's own trouble: the bucket answers, and took others. Services on a file system fail at
+        `a/b` where there is an `a`, each time anew."""
+        with self._lock:
+            self._in_a_row += 1
+        try:
+            self._bucket.stat(key)
+        except ObjectNotFound:
+            pass
+        except DrError:
+            return False
+        return self._in_a_row <= self.writers
 
     def _store(self, key: str, row: Row, pieces: Iterable[bytes]) -> None:
         self._bucket.put(key, pieces, self._headers(row), size=row.size, if_absent=self._if_absent)
@@ -152,7 +169,7 @@ def restore_into(
         files=sum(path not in lost and path not in target.kept for path in wanted),
         directories=0,
         links=0,
-        bytes=plan.bytes,
+        bytes=plan.bytes_without({*lost, *target.kept}),
         packs=unpacking.packs,
         fetched_bytes=unpacking.fetched,
         seconds=clock.monotonic() - began,

@@ -7,7 +7,7 @@ file, are refused by name, and so is a row whose content the manifest does not h
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +21,10 @@ from dr_pipelines.files.table import DIRECTORY, FILE, LINK, chosen
 from dr_pipelines.repository.manifest import StoredObject
 from dr_pipelines.repository.snapshot_manifest import FileArchive
 
-_LEAVES = r"(?:^|/)\.{0,2}(?:/|$)|\x00"
-"""Empty parts, `.`, `..`, and so absolute paths and those that end in a slash; and what no path can hold."""
+Paths = Collection[bytes]
+_LEAVES = r"^/|(?:^|/)\.\.(?:/|$)"
+_NO_NAME = r"(?:^|/)\.?(?:/|$)|\x00"
+"""Parts that are empty or `.`, and so what ends in a slash; and what no path can hold."""
 _SOME = 10_000
 _TWIN = ("device", "inode", "sha256", "size", "mode", "mtime_ns", "uid", "gid")
 """Files of which all of these are equal were hard links of one."""
@@ -66,7 +68,14 @@ class Restoring:
     @property
     def bytes(self) -> int:
         """What will be written."""
-        return pc.sum(self.contents["size"]).as_py() or 0
+        return self.bytes_without(())
+
+    def bytes_without(self, paths: Paths) -> int:
+        """The same but for what these files have."""
+        sizes = self.contents["size"]
+        if paths:
+            sizes = sizes.filter(pc.invert(pc.is_in(self.contents["path"], value_set=array(paths, pa.binary()))))
+        return pc.sum(sizes).as_py() or 0
 
 
 def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket: bool = False) -> Restoring:
@@ -75,10 +84,14 @@ def plan_restore(rows: pa.Table, archives: Iterable[FileArchive], *, into_bucket
     failures: list[Failure] = []
     if into_bucket:
         rows = _refuse(rows, pc.equal(rows["type"], text(LINK)), "a bucket has no links", failures)
+        nameless = pc.match_substring_regex(rows["path"], r"^$|\x00")
+        rows = _refuse(rows, nameless, "no object can have this key", failures)
     else:
         rows = _with_folder_markers(rows)
         outside = pc.match_substring_regex(rows["path"], _LEAVES)
-        rows = _refuse(rows, outside, "the path would leave the target, or no file can have it", failures)
+        rows = _refuse(rows, outside, "the path would leave the target", failures)
+        nameless = pc.match_substring_regex(rows["path"], _NO_NAME)
+        rows = _refuse(rows, nameless, "no file can have this path: a part of it is empty or a dot alone", failures)
         rows = _refuse(rows, _through_files(rows), "the path goes through a link or a file", failures)
     rows = _refuse_contentless(rows, by_name, failures)
     is_file = pc.equal(rows["type"], text(FILE))

@@ -8,18 +8,22 @@ from pathlib import Path
 import pytest
 
 from dr_pipelines.clock import FixedClock, SystemClock
+from dr_pipelines.embedded.stores import EmbeddedS3
+from dr_pipelines.errors import StoreUnavailable
 from dr_pipelines.files.bucket import BucketSource
 from dr_pipelines.files.bucket_standing import standing
 from dr_pipelines.files.pack_builder import PACK_SIZE
 from dr_pipelines.files.restore import FilesReport
 from dr_pipelines.files.restore_bucket import restore_to_bucket
+from dr_pipelines.files.table import shown
 from dr_pipelines.storage.attempts import Attempts
+from dr_pipelines.storage.azure_objects import AzureObjects
 from dr_pipelines.storage.bucket import Bucket, ObjectHeaders
 from dr_pipelines.storage.retrying_bucket import RetryingBucket
 from dr_pipelines.storage.s3_objects import S3Objects
 from tests.support.file_sets import BEGIN, FileSet, tree
 from tests.support.file_tiers import flip
-from tests.support.stores import PART, moto_bucket
+from tests.support.stores import PART, azurite_container, moto_bucket, rclone_bucket
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def test_objects_come_back_with_headers_and_metadata(files: FileSet, bucket: Buc
     before = contents(bucket)
     report = restore(files, bucket, "again/")
     assert contents(bucket, "again/") == before
-    assert (report.files, report.failed) == (6, {})
+    assert (report.files, report.failed, report.bytes) == (6, {}, 5004)
     to_disk = files.restore(tmp_path / "target")
     assert set(to_disk.failed) == {"../up", "a//b"}
     assert {*tree(tmp_path / "target")} == {b"a", b"a/b", "ü 😀".encode(), b"none", b"dir"}
@@ -119,3 +123,47 @@ def test_what_is_there_as_it_was_is_not_put_again(files: FileSet, bucket: Bucket
     restore(files, bucket, "copy", overwrite=True)
     bucket.put("copy/changed", [b"x"], headers, size=1, if_absent=False)
     assert restore(files, bucket, "copy", overwrite=True).same == 4
+
+
+def test_a_key_that_the_service_always_fails_at_costs_no_other(
+    files: FileSet, shared_s3: EmbeddedS3, tmp_path: Path
+) -> None:
+    """Where keys are paths of a file system, `a` and `a/b` cannot both be."""
+    client, name = rclone_bucket(shared_s3)
+    bucket = RetryingBucket(S3Objects(client, name), Attempts(FixedClock(BEGIN), attempts=2))
+    paths = [b"a", b"a/b", b"no\0", b"", b"good", b"\xff"]
+    files.write({f"{number}": f"{number}".encode() * (number + 1) for number in range(len(paths))})
+    files.take()
+    files.forge({"path": paths})
+    report = restore(files, bucket)
+    assert contents(bucket, "good")[""][1] == b"44444"
+    assert len({"a", "a/b"} & report.failed.keys()) == 1
+    assert len(report.failed) == len(paths) - report.files
+    assert report.failed["\\xff"] == "a bucket's keys are Unicode, and the path is not"
+    sizes = {shown(path): number + 1 for number, path in enumerate(paths)}
+    assert report.bytes == sum(size for path, size in sizes.items() if path not in report.failed)
+
+
+def test_a_bucket_that_fails_at_everything_ends_the_restore(
+    files: FileSet, shared_s3: EmbeddedS3, tmp_path: Path
+) -> None:
+    client, name = rclone_bucket(shared_s3)
+    bucket = RetryingBucket(S3Objects(client, name), Attempts(FixedClock(BEGIN), attempts=1))
+    files.write({f"{number}": b"x" for number in range(20)})
+    files.take()
+    files.forge({"path": [b"a", *(f"a/{number}".encode() for number in range(19))]})
+    bucket.put("a", [b"x"], ObjectHeaders(), size=1)
+    with pytest.raises(StoreUnavailable):
+        restore(files, bucket)
+
+
+def test_names_that_azure_has_no_address_for_are_named(files: FileSet, azurite_port: int) -> None:
+    container = azurite_container(f"http://127.0.0.1:{azurite_port}")
+    bucket = RetryingBucket(AzureObjects(container), Attempts(FixedClock(BEGIN)))
+    files.write({f"{number}": f"{number}".encode() for number in range(4)})
+    files.take()
+    files.forge({"path": [b"../up", b"a/./b", b"back\\slash", b"good"]})
+    report = restore(files, bucket)
+    assert {*contents(bucket)} == {"good"}
+    assert {*report.failed} == {"../up", "a/./b", "back\\slash"}
+    assert all("Azure has no address" in why for why in report.failed.values())
