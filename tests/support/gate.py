@@ -56,7 +56,7 @@ class Gate:
     def until_closed(self, process: Running) -> None:
         """Until that is asked for, and all before it is done."""
         while not self._is_quiet(within=0.05):
-            assert not process.ended(0), f"it ended before, after {self.writes}"
+            assert not process.ended(0), f"it ended before, after {self.writes or self.reads}"
 
     def let_through(self) -> None:
         """What is held now; what comes next is held."""
