@@ -1,4 +1,4 @@
-"""`dr files poll`, `dr restore --with-files`, killed at single writes and reads: nothing is half there, and the next run
+"""`dr files poll` and `dr restore --with-files` killed at single requests: nothing is half there, and the next run
 ends as an undisturbed one. Invariant 1."""
 
 from __future__ import annotations
