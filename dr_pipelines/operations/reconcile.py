@@ -13,6 +13,7 @@ from typing import Any
 
 from dr_pipelines.checks import CheckResult
 from dr_pipelines.errors import BackupNotFound, DrError, UsageError
+from dr_pipelines.files.arrays import numbers
 from dr_pipelines.files.look import SEEN, known_digests, read_digests
 from dr_pipelines.files.memory import SnapshotMemory
 from dr_pipelines.files.read_table import read_table
@@ -148,7 +149,9 @@ def known_contents(site: Site, file_set: str) -> Known:
     `SEEN`."""
     past = SnapshotMemory(site.state_dir / "files" / file_set).recall()
     if past is not None and past.manifest is not None:
-        return Known(lay_over(past.base, past.changes).select(SEEN), past.manifest.started_at)
+        rows = lay_over(past.base, past.changes).select(SEEN)
+        # Copied: else they hold the whole file from which they were read.
+        return Known(rows.take(numbers(len(rows))), past.manifest.started_at)
     try:
         repository = site.read_only_repository(file_set, "primary")
         manifest = labelled_snapshot(repository, file_set, "latest")
