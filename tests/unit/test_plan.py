@@ -52,6 +52,14 @@ def test_encryption_is_a_decision(tmp_path: Path) -> None:
         load_plan(path)
 
 
+def test_paths_of_a_section_that_is_left_out_are_beside_the_plan_too(tmp_path: Path) -> None:
+    document: Any = YAML(typ="safe").load(EXAMPLE.read_text())
+    document["databases"]["shop"].pop("validation", None)
+    path = tmp_path / "plan.yaml"
+    path.write_text(json.dumps(document))
+    assert load_plan(path).databases["shop"].validation.expectations == tmp_path / "expectations"
+
+
 def test_secrets_are_looked_up_late_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DR_AWS_SECRET_ACCESS_KEY", raising=False)
     plan = load_plan(EXAMPLE)
