@@ -67,7 +67,8 @@ DOORS: dict[str, tuple[str, ...]] = {
 
 CALLS: dict[str, tuple[str, ...]] = {
     "os.environ": (
-        "dr_pipelines/__init__.py",  # for libraries that are loaded after it
+        "dr_pipelines/__init__.py",  # for libraries that are loaded after it; so is the next
+        "dr_pipelines/files/__init__.py",
         "dr_pipelines/plan/references.py",
         "dr_pipelines/commands.py",
         "dr_pipelines/embedded/",
