@@ -7,6 +7,7 @@ the manifest. An interrupted snapshot leaves archives, and this host a note of w
 from __future__ import annotations
 
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -125,6 +126,7 @@ class _Snapshot:
         self._began = clock.now()
         self._scanned_at: datetime | None = None
         self._now_known = past
+        self._unfinished: dict[datetime, list[str]] = defaultdict(list)  # archives by when their snapshot was begun
         self._before = lay_over(past.base, past.changes)
         named = past.manifest.archives if past.manifest is not None else ()
         damaged = (archive_of(writer.layout.file_set, key) for key in lost)
@@ -176,6 +178,8 @@ class _Snapshot:
             self._progress.note(f"{len(whole)} archives of a snapshot that did not end are used")
             resumed = pa.concat_tables([with_all_columns(rows) for _, rows in whole])
             previous = lay_over(previous, newest_of_each(resumed))
+        for archive, _ in whole:
+            self._unfinished[archive_begun(archive.name)].append(archive.name)
         return previous, archives | {archive.name: archive for archive, _ in whole}
 
     def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, WantedFiles]:
@@ -186,13 +190,21 @@ class _Snapshot:
         # An empty object is read too: its headers come with it. Only objects have an ETag, if an empty one.
         nothing_to_read = pc.and_(pc.equal(rows["size"], number(0)), pc.is_null(rows["etag"]))
         content_free = pc.or_(pc.invert(is_file), nothing_to_read)
-        known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
+        known = self._is_known(rows, old)
         if self._left_behind:
             stale = pc.is_in(old["archive"], value_set=strings(self._left_behind))
             known = pc.and_(known, pc.invert(stale))
         known = pc.and_(pc.fill_null(known, NO), booleans([not read_all] * len(rows)))
         kept = pc.or_(content_free, known)
         return with_known_content(chosen(rows, kept), chosen(old, kept)), wanted_of(rows, pc.invert(kept))
+
+    def _is_known(self, rows: pa.Table, old: pa.Table) -> pa.Array:
+        """Each row was seen by the last snapshot, or by the one that did not end which put its archive."""
+        known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
+        for begun, names in self._unfinished.items():
+            theirs = pc.is_in(old["archive"], value_set=strings(names))
+            known = pc.or_(known, pc.and_(theirs, is_as_it_was(rows, old, begun)))
+        return known
 
     def _pack(self, read: ReadRows, wanted: WantedFiles) -> Packed:
         last = self._past.manifest
