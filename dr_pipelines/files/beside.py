@@ -1,4 +1,7 @@
-"""How the files of a snapshot differ from those of the one before, as numbers. What is unusual is not said here."""
+"""How the files of a snapshot differ from those of one before, as numbers. What is unusual is not said here.
+
+A snapshot that follows within minutes differs by little, whatever goes on. So polls, and the snapshot of everything
+that ends them, are held against a `Baseline` too: what they changed adds up."""
 
 from __future__ import annotations
 
@@ -17,13 +20,34 @@ COMPRESSES = 80
 INCOMPRESSIBLE = 97
 
 
+_COUNTED = ["path", "type", "sha256", "compresses_to"]
+_LABEL = b"label"
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The last snapshot that looked at everything; or one since that was found unusual, for what it changed is told and
+    would be told of all that follow. `rows`: of all its columns those that are counted by, and its label."""
+
+    rows: pa.Table
+
+    @property
+    def label(self) -> str:
+        return str(self.rows.schema.metadata[_LABEL].decode())
+
+
+def baseline_of(label: str, rows: pa.Table) -> Baseline:
+    return Baseline(rows.select(_COUNTED).replace_schema_metadata({_LABEL: label.encode()}))
+
+
 @dataclass(frozen=True)
 class Differences:
-    """Of `before` files that there were: `changed` have another content under their name; `vanished` are gone, and
-    nothing has their content any more; `moved` are gone, and it is there under another name. `renamed` have become new
-    files with the `ending` that most of them have, in place of their own or behind it. Of `compressible` files that
-    compressed before and are still there, `incompressible` do not any more."""
+    """From the snapshot `beside`. Of `before` files that there were: `changed` have another content under their name;
+    `vanished` are gone, and nothing has their content any more; `moved` are gone, and it is there under another name.
+    `renamed` have become new files with the `ending` that most of them have, in place of their own or behind it. Of
+    `compressible` files that compressed before and are still there, `incompressible` do not any more."""
 
+    beside: str
     before: int
     changed: int = 0
     vanished: int = 0
@@ -34,8 +58,9 @@ class Differences:
     incompressible: int = 0
 
 
-def differences(before: pa.Table, after: pa.Table) -> Differences:
-    """Both are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
+def differences(baseline: Baseline, after: pa.Table) -> Differences:
+    """`after` are all rows of a snapshot. What could not be read has not changed: it is told elsewhere."""
+    before = baseline.rows
     here = beside(before, after, ["sha256", "compresses_to"])
     both = pc.and_(here.is_file, here.was_file)
     changed = pc.and_(both, pc.fill_null(pc.not_equal(after["sha256"], here.old["sha256"]), NO))
@@ -47,6 +72,7 @@ def differences(before: pa.Table, after: pa.Table) -> Differences:
     compressed = pc.and_(both, pc.fill_null(pc.less_equal(here.old["compresses_to"], number(COMPRESSES)), NO))
     turned = pc.fill_null(pc.greater_equal(after["compresses_to"], number(INCOMPRESSIBLE)), NO)
     return Differences(
+        beside=baseline.label,
         before=_sum(pc.equal(before["type"], text(FILE))),
         changed=_sum(changed),
         vanished=len(gone) - moved,

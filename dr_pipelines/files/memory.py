@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from dr_pipelines.errors import DrError, IntegrityError
 from dr_pipelines.files import contents
 from dr_pipelines.files.arrays import no_rows
+from dr_pipelines.files.beside import Baseline
 from dr_pipelines.files.table import SCHEMA, empty, with_all_columns
 from dr_pipelines.repository.snapshot_manifest import (
     ArchiveList,
@@ -30,7 +31,7 @@ from dr_pipelines.repository.snapshot_manifest import (
 )
 
 _MANIFEST, _ARCHIVES, _LISTS, _DIGESTS = "manifest.json", "archives.json", "lists.json", "digests.json"
-_BASE, _CHANGES, _CONTENTS = "base.arrow", "changes.arrow", "contents.arrow"
+_BASE, _CHANGES, _CONTENTS, _BASELINE = "base.arrow", "changes.arrow", "contents.arrow", "baseline.arrow"
 _Archives = TypeAdapter(tuple[FileArchive, ...])
 _Names = TypeAdapter(tuple[tuple[str, ...], ...])
 _Digests = TypeAdapter(dict[str, str])
@@ -40,13 +41,15 @@ _ARCHIVE = b"archive"
 @dataclass(frozen=True)
 class Past:
     """What is known of a file set before a snapshot. `base` and `changes` are the tables as they are stored;
-    `contents` of all archives that are known, `archives` those, by name."""
+    `contents` of all archives that are known, `archives` those, by name. `baseline`: after a poll, what
+    the next is held against besides it."""
 
     manifest: Snapshot | None = None
     base: pa.Table = field(default_factory=empty)
     changes: pa.Table = field(default_factory=empty)
     contents: pa.Table = field(default_factory=lambda: no_rows(contents.SCHEMA))
     archives: Mapping[str, FileArchive] = field(default_factory=dict)
+    baseline: Baseline | None = None
 
 
 class SnapshotMemory:
@@ -68,6 +71,7 @@ class SnapshotMemory:
                 changes=self._read(_CHANGES, SCHEMA),
                 contents=self._read(_CONTENTS, contents.SCHEMA),
                 archives=archives,
+                baseline=self._baseline(),
             )
         except (OSError, ValueError, DrError, pa.ArrowException, KeyError):
             self._recalled = None
@@ -82,6 +86,11 @@ class SnapshotMemory:
 
     def _read(self, name: str, schema: pa.Schema) -> pa.Table:
         return with_all_columns(_read(self._last / name, self._digests[name]), schema).combine_chunks()
+
+    def _baseline(self) -> Baseline | None:
+        if _BASELINE not in self._digests:
+            return None
+        return Baseline(_read(self._last / _BASELINE, self._digests[_BASELINE]))
 
     def keep(self, past: Past) -> None:
         """In place of what was known; what was unfinished is finished. Raises `OSError`."""
@@ -98,7 +107,10 @@ class SnapshotMemory:
                 (_BASE, past.base, old and old.base),
                 (_CHANGES, past.changes, old and old.changes),
                 (_CONTENTS, past.contents, old and old.contents),
+                (_BASELINE, past.baseline and past.baseline.rows, old and old.baseline and old.baseline.rows),
             ):
+                if table is None:
+                    continue
                 if table is before:  # the same object: the file says it already
                     (folder / name).hardlink_to(self._last / name)
                     digests[name] = self._digests[name]

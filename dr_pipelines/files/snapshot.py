@@ -19,13 +19,13 @@ from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, ObjectNotFound, RepositoryError, StoreError
 from dr_pipelines.files.arrays import NO, booleans, number, strings, text
-from dr_pipelines.files.beside import Differences, differences
+from dr_pipelines.files.beside import Baseline, Differences, baseline_of, differences
 from dr_pipelines.files.break_glass import bundle
 from dr_pipelines.files.contents import Contents, contents_of, merged
 from dr_pipelines.files.liveness import liveness
 from dr_pipelines.files.memory import Past, SnapshotMemory
 from dr_pipelines.files.pack import Packed, Packer, Read
-from dr_pipelines.files.read_table import read_tables
+from dr_pipelines.files.read_table import read_table, read_tables
 from dr_pipelines.files.rows import (
     ReadRows,
     counted,
@@ -57,6 +57,7 @@ from dr_pipelines.repository.marks import read_damage
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import FileArchive, Snapshot, SnapshotManifest
 from dr_pipelines.repository.snapshots import (
+    SnapshotCatalog,
     SnapshotWriter,
     begin_snapshot,
     list_archives,
@@ -70,8 +71,9 @@ _RESUMED_FOR = timedelta(days=1)
 """How long archives of a snapshot that did not end are used; they are pruned later than that."""
 
 
-Judge = Callable[[SnapshotLayout, Differences | None], None]
-"""Told of a snapshot how it differs from the one before; None where none is known."""
+Judge = Callable[[SnapshotLayout, Sequence[Differences]], bool]
+"""Told of a snapshot how it differs from the one before and from the baseline, where they are known. Says whether that
+is usual."""
 
 
 def take_snapshot(
@@ -89,7 +91,7 @@ def take_snapshot(
     """With `only`, nothing but these paths is looked at, and what the snapshot before says of all others is taken over;
     where that is not known, everything is. With `read_all` every file is read, whatever its time says. Contents of
     archives that are mostly dead are stored anew, so that these can go with the snapshots that name them; so is what a
-    scrub found lost. `judge` is told how it differs from the one before while it is not there yet: what it puts down
+    scrub found lost. `judge` is told how it differs from those before while it is not there yet: what it puts down
     under the label is there with the snapshot. Raises what a store raises, `UsageError` when there is no such source;
     what cannot be read in it has a row that says so."""
     give_back_freed_memory()
@@ -235,12 +237,10 @@ class _Snapshot:
         named = tuple(archives[name] for name in sorted(used))
         archives = self._whole(archives, named)
         past, (table, changes, stored) = self._put_tables(rows)
-        if self._judge is not None:
-            changed = differences(self._before, rows) if self._past.manifest is not None else None
-            self._judge(self._writer.layout, changed)
+        baseline = self._judged(rows)
         known = self._past.contents if archives == self._past.archives else None
         contents = known or merged([contents_of(rows), self._past.contents], archives)
-        self._now_known = replace(past, contents=contents, archives=archives)
+        self._now_known = replace(past, contents=contents, archives=archives, baseline=baseline)
         last = self._past.manifest
         before = last.listed if last is not None else ()
         trusted = [one for one in before if one.stored is not None and one.stored.key not in self._lost]
@@ -264,6 +264,16 @@ class _Snapshot:
             named,
             trusted,
         )
+
+    def _judged(self, rows: pa.Table) -> Baseline | None:
+        """What the next one is held against besides this one. A snapshot of everything is its own baseline."""
+        last, known = self._past.manifest, self._past.baseline
+        before = baseline_of(last.label, self._before) if last is not None else None
+        is_usual = True
+        if self._judge is not None:
+            beside = [one for one in (before, known) if one is not None]
+            is_usual = self._judge(self._writer.layout, [differences(one, rows) for one in beside])
+        return (known or before) if self._scanned_at is not None and is_usual else None
 
     def _put_bundle(self) -> tuple[StoredObject, ...]:
         layout, encoding = self._writer.layout, self._writer.repository.codec.encoding
@@ -340,8 +350,21 @@ def _known(repository: Repository, file_set: str, memory: SnapshotMemory, now: d
         except (IntegrityError, KeyUnusable):
             continue
         archives = {archive.name: archive for archive in manifest.archives}
-        return Past(manifest, base, changes, contents_of(lay_over(base, changes)), archives)
+        baseline = _baseline(repository, catalog, manifest)
+        return Past(manifest, base, changes, contents_of(lay_over(base, changes)), archives, baseline)
     return Past()
+
+
+def _baseline(repository: Repository, catalog: SnapshotCatalog, last: Snapshot) -> Baseline | None:
+    """Of a poll, as the repository knows it."""
+    until = [one for one in catalog.usable if one.started_at <= last.started_at]
+    ended = [one for one in until if one.scanned_at is None or catalog.was_unusual(one.label)]
+    if not ended or ended[-1].label == last.label:
+        return None
+    try:
+        return baseline_of(ended[-1].label, read_table(repository, ended[-1]))
+    except (IntegrityError, KeyUnusable):
+        return None
 
 
 def _whole_archives(repository: Repository, file_set: str) -> dict[str, int]:

@@ -1,9 +1,9 @@
-"""Snapshots beside the one before: what is unusual is put down under their label, and a person may accept it."""
+"""Snapshots beside those before: what is unusual is put down under their label, and a person may accept it."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _TAKEN_TO = "primary"
 
 
-def judge_changes(site: Site, file_set: str, layout: SnapshotLayout, found: Differences | None) -> CheckResult:
+def judge_changes(site: Site, file_set: str, layout: SnapshotLayout, found: Sequence[Differences]) -> CheckResult:
     """Of a snapshot in the making: what is put down is there before the snapshot is. Raises what the store raises."""
     result = file_anomalies.changes_are_usual(layout.label, found, site.file_set(file_set).anomalies)
     if not result.skipped:
@@ -39,7 +39,7 @@ def changes_seen(site: Site, file_set: str, label: str) -> CheckResult | None:
 
 
 def changes_are_usual(site: Site, file_set: str, label: str | None = None) -> CheckResult:
-    """Whether a snapshot (the newest, when none is named) differs from the one before as is usual, and every one that
+    """Whether a snapshot (the newest, when none is named) differs from those before as is usual, and every one that
     does not has been accepted. Without the primary, which has the newest, others can only say that one does not."""
     trouble: DrError | None = None
     for tier in site.tiers(file_set):

@@ -37,10 +37,11 @@ def take_in_turn(
 ) -> Snapshot:
     """The same for whoever has the `turn`: of everything, or of `only` some paths over the one before."""
 
-    def judge(layout: SnapshotLayout, found: Differences | None) -> None:
+    def judge(layout: SnapshotLayout, found: Sequence[Differences]) -> bool:
         seen = judge_changes(site, file_set, layout, found)
         if not seen.passed:
             progress.note(seen.summary)
+        return seen.passed
 
     return _take_snapshot(
         file_source(site, file_set),

@@ -34,7 +34,7 @@ from dr_pipelines.repository.file_layout import (
 )
 from dr_pipelines.repository.labels import Listed, list_labels
 from dr_pipelines.repository.manifest import StoredObject
-from dr_pipelines.repository.marks import Expired, Marks, read_expired
+from dr_pipelines.repository.marks import ANOMALY, Expired, Marks, read_expired
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.snapshot_manifest import (
     SNAPSHOT_FORMAT,
@@ -91,6 +91,11 @@ class SnapshotCatalog:
         """Whether it was found to be, beside the one before, and nobody accepted it."""
         found = self.marks.get(label, _UNMARKED).anomaly()
         return found is not None and found.verdict == "fail"
+
+    def was_unusual(self, label: str) -> bool:
+        """Whether it was found to be, accepted or not."""
+        proofs = self.marks.get(label, _UNMARKED).proofs
+        return any(proof.kind == ANOMALY and proof.verdict == "fail" for proof in proofs)
 
     def failed_validation(self, snapshot: SnapshotManifest) -> str | None:
         """Which restore of it failed, when none passed since; None when none did."""

@@ -1,9 +1,9 @@
-"""Is what changed in a file set usual? Pure: how a snapshot differs from the one before, and the plan's shares, in; an
+"""Is what changed in a file set usual? Pure: how a snapshot differs from those before, and the plan's shares, in; an
 answer out. What encrypts or removes other people's files changes many at once, and mostly renames them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,12 @@ class Share:
     def percent(self) -> float:
         return 100 * self.number / self.of if self.of else 0.0
 
+    def weight(self, at_least: int) -> float:
+        """From 1 on it is unusual."""
+        return self.percent / self.allowed if self.of >= at_least else 0.0
+
     def is_unusual(self, at_least: int) -> bool:
-        return self.of >= at_least and self.number > 0 and self.percent >= self.allowed
+        return self.weight(at_least) >= 1
 
     def __str__(self) -> str:
         return f"{self.number:,} of {counted(self.of, 'file')} ({self.percent:.0f} %) {self.what}"
@@ -45,15 +49,17 @@ def shares(found: Differences, plan: AnomalyPlan) -> Iterator[Share]:
     yield Share("no longer compress", found.incompressible, found.compressible, plan.incompressible)
 
 
-def changes_are_usual(label: str, found: Differences | None, plan: AnomalyPlan) -> CheckResult:
-    """`found` None: there is no snapshot before."""
-    if found is None:
+def changes_are_usual(label: str, beside: Sequence[Differences], plan: AnomalyPlan) -> CheckResult:
+    """`beside`: of each snapshot that it was compared with. That by which it is the most unusual is told."""
+    if not beside:
         said = f"{label} is the first that there is to compare with"
         return passed(CHANGES_ARE_USUAL, said, label=label, applies=False)
+    found = max(beside, key=lambda one: max(share.weight(plan.at_least) for share in shares(one, plan)))
     asked = [*shares(found, plan)]
     unusual = [share for share in asked if share.is_unusual(plan.at_least)]
     details = {
         "label": label,
+        "beside": found.beside,
         "moved": found.moved,
         "shares": [
             {"files that": share.what, "number": share.number, "of": share.of, "percent": round(share.percent, 1),
@@ -64,10 +70,10 @@ def changes_are_usual(label: str, found: Differences | None, plan: AnomalyPlan) 
     if unusual:
         return failed(
             CHANGES_ARE_USUAL,
-            f"{label} is unusual: {', '.join(str(share) for share in unusual)}",
+            f"{label} is unusual beside {found.beside}: {', '.join(str(share) for share in unusual)}",
             hint="nothing older is let go until `dr files accept` says that it is well.",
             **details,
         )
     few = " (too few files to say)" if found.before < plan.at_least else ""
     said = f"{found.changed:,} of {counted(found.before, 'file')} changed and {found.vanished:,} vanished{few}"
-    return passed(CHANGES_ARE_USUAL, f"{label} is usual: {said}", **details)
+    return passed(CHANGES_ARE_USUAL, f"{label} is usual beside {found.beside}: {said}", **details)

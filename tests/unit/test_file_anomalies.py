@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -14,6 +15,7 @@ from dr_pipelines.clock import FixedClock
 from dr_pipelines.errors import BackupNotFound, UsageError
 from dr_pipelines.files.beside import Differences
 from dr_pipelines.files.sample import compresses_to
+from dr_pipelines.operations.files import take_in_turn
 from dr_pipelines.plan.file_sets import AnomalyPlan
 from dr_pipelines.progress import Silent
 from dr_pipelines.site import Site
@@ -100,7 +102,7 @@ def test_the_numbers_are_those_of_the_files(site: Site) -> None:
     scramble(letters(site)[:8])
     remove(letters(site)[-2:])
     found = operations.changes_are_usual(site, DOCS, take_now(site).label)
-    assert found.summary.partition(";")[0].endswith("is unusual: 8 of 38 files (21 %) no longer compress")
+    assert found.summary.partition(";")[0].endswith(": 8 of 38 files (21 %) no longer compress")
     numbers = {share["files that"]: (share["number"], share["of"]) for share in found.details["shares"]}
     assert numbers["changed"] == (8, 40)
     assert numbers["vanished"] == (2, 40)
@@ -120,9 +122,67 @@ def test_the_first_snapshot_is_compared_with_none(tmp_path: Path) -> None:
 
 
 def test_few_files_are_never_unusual() -> None:
-    few = Differences(before=19, changed=19, vanished=0, compressible=19, incompressible=19)
-    assert changes_are_usual("x", few, AnomalyPlan()).passed
-    assert not changes_are_usual("x", few, AnomalyPlan(at_least=19)).passed
+    few = Differences("w", before=19, changed=19, vanished=0, compressible=19, incompressible=19)
+    assert changes_are_usual("x", [few], AnomalyPlan()).passed
+    assert not changes_are_usual("x", [few], AnomalyPlan(at_least=19)).passed
+
+
+def test_it_is_told_beside_which_snapshot_it_is_the_most_unusual() -> None:
+    """One that changed less may have lost more."""
+    lost = Differences("then", before=100, changed=5, vanished=22)
+    changed = Differences("before", before=100, changed=31, vanished=2)
+    for beside in ([lost, changed], [changed, lost]):
+        found = changes_are_usual("x", beside, AnomalyPlan())
+        assert "beside then: 22 of 100 files (22 %) vanished" in found.summary and found.details["beside"] == "then"
+
+
+def poll(site: Site, some: list[Path]) -> str:
+    """A snapshot for which nothing but these files is looked at."""
+    assert isinstance(site.clock, FixedClock)
+    site.clock.advance(timedelta(minutes=10))
+    only = [bytes(path.relative_to(root(site))) for path in some]
+    taken = take_in_turn(site, DOCS, Silent(), only=only)
+    assert taken.scanned_at is not None and taken.counts.files == FILES
+    return taken.label
+
+
+def forget(site: Site) -> None:
+    """The host forgets what it took, and reads it in the repository."""
+    rmtree(site.state_dir / "files" / DOCS / "last")
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_many_polls_changed_adds_up_to_what_is_unusual(site: Site, forgets: bool) -> None:
+    whole = operations.list_snapshots(site, DOCS).snapshots[0].label
+    polls = []
+    for number in range(0, 20, 4):  # 10 % each
+        some = letters(site)[number : number + 4]
+        write_again(some)
+        polls.append(poll(site, some))
+        if forgets:
+            forget(site)
+    words = {label: found for label in polls if (found := operations.changes_seen(site, DOCS, label)) is not None}
+    assert [found.passed for found in words.values()] == [True, True, False, True, True]
+    assert f"beside {whole}: 12 of 40 files (30 %) changed" in words[polls[2]].summary
+    # What was told is not told of each that follows, be it accepted or not.
+    assert words[polls[4]].details["beside"] == polls[2]
+    operations.accept_snapshot(site, DOCS, polls[2], reason="the letters of spring", by="me")
+    assert operations.changes_are_usual(site, DOCS, take_now(site).label).passed
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_snapshot_of_everything_is_held_against_the_one_before_its_polls(site: Site, forgets: bool) -> None:
+    some = letters(site)[:6]
+    scramble(some)
+    assert operations.changes_are_usual(site, DOCS, poll(site, some)).passed
+    if forgets:
+        forget(site)
+    scramble(letters(site)[6:8])
+    assert "8 of 40 files (20 %) no longer" in operations.changes_are_usual(site, DOCS, take_now(site).label).summary
+    # The next is held against that one alone.
+    scramble(letters(site)[8:14])
+    found = operations.changes_seen(site, DOCS, take_now(site).label)
+    assert found is not None and found.passed and "6 of 40 files changed" in found.summary
 
 
 def test_an_unusual_snapshot_holds_all_that_is_older_until_it_is_accepted(site: Site) -> None:
