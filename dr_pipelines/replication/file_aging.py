@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from dr_pipelines.replication.aging import AgingPlan, AgingRules, Choosing, Lasting
 from dr_pipelines.repository.file_layout import archive_begun
-from dr_pipelines.repository.snapshot_manifest import FileArchive
+from dr_pipelines.repository.snapshot_manifest import ArchiveList, FileArchive
 from dr_pipelines.repository.snapshots import SnapshotCatalog
 
 
@@ -47,13 +47,25 @@ def _named(
     be named by the next ones too, and the longer it has been so, the longer it will: it is given its age once more."""
     named: dict[str, FileArchive] = {}
     ends: dict[str, datetime | None] = {}
-    for one in catalog.snapshots:
-        until = lasting.until.get(one.label, now)
-        for archive in one.archives:
+    for listed, until in _lists(catalog, lasting, now).items():
+        for archive in listed.archives:
             named[archive.name] = archive
-            known = ends.get(archive.name, now)
-            ends[archive.name] = None if until is None or known is None else max(known, until)
+            ends[archive.name] = _later(ends.get(archive.name, now), until)
     for archive in catalog.snapshots[-1].archives if catalog.snapshots else ():
         if (end := ends[archive.name]) is not None:
             ends[archive.name] = end + (now - archive_begun(archive.name))
     return named, ends
+
+
+def _lists(catalog: SnapshotCatalog, lasting: Lasting, now: datetime) -> dict[ArchiveList, datetime | None]:
+    """When each goes. Snapshots share them: what hundreds name is gone through once."""
+    ends: dict[ArchiveList, datetime | None] = {}
+    for one in catalog.snapshots:
+        for listed in one.listed:
+            ends[listed] = _later(ends.get(listed, now), lasting.until.get(one.label, now))
+    return ends
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    """None is never."""
+    return None if one is None or other is None else max(one, other)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,11 +13,12 @@ from dr_pipelines import operations
 from dr_pipelines.clock import FixedClock
 from dr_pipelines.operations import AgingReport
 from dr_pipelines.progress import Silent
-from dr_pipelines.replication.aging import AT_HAND, TOO_SHORT
+from dr_pipelines.replication.aging import AT_HAND, TOO_SHORT, AgedClass, AgingRules, Lasting
+from dr_pipelines.replication.file_aging import plan_file_aging
 from dr_pipelines.repository.layout import Role, role_of
 from dr_pipelines.repository.repository import Repository
-from dr_pipelines.repository.snapshot_manifest import FileArchive, SnapshotManifest
-from dr_pipelines.repository.snapshots import begin_snapshot
+from dr_pipelines.repository.snapshot_manifest import ArchiveList, FileArchive, SnapshotManifest
+from dr_pipelines.repository.snapshots import begin_snapshot, read_snapshots
 from dr_pipelines.storage.memory import MemoryStore
 from tests.support.file_tiers import BEGIN, DOCS, empty, file_site, put_archive, take
 
@@ -103,6 +105,30 @@ def test_what_goes_before_its_class_is_paid_for_stays_and_what_is_named_on_and_o
     cold.live(62)
     cold.age()
     assert cold.class_of(cold.own(0)) == "GLACIER"
+
+
+class Looked(tuple[FileArchive, ...]):
+    """Archives, and how often somebody went through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[FileArchive]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_archives_that_many_snapshots_share_are_gone_through_once() -> None:
+    cold = ColdSet(retention="400 days")
+    cold.live(61)
+    catalog = read_snapshots(cold.store, DOCS)
+    newest, shared = catalog.snapshots[-1], Looked(catalog.snapshots[-1].archives)
+    one = ArchiveList(shared, newest.lists[0])
+    snapshots = [newest.model_copy(update={"label": f"{number}", "listed": (one,)}) for number in range(100)]
+    rules = AgingRules((AgedClass("GLACIER", timedelta(days=60), offline=True),), ("GLACIER",))
+    lasting = Lasting({"0": None}, frozenset(["99"]))
+    plan = plan_file_aging(replace(catalog, snapshots=tuple(snapshots)), rules, lasting, now=cold.clock.now())
+    assert {held.reason for held in plan.held} == {AT_HAND}
+    assert shared.times <= 3  # all of them, those of the newest, those at hand
 
 
 def test_what_no_snapshot_names_does_not_move() -> None:
