@@ -86,10 +86,10 @@ def restore(
 
 def _show_preview(seen: FilesPreview) -> None:
     facts: dict[str, Any] = {
-        "would restore": f"{seen.files:,} files, {size(seen.bytes)}",
+        "would restore": f"{counted(seen.files, 'file')}, {size(seen.bytes)}",
         "from": f"{seen.snapshot} of {seen.file_set}",
         "to": seen.target,
-        "would read": f"{size(seen.stored_bytes)} in {seen.packs:,} packs",
+        "would read": f"{size(seen.stored_bytes)} in {counted(seen.packs, 'pack')}",
         "reading costs": f"{seen.cost:.2f}",
     }
     if seen.offline_objects:
@@ -105,12 +105,13 @@ def _show_preview(seen: FilesPreview) -> None:
 
 
 def _show_report(report: FilesReport) -> None:
+    files, links = counted(report.files, "file"), counted(report.links, "link")
+    directories = counted(report.directories, "directory", "directories")
     facts: dict[str, Any] = {
-        "restored": f"{report.files:,} files, {size(report.bytes)}, {report.directories:,} directories, "
-        f"{report.links:,} links",
+        "restored": f"{files}, {size(report.bytes)}, {directories}, {links}",
         "from": f"{report.snapshot} of {report.file_set}",
         "to": report.target,
-        "read": f"{size(report.fetched_bytes)} in {report.packs:,} packs",
+        "read": f"{size(report.fetched_bytes)} in {counted(report.packs, 'pack')}",
         "took": f"{report.seconds:.1f} s",
     }
     facts |= {"there already": f"{report.same:,} as they should be"} if report.same else {}

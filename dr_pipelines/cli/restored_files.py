@@ -7,6 +7,7 @@ from typing import Any
 
 from dr_pipelines.cli.output import moment, out, print_facts, size, span
 from dr_pipelines.operations import FilesRestored
+from dr_pipelines.wording import counted
 
 _SHOWN = 30
 
@@ -28,7 +29,7 @@ def _facts(one: FilesRestored) -> dict[str, Any]:
     facts: dict[str, Any] = {"files": f"{one.file_set} to {one.target}", "as of": moment(one.at)}
     facts |= {"trouble": one.trouble} if one.trouble else {}
     if one.used:
-        facts["from"] = ", ".join(f"{label}: {count:,} files" for label, count in one.used.items())
+        facts["from"] = ", ".join(f"{label}: {counted(count, 'file')}" for label, count in one.used.items())
     if one.rows:
         facts["rows"] = (
             f"{one.rows:,}: {one.proven:,} have the file of their digest, {one.likely:,} one of that time, "
@@ -37,5 +38,6 @@ def _facts(one: FilesRestored) -> dict[str, Any]:
     known = f"a snapshot that began {span(one.rpo_seconds)} before" if one.rpo_seconds is not None else "no snapshot"
     facts["other files"] = f"as in {known} (the file RPO of what no row names)"
     if one.report is not None:
-        facts["restored"] = f"{one.report.files:,} files, {size(one.report.bytes)}, in {one.report.seconds:.1f} s"
+        files = counted(one.report.files, "file")
+        facts["restored"] = f"{files}, {size(one.report.bytes)}, in {one.report.seconds:.1f} s"
     return facts

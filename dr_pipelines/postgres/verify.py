@@ -24,7 +24,7 @@ from dr_pipelines.repository.fetch import fetch_verified
 from dr_pipelines.repository.manifest import Archive, BackupManifest, StoredObject
 from dr_pipelines.repository.repository import Repository
 from dr_pipelines.repository.sampling import WHOLE, Part
-from dr_pipelines.wording import counted
+from dr_pipelines.wording import are, counted
 
 CONTENTS_MATCH = "contents_match_backup_manifest"
 
@@ -78,15 +78,16 @@ def _look_at_contents(
     details: dict[str, Any] = {"label": label, "files": seen, "of": count, "bytes": stretch.size}
     if wrong or (missing and part.is_whole):
         lost = sorted(missing)[:10] if part.is_whole else []
-        summary = f"{len(wrong)} files differ of {seen} that were read"
+        summary = f"contents differ in {len(wrong):,} of {counted(seen, 'file')} that were read"
         if part.is_whole:
-            summary = f"{len(wrong)} files differ and {len(missing)} are missing of {count}"
+            gone = f"{len(missing):,} {are(len(missing))} missing"
+            summary = f"contents differ in {len(wrong):,} of {counted(count, 'file')}, and {gone}"
         return failed(CONTENTS_MATCH, summary, wrong=sorted(wrong)[:10], missing=lost, **details), nothing
     if not seen:
         return not_proven(CONTENTS_MATCH, "no file was seen", **details), nothing
     read = (*stretch.packs, manifest.backup_manifest)
     if part.is_whole:
-        return passed(CONTENTS_MATCH, f"all {count} files match", **details), read
+        return passed(CONTENTS_MATCH, f"all contents match, of {counted(count, 'file')}", **details), read
     said = f"{seen} of {counted(count, 'file')} read, all match: a sample of {percent(seen, count)}"
     return passed(CONTENTS_MATCH, said, **details), read
 

@@ -128,6 +128,13 @@ def test_a_file_that_differs_from_what_the_server_told_is_found_by_its_part() ->
     assert [check.details["wrong"] for check in results if check.verdict is FAIL] == [["base/5/30"]]
 
 
+def test_one_file_is_said_as_one() -> None:
+    repository, backup = stored({"only": b"x"})
+    assert look(repository, backup, Part(0, 1))[1].summary == "all contents match, of 1 file"
+    repository, backup = stored({"only": b"x"}, told={"only": b"y"})
+    assert look(repository, backup, Part(0, 1))[1].summary == "contents differ in 1 of 1 file, and 0 are missing"
+
+
 def test_a_part_within_one_large_file_looks_at_the_next_whole_one() -> None:
     repository, backup = stored({"small": b"x", "large": bytes(50 * PACK), "last": b"y" * 10})
     for number in range(10):
