@@ -94,6 +94,8 @@ class _Walk:
             try:
                 with os.scandir(folder) as entries:
                     pending += [*self._entries(entries, below)]
+                if len(self._newest) >= _SOME:
+                    self._as_numbers()
             except FileNotFoundError:
                 self._gone.append(below.rstrip(b"/"))
             except OSError as error:
@@ -105,42 +107,66 @@ class _Walk:
                 self._unreadable[below.rstrip(b"/")] = reason(error)
 
     def _entries(self, entries: Iterator[os.DirEntry[bytes]], below: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Notes each; yields the directories, with their paths."""
+        """Notes each; yields the directories, with their paths. A file, which most of them are, takes no more calls
+        than it must: these are most of the time of a snapshot in which nothing changed."""
+        paths, newest, excluded = self._paths, self._newest, self._excluded
         for entry in entries:
             path = below + entry.name
-            if self.note(path, entry.path):
+            if excluded is not None and self._is_excluded(path):
+                continue
+            try:
+                seen = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._unreadable[path] = reason(error)
+                continue
+            if seen.st_mode & _KIND == stat.S_IFREG:
+                paths.append(path)
+                newest.append(seen)
+            elif self._add(path, entry.path, seen):
                 yield entry.path, path + b"/"
 
     def note(self, path: bytes, place: bytes) -> bool:
         """What is there, if anything is; whether that is a directory."""
-        if self._excluded is not None:
-            name = path.rpartition(b"/")[2]
-            if self._excluded.fullmatch(path) or self._excluded.fullmatch(name):
-                return False
+        if self._is_excluded(path):
+            return False
         try:
             seen = os.lstat(place)
-            kind = stat.S_IFMT(seen.st_mode)
-            target = os.readlink(place) if kind == stat.S_IFLNK else None  # noqa: PTH115  bytes
         except FileNotFoundError:
             return False
         except OSError as error:
             self._unreadable[path] = reason(error)
             return False
+        return self._add(path, place, seen)
+
+    def _is_excluded(self, path: bytes) -> bool:
+        if self._excluded is None:
+            return False
+        name = path.rpartition(b"/")[2]
+        return self._excluded.fullmatch(path) is not None or self._excluded.fullmatch(name) is not None
+
+    def _add(self, path: bytes, place: bytes, seen: os.stat_result) -> bool:
+        kind = seen.st_mode & _KIND
         if kind not in _KINDS:
             self._special.append(path)
             return False
-        if target is not None:
-            self._targets[len(self._paths)] = target
+        if kind == stat.S_IFLNK:
+            try:
+                self._targets[len(self._paths)] = os.readlink(place)  # noqa: PTH115  bytes
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                self._unreadable[path] = reason(error)
+                return False
         self._paths.append(path)
         self._newest.append(seen)
-        if len(self._newest) >= _SOME:
-            self._as_numbers()
         return kind == stat.S_IFDIR
 
     def _as_numbers(self) -> None:
         for name, column in self._numbers.items():
             column.extend(map(attrgetter(_FIELDS[name]), self._newest))
-        self._newest = []
+        self._newest.clear()
 
     def result(self) -> Scan:
         self._as_numbers()

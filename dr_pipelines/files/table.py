@@ -15,7 +15,6 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dr_pipelines.errors import IntegrityError
 from dr_pipelines.files.arrays import (
@@ -125,6 +124,8 @@ def beside(before: pa.Table, after: pa.Table, names: Sequence[str]) -> Beside:
 
 def encode_table(table: pa.Table) -> memoryview:
     """As Parquet."""
+    import pyarrow.parquet as pq  # a snapshot in which nothing changed writes none
+
     sink = pa.BufferOutputStream()
     repeated = [name for name in SCHEMA.names if name not in ("path", "sha256", "offset", "inode")]
     pq.write_table(table, sink, compression="zstd", use_dictionary=repeated, write_statistics=False)
