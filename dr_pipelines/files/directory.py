@@ -39,21 +39,21 @@ class Directory:
     readers = 2
 
     def __init__(self, root: Path, exclude: Sequence[str] = ()) -> None:
-        self.root = self.tree = root
-        self._files = Tree(root)
+        self.root, self.tree = root, Tree(root)
         self.description = f"directory {root}"
         self._excluded = _pattern(exclude)
 
     def scan(self) -> Scan:
-        """Raises `UsageError` when the root is not there: an empty tree would pass for a loss of everything."""
-        self._require_root()
+        """Raises `UsageError` when the root is not there, or not any more."""
+        self.tree.begin()
         walk = _Walk(self._excluded)
         walk.look(os.fsencode(self.root), b"", first=True)
+        self.tree.require_root()
         return walk.result()
 
     def look(self, paths: Collection[bytes]) -> Scan:
         """Nothing is looked at through a link."""
-        self._require_root()
+        self.tree.begin()
         walk = _Walk(self._excluded)
         wanted = {part for path in paths for part in (path, *folders_above(path))}
         entered = {b""}
@@ -61,16 +61,11 @@ class Directory:
             above = path.rpartition(b"/")[0]
             if above in entered and walk.note(path, os.fsencode(self.root) + b"/" + path):
                 entered.add(path)
+        self.tree.require_root()
         return walk.result()
 
-    def _require_root(self) -> None:
-        if not self.root.is_dir():
-            raise UsageError(
-                f"the source {self.root} is no directory here", hint="is it mounted? The plan names it (file_storage)."
-            )
-
     def open(self, wanted: Wanted) -> TreeFile:
-        return self._files.open(wanted)
+        return self.tree.open(wanted)
 
 
 class _Walk:

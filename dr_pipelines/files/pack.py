@@ -13,14 +13,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dr_pipelines.errors import CommandFailed
 from dr_pipelines.files import tar
 from dr_pipelines.files.arrays import array, number
 from dr_pipelines.files.contents import Contents, Place
@@ -50,6 +50,7 @@ from dr_pipelines.files.source import (
     Wanted,
     WantedFiles,
 )
+from dr_pipelines.files.tree import Tree
 from dr_pipelines.progress import Progress
 from dr_pipelines.repository.archive_writer import ArchiveBuffers
 from dr_pipelines.repository.buffers import empty, large_buffer
@@ -137,6 +138,7 @@ class Packer:
             queue = _Queue(iter(small))
             putters = stack.enter_context(ThreadPoolExecutor(len(lanes), thread_name_prefix="put-packs"))
             pool = stack.enter_context(ThreadPoolExecutor(len(lanes) + 1, thread_name_prefix="read-files"))
+            stack.enter_context(self._halting())  # before the pools are waited for: a signal ends this one first
             work = [pool.submit(self._guarded, self._pack_large, 1 if len(lanes) > 1 else 2)]
             work += [pool.submit(self._guarded, self._pack_some, lane, queue, putters) for lane in lanes]
             for done in work:
@@ -151,34 +153,44 @@ class Packer:
             opener = stack.enter_context(ReadAhead(self._source, files))
         return [self._builder(opener) for _ in range(_BUILDERS)]
 
-    def _builders_of(self, tree: Path, files: WantedFiles, stack: ExitStack) -> list[Builder]:
-        """One of this process, and others where there is enough to read."""
+    def _builders_of(self, tree: Tree, files: WantedFiles, stack: ExitStack) -> list[Builder]:
+        """One of this process, and others where there is enough to read, as many as the system lets begin."""
         builders: list[Builder] = [self._builder(self._source)]
         if len(files) >= _MANY or (pc.sum(files.sizes).as_py() or 0) >= _MUCH:
             # Imported here: few snapshots need them.
             from dr_pipelines.files.pack_process import PackProcess
 
-            others = min(len(os.sched_getaffinity(0)), _MOST_BUILDERS) - 1
-            codec = self._writer.repository.codec
-            builders += [stack.enter_context(closing(PackProcess(tree, codec))) for _ in range(others)]
+            with suppress(OSError, CommandFailed):
+                while len(builders) < min(len(os.sched_getaffinity(0)), _MOST_BUILDERS):
+                    process = PackProcess(tree, self._writer.repository.codec)
+                    builders.append(stack.enter_context(closing(process)))
         return builders
 
     def _builder(self, opener: Opener) -> PackBuilder:
         codec = self._writer.repository.codec
         return PackBuilder(opener, codec, [large_buffer(encoded_size(codec)) for _ in range(2)])
 
-    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
-        """What fails halts the others."""
+    @contextmanager
+    def _halting(self) -> Iterator[None]:
+        """What fails in it halts all: what has no archive yet is given up."""
         try:
-            work(*arguments)
+            yield
         except BaseException:
             self._halt.set()
             raise
 
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+        with self._halting():
+            work(*arguments)
+
     # --- small files ---
 
     def _pack_some(self, lane: _Lane, queue: _Queue, putters: ThreadPoolExecutor) -> None:
-        while (batch := queue.take()) and not self._halt.is_set():
+        if not lane.builder.ready():
+            with self._lock:
+                self._progress.note("a process to read files with did not begin: the others read them")
+            return
+        while not self._halt.is_set() and (batch := queue.take()):
             while batch:
                 found = lane.builder.read(batch, self._sampled)
                 if found:
@@ -186,7 +198,8 @@ class Packer:
                     batch = batch[len(found) :]
                 else:  # it has no room
                     self._seal(lane, putters)
-        self._seal(lane, putters)
+        if not self._halt.is_set():
+            self._seal(lane, putters)
         lane.wait()
 
     def _keep(self, lane: _Lane, found: Sequence[tuple[Wanted, Outcome]]) -> None:
@@ -251,7 +264,7 @@ class Packer:
                 self._again.append(wanted)
             except FileUnreadable as error:
                 self._tell(None, [Read(wanted, None, None, error=error.message)])
-            except FileVanished:
+            except (FileVanished, _Halted):
                 pass
 
     def _add_large(self, wanted: Wanted, buffers: ArchiveBuffers) -> None:
@@ -269,8 +282,9 @@ class Packer:
             whole = archive.close()
         finally:
             archive.abort()
-        place = self._contents.add(digest, file.size, (name, start))
-        read = Read(wanted, digest, place, seen.columns, None, left)
+        # Where it has just been put: if it lies in another archive too, that one may be lost before this one is named.
+        self._contents.add(digest, file.size, (name, start))
+        read = Read(wanted, digest, (name, start), seen.columns, None, left)
         self._tell(FileArchive(name=name, **dict(whole)), [read], file.size)
 
     def _is_known(self, wanted: Wanted) -> bool:
@@ -288,6 +302,8 @@ class Packer:
         digest, left, buffer = hashlib.sha256(), file.size, memoryview(bytearray(_PIECE))
         sample: int | None = None
         while left:
+            if self._halt.is_set():
+                raise _Halted
             count = file.read_into(buffer[: min(left, _PIECE)])
             if not count:
                 raise FileChanged("it became shorter while it was read")
@@ -312,6 +328,10 @@ class Packer:
 
 
 _RESTLESS = "it was written to each time it was read"
+
+
+class _Halted(Exception):
+    """Why, whoever failed says."""
 
 
 class _Queue:

@@ -67,6 +67,10 @@ class Builder(Protocol):
     end: int
     buffers: Sequence[memoryview]
 
+    def ready(self) -> bool:
+        """Waits until it can be asked for more; False: it never can, the others do its work."""
+        ...
+
     def read(self, files: Sequence[Wanted], sampled: int) -> list[Outcome]:
         """Of these files, in their order, as many as the pack has room for; of one in `sampled` it is said whether its
         content compresses. Raises what a store raises."""
@@ -94,6 +98,9 @@ class PackBuilder:
     def _begin(self, buffer: int) -> None:
         self.end, self._buffer = 0, buffer
         self._sink = self._codec.sink(self.buffers[buffer])
+
+    def ready(self) -> bool:
+        return True
 
     def read(self, files: Sequence[Wanted], sampled: int) -> list[Outcome]:
         found: list[Outcome] = []

@@ -8,6 +8,7 @@ import mmap
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,36 @@ from dr_pipelines.files.tree import Tree
 from dr_pipelines.repository.buffers import give_back_freed_memory
 from dr_pipelines.repository.codec import Codec
 
+_READY = "ready"
+_START = 30.0
+"""Seconds within which it begins, or is done without."""
+
 
 class PackProcess:
     """The `Builder` of files below `tree`. `close` it: the process ends."""
 
-    def __init__(self, tree: Path, codec: Codec) -> None:
+    def __init__(self, tree: Tree, codec: Codec) -> None:
+        """Raises `OSError`, `CommandFailed` where this system lets no such process begin."""
         self.end = 0
         self._found: list[Outcome] = []
         size = -(-encoded_size(codec) // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
-        memory = os.memfd_create("packs")
-        self._pipe, theirs = Pipe()
-        try:
+        self._settings = tree, size, codec.level, [str(one) for one in codec.recipients]
+        with ExitStack() as opened:
+            memory = os.memfd_create("packs")
+            opened.callback(os.close, memory)
+            self._pipe, theirs = Pipe()
+            opened.enter_context(theirs)
             os.truncate(memory, 2 * size)
             self.buffers: Sequence[memoryview] = _buffers(memory, size)
             self._process = _start(memory, theirs.fileno())
-        finally:
-            os.close(memory)
-            theirs.close()
-        self._send((tree, size, codec.level, [str(one) for one in codec.recipients]))
+
+    def ready(self) -> bool:
+        """What is run as `sys.executable` may be no Python, or one that has no such module."""
+        self._send(self._settings)
+        try:
+            return self._pipe.poll(_START) and self._answer() == _READY
+        except CommandFailed:
+            return False
 
     def close(self) -> None:
         self._pipe.close()
@@ -59,10 +72,8 @@ class PackProcess:
         return Sealed(*self._answer())
 
     def _send(self, question: Any) -> None:
-        try:
+        with suppress(ConnectionError):  # it has ended: why, its last answer says
             self._pipe.send(question)
-        except OSError as error:
-            raise self._ended() from error
 
     def _answer(self) -> Any:
         try:
@@ -81,8 +92,10 @@ class PackProcess:
 
 
 def _start(memory: int, pipe: int) -> Process:
+    """It finds modules where this process does: what is installed for it need not be installed for everyone."""
     argv = [sys.executable, "-P", "-m", __name__, str(memory), str(pipe)]
-    return Runner().start(Command(argv), stderr=2, descriptors=(memory, pipe))
+    found = os.pathsep.join(str(Path(one).absolute()) for one in sys.path)
+    return Runner().start(Command(argv, env={"PYTHONPATH": found}), stderr=2, descriptors=(memory, pipe))
 
 
 def _buffers(memory: int, size: int) -> tuple[memoryview, memoryview]:
@@ -93,7 +106,8 @@ def _buffers(memory: int, size: int) -> tuple[memoryview, memoryview]:
 def _serve(pipe: Connection, memory: int) -> None:
     give_back_freed_memory()
     tree, size, level, recipients = pipe.recv()
-    builder = PackBuilder(Tree(tree), Codec(level, recipients), _buffers(memory, size))
+    builder = PackBuilder(tree, Codec(level, recipients), _buffers(memory, size))
+    pipe.send(_READY)
     while True:
         what, *told = pipe.recv()
         if what == "read":

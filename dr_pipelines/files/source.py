@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dr_pipelines.errors import DrError
 
 if TYPE_CHECKING:  # processes that only read files need no tables
     import pyarrow as pa
+
+    from dr_pipelines.files.tree import Tree
 
 _SOME = 2000
 
@@ -116,8 +117,8 @@ class FileSource(Opener, Protocol):
     readers: int
 
     @property
-    def tree(self) -> Path | None:
-        """The directory of this host that it is: other processes can read it too."""
+    def tree(self) -> Tree | None:
+        """What it is where it is a directory of this host: other processes can read that too."""
         ...
 
     def scan(self) -> Scan:

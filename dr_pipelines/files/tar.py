@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 
 BLOCK = 512
@@ -17,7 +16,7 @@ _REST = bytes(247)
 def header(path: bytes, size: int, mtime: int) -> bytes:
     """What precedes a file's content. A path that is not short is written as GNU tar does. `mtime` in seconds."""
     if len(path) > _LONGEST_NAME or size >= _LARGEST or not 0 <= mtime < _LATEST:
-        member = tarfile.TarInfo(os.fsdecode(path))
+        member = tarfile.TarInfo(path.decode("utf-8", "surrogateescape"))
         member.size, member.mtime, member.mode = size, mtime, 0o644
         return member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
     before = path.ljust(_LONGEST_NAME, b"\0") + _OWNER + b"%011o\0%011o\0" % (size, mtime)

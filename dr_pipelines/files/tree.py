@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from dr_pipelines.clock import Clock, SystemClock
+from dr_pipelines.errors import UsageError
 from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Seen, Wanted
 
 _HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -23,20 +24,48 @@ _PIECE = 1024 * 1024
 
 
 class Tree:
-    """Opens files by their path below `root`."""
+    """Opens files by their path below `root`. It can be sent to another process, however names are encoded there."""
 
     def __init__(self, root: Path) -> None:
-        self._below = os.fsencode(root) + b"/"
+        self._root = os.fsencode(root)
+        self._is: tuple[int, int] | None = None
         self._clock = SystemClock()
 
+    def begin(self) -> None:
+        """From now on the root is what is there now. Raises `UsageError` when there is none: an empty tree would pass
+        for a loss of everything."""
+        self._is = self._now()
+        if self._is is None:
+            raise self._gone("is no directory here")
+
+    def require_root(self) -> None:
+        """Raises `UsageError` when it is another one than it was, or none, say because it is not mounted any more."""
+        if self._now() != self._is:
+            raise self._gone("went away, or became another one, while it was read")
+
     def open(self, wanted: Wanted) -> TreeFile:
+        """Raises `UsageError` too, as `require_root`: all of a tree that went away would pass for removed."""
         try:
-            descriptor = os.open(self._below + wanted.path, _HOW)
+            descriptor = os.open(self._root + b"/" + wanted.path, _HOW)
         except FileNotFoundError:
+            if self._is is not None:
+                self.require_root()
             raise FileVanished("it was removed while the snapshot was taken") from None
         except OSError as error:
             raise FileUnreadable(reason(error)) from error
         return TreeFile(descriptor, self._clock)
+
+    def _now(self) -> tuple[int, int] | None:
+        try:
+            seen = os.stat(self._root)  # noqa: PTH116  bytes
+        except OSError:
+            return None
+        return (seen.st_dev, seen.st_ino) if stat.S_ISDIR(seen.st_mode) else None
+
+    def _gone(self, how: str) -> UsageError:
+        return UsageError(
+            f"the source {os.fsdecode(self._root)} {how}", hint="is it mounted? The plan names it (file_storage)."
+        )
 
 
 class TreeFile:
@@ -44,7 +73,7 @@ class TreeFile:
 
     def __init__(self, descriptor: int, clock: Clock) -> None:
         self._descriptor, self._clock = descriptor, clock
-        self._before = os.fstat(descriptor)
+        self._before = self._stat()
         self.size = self._before.st_size
         if not stat.S_ISREG(self._before.st_mode):
             self.close()
@@ -65,7 +94,7 @@ class TreeFile:
 
     def finish(self) -> Seen:
         same = self._digest is None or self._digest.digest() == self._read_once_more()
-        now = os.fstat(self._descriptor)
+        now = self._stat()
         if not same or _stamps(now) != _stamps(self._before):
             raise FileChanged("it was written to while it was read")
         return Seen(
@@ -82,6 +111,13 @@ class TreeFile:
         except OSError as error:
             raise FileUnreadable(reason(error)) from error
         return digest.digest()
+
+    def _stat(self) -> os.stat_result:
+        try:
+            return os.fstat(self._descriptor)
+        except OSError as error:  # a file system over the network lost it
+            self.close()
+            raise FileUnreadable(reason(error)) from error
 
     def close(self) -> None:
         if self._descriptor >= 0:
