@@ -36,6 +36,7 @@ _Archives = TypeAdapter(tuple[FileArchive, ...])
 _Names = TypeAdapter(tuple[tuple[str, ...], ...])
 _Digests = TypeAdapter(dict[str, str])
 _ARCHIVE = b"archive"
+_NEW = ".new-"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ class SnapshotMemory:
         """In place of what was known; what was unfinished is finished. Raises `OSError`."""
         assert past.manifest is not None
         self._last.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._last.parent, prefix=".new-") as new:
+        for left in self._last.parent.glob(f"{_NEW}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self._last.parent, prefix=_NEW) as new:
             folder = Path(new)
             (folder / _MANIFEST).write_bytes(encode_snapshot(past.manifest))
             (folder / _ARCHIVES).write_bytes(_Archives.dump_json((*past.archives.values(),)))

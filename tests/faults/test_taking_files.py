@@ -151,6 +151,7 @@ def test_a_killed_snapshot_goes_on(tmp_path: Path) -> None:
     (files, source, store), noted = _local(tmp_path), Noted()
     assert read_snapshots(store, DOCS).snapshots == ()
     left = {*list_archives(store, DOCS)[0]}
+    (files.state / ".new-of one that was killed later").mkdir()
     write(tmp_path / "root", {"other": b"changed"})
     taken = files.snapshot(noted)
     assert noted.notes == [f"{len(left)} archives of a snapshot that did not end are used"]
@@ -159,6 +160,7 @@ def test_a_killed_snapshot_goes_on(tmp_path: Path) -> None:
     assert len(data_puts(store.puts)) == 3  # an archive for each, and the table
     assert files.restored(taken) == tree(tmp_path / "root")
     assert len(left & {one.name for one in taken.archives}) >= 3
+    assert [path.name for path in files.state.iterdir()] == ["last"]
 
 
 def test_what_an_unfinished_snapshot_left_and_is_gone_is_not_used(tmp_path: Path) -> None:
