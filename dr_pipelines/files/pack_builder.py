@@ -128,12 +128,14 @@ class PackBuilder:
             return Outcome(UNREADABLE, why=error.message)
 
     def _read_one(self, wanted: Wanted, at: int, room: int, sampled: int) -> Outcome | None:
+        room = min(room, _RAW - at) - _LONGEST_HEADER - len(wanted.path) - tar.BLOCK
+        if wanted.size > room:  # it is not even opened: what was fetched ahead would be fetched again
+            return None
         with closing(self._opener.open(wanted)) as file:
             size = file.size
             if size >= LARGE:
                 return Outcome(LARGER)
-            needed = _LONGEST_HEADER + len(wanted.path) + size + tar.BLOCK
-            if needed > min(room, _RAW - at):
+            if size > room:
                 return None
             head = tar.header(wanted.path, size, (wanted.mtime_ns or 0) // 1_000_000_000)
             start = at + len(head)

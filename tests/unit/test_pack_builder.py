@@ -182,13 +182,15 @@ def test_a_source_that_went_away_is_not_taken_for_one_in_which_all_was_removed(
 
 
 class _Written:
-    """A file that is written to while it is read, at its beginning, once."""
+    """Files of which the next is written to while it is read, once."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.at: Callable[[], object] | None = None
+        self.opened: list[bytes] = []
 
     def open(self, wanted: Wanted) -> OpenFile:
+        self.opened.append(wanted.path)
         file = self._tree.open(wanted)
         if self.at is not None:
             self.at()
@@ -207,3 +209,18 @@ def test_of_what_was_written_to_meanwhile_nothing_is_left(tmp_path: Path) -> Non
     assert [one.what for one in making.read(wanted[:1])] == [CHANGED]
     making.builder.keep([])
     assert making.content(making.builder.seal()) == {b"whole": b"whole"}
+
+
+def test_what_has_no_room_is_not_opened(tmp_path: Path) -> None:
+    """What is fetched ahead from far away would be fetched twice."""
+    codec, tree = Codec(1), _Written(Tree(tmp_path))
+    making = Making(tmp_path, PackBuilder(tree, codec, [large_buffer(encoded_size(codec)) for _ in range(2)]), codec)
+    wanted = making.write({f"{number}": bytes([number]) * 7 * MIB for number in range(9)})
+    left = wanted
+    while left:
+        found = making.read(left)
+        making.builder.keep(range(len(found)))
+        left = left[len(found) :]
+        if not found:
+            making.builder.seal()
+    assert tree.opened == [one.path for one in wanted]
