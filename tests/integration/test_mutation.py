@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.mutation.copy_trials import CopyTrials, cases
+from tests.mutation.file_home import good_files
+from tests.mutation.file_trials import FileTrials, file_damages, file_flips
 from tests.mutation.flips import flips
 from tests.mutation.home import good_home
 from tests.mutation.ledger import REFUSED, Ledger, Trial
@@ -45,6 +47,18 @@ def test_single_bytes_are_found_by_a_scrub_and_refused_by_a_restore(home: Lived)
     ledger = flips(home, random.Random(SEED), 16, print)
     assert_all_noticed(ledger)
     assert any(trial.restore == REFUSED for trial in ledger.trials)
+
+
+def test_damaged_file_sets_are_found_out() -> None:
+    with good_files() as files:
+        trials = FileTrials(files, random.Random(SEED))
+        trials.try_good()
+        for kind in ("list of archives: another's in its place", "changes: swapped with another", "manifest: removed"):
+            trials.try_damage(kind, file_damages()[kind])
+        assert_all_noticed(trials.ledger)
+        ledger = file_flips(files, random.Random(SEED), 8, print)
+        assert_all_noticed(ledger)
+        assert any(trial.restore == REFUSED for trial in ledger.trials)
 
 
 def test_locks_that_are_gone_or_short_are_found() -> None:

@@ -14,6 +14,8 @@ from rich.console import Console
 
 from dr_pipelines.embedded.postgres import open_folder
 from tests.mutation.copy_trials import CopyTrials, cases, file_cases
+from tests.mutation.file_home import good_files
+from tests.mutation.file_trials import FileTrials, file_flips
 from tests.mutation.flips import flips
 from tests.mutation.home import good_home
 from tests.mutation.ledger import Ledger
@@ -25,9 +27,16 @@ from tests.support.amcheck import programs_with_amcheck
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the same seed damages the same things")
-    parser.add_argument("--count", type=int, default=300, help="damages: half of repositories, half of copies")
-    parser.add_argument("--flips", type=int, default=500, help="single bytes changed before scrubs and restores")
-    parser.add_argument("--only", choices=("repositories", "copies", "flips"), help="one part of it")
+    parser.add_argument(
+        "--count",
+        type=int,
+        default=300,
+        help="damages: half of repositories, half of copies; and half as many of files",
+    )
+    parser.add_argument(
+        "--flips", type=int, default=500, help="single bytes changed before scrubs and restores; of files half"
+    )
+    parser.add_argument("--only", choices=("repositories", "copies", "flips", "files"), help="one part of it")
     asked = parser.parse_args()
     console = Console(width=170)
     began = time.monotonic()
@@ -39,13 +48,17 @@ def main() -> int:
         for line in (*ledger.alarms, *(f"not noticed: {hole.kind}: {hole.what}" for hole in ledger.holes)):
             console.print(line, style="bold red")
 
-    if asked.only != "copies":
+    if asked.only in (None, "repositories", "flips"):
         with good_home() as home:
             if asked.only != "flips":
                 done(RepositoryTrials(home, random.Random(asked.seed)).run(asked.count // 2, console.print))
                 done(lock_trials(random.Random(asked.seed)))
             if asked.only != "repositories":
                 done(flips(home, random.Random(asked.seed), asked.flips, console.print))
+    if asked.only in (None, "files"):
+        with good_files() as files:
+            done(FileTrials(files, random.Random(asked.seed)).run(asked.count // 2, console.print))
+            done(file_flips(files, random.Random(asked.seed), asked.flips // 2, console.print))
     if asked.only in (None, "copies"):
         for ledger in _copies(random.Random(asked.seed), asked.count - asked.count // 2, console):
             done(ledger)

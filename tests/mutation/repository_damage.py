@@ -39,7 +39,7 @@ Damage = Callable[[Lived, random.Random], Done]
 def all_damages() -> dict[str, Damage]:
     """By kind, in the order of the table."""
     return {
-        **{f"{kind}: {how}": _of_bytes(kind, changes) for kind in _KINDS for how, changes in _BYTES.items()},
+        **{f"{kind}: {how}": _of_bytes(kind, changes) for kind in _KINDS for how, changes in BYTES.items()},
         "two objects swapped": _swapped,
         "an object of the other backup in its place": _of_the_other_backup,
         **{f"manifest sealed anew: {what}": _resealed(change) for what, change in _FIELDS.items()},
@@ -57,7 +57,7 @@ def all_damages() -> dict[str, Damage]:
         "WAL segment cut, named anew": _wal_cut,
         "older WAL in a segment's place": _wal_of_before,
         "newest WAL segments removed": _newest_wal_removed,
-        **{f"replica: {kind}: {how}": _on_replica(_of_bytes(kind, _BYTES[how])) for kind in _COPIED for how in _BYTES},
+        **{f"replica: {kind}: {how}": _on_replica(_of_bytes(kind, BYTES[how])) for kind in _COPIED for how in BYTES},
         "replica: two objects swapped": _on_replica(_swapped),
         "replica: manifest sealed anew": _on_replica(_resealed(_FIELDS["started a day earlier"])),
         "replica: WAL removed in the middle": _on_replica(_wal_removed),
@@ -90,7 +90,7 @@ def _zero_block(data: bytes, rng: random.Random) -> bytes:
 
 
 _Change = Callable[[bytes, random.Random], bytes | None]
-_BYTES: dict[str, tuple[_Change, ...]] = {
+BYTES: dict[str, tuple[_Change, ...]] = {
     "a bit, a byte or a sector": (_flip_bit, _flip_byte, _zero_block),
     "cut, longer or empty": (
         lambda data, rng: data[: -rng.randrange(1, min(len(data), 64))],
