@@ -17,8 +17,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
-from decimal import Decimal
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -33,10 +31,10 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 from dr_pipelines.checks import Verdict
 from dr_pipelines.errors import PlanError
 from dr_pipelines.postgres.server import ServerConnection
+from dr_pipelines.validation.outcomes import MOST_NAMED, as_judged, expected_of, first_line, hide, outcome_of
 from dr_pipelines.validation.suites import Expectation, Outcome, Severity, Suite, SuiteResult, rows_of, unproven
 
 _ONE_AT_A_TIME = threading.RLock()
-_MOST_NAMED = 5
 _READS = {"default_transaction_read_only": "on", "statement_timeout": "0", "lock_timeout": "0"}
 """Whatever the source of the copy lets its applications do."""
 _PLACE = "dr"
@@ -99,7 +97,7 @@ class Database:
             batch = asset().add_batch_definition_whole_table("all").get_batch()
             return _run(batch, suite, values=values, named_by=named_by)
         except Exception as error:  # noqa: BLE001  whatever the library raises: nothing is proven
-            return unproven(suite.name, _first_line(error), declared=len(suite.expectations))
+            return unproven(suite.name, first_line(error), declared=len(suite.expectations))
 
 
 @contextmanager
@@ -141,7 +139,7 @@ def load_suite(path: Path, name: str) -> OwnSuite:
             )
             found = tuple(made.expectations)
     except Exception as error:  # an operator's program may raise anything
-        said = "it defines no `suite`" if isinstance(error, KeyError) and path.suffix == ".py" else _first_line(error)
+        said = "it defines no `suite`" if isinstance(error, KeyError) and path.suffix == ".py" else first_line(error)
         raise SuiteUnreadable(
             f"{path.name} is no readable suite: {said}",
             hint="docs/operators-guide.md, Expectations, shows one that works.",
@@ -190,7 +188,7 @@ def _run(batch: Any, suite: Suite | OwnSuite, *, values: bool, named_by: str | N
     counted = gx.expectations.ExpectTableRowCountToBeBetween(min_value=0, meta={_PLACE: -1})
     shape: dict[str, Any] = {
         "result_format": "COMPLETE" if values else "SUMMARY",
-        "partial_unexpected_count": _MOST_NAMED if values else 0,
+        "partial_unexpected_count": MOST_NAMED if values else 0,
     }
     if named_by is not None:
         shape["unexpected_index_column_names"] = [named_by]
@@ -203,14 +201,14 @@ def _run(batch: Any, suite: Suite | OwnSuite, *, values: bool, named_by: str | N
     raw.results = [by_place[place] for place in sorted(by_place)]
     if not values:
         for result in raw.results:
-            _hide(result)
+            hide(result)
     skipped = {
-        place: Outcome(one.says, one.column, "", _expected(one.arguments), Verdict.NOT_PROVEN, one.severity, True)
+        place: Outcome(one.says, one.column, "", expected_of(one.arguments), Verdict.NOT_PROVEN, one.severity, True)
         for place, one in enumerate(words)
         if one.skipped is not None
     }
-    outcomes = {place: _outcome(words[place], result, rows, named_by) for place, result in by_place.items()}
-    _as_judged(raw, [(by_place[place], outcome) for place, outcome in outcomes.items()])
+    outcomes = {place: outcome_of(words[place], result, rows, named_by) for place, result in by_place.items()}
+    as_judged(raw, [(by_place[place], outcome) for place, outcome in outcomes.items()])
     for place, outcome in skipped.items():
         reason = words[place].skipped or ""
         outcomes[place] = Outcome(**{**vars(outcome), "observed": reason})
@@ -308,108 +306,3 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
 def _body(page: str) -> str:
     inner = re.search(r"<body\b[^>]*>(.*)</body>", page, re.DOTALL | re.IGNORECASE)
     return _LOADS_OR_LEADS_AWAY.sub("", inner[1] if inner else page)
-
-
-# --- what came of it ----------------------------------------------------------------------------------------
-
-
-def _outcome(words: Expectation, result: Any, rows: int | None, named_by: str | None) -> Outcome:
-    found = result.result or {}
-    trouble = _trouble(result.exception_info)
-    verdict = Verdict.PASS if result.success else Verdict.FAIL
-    observed = _observed(found, named_by)
-    if trouble is not None:
-        verdict, observed = Verdict.NOT_PROVEN, trouble
-    elif result.success and (nothing := _saw_nothing(words, found, rows)) is not None:
-        verdict, observed = Verdict.NOT_PROVEN, nothing
-    return Outcome(words.says, words.column, observed, _expected(words.arguments), verdict, words.severity)
-
-
-def _saw_nothing(words: Expectation, found: Mapping[str, Any], rows: int | None) -> str | None:
-    """Why a pass is none: the library lets pass what has no value to look at."""
-    if words.type.startswith("expect_table_"):
-        return None
-    if "element_count" in found:
-        missing = 0 if words.type.endswith("_null") else found.get("missing_count") or 0
-        return "no value was there to look at" if found["element_count"] - missing <= 0 else None
-    if found.get("observed_value") is None:
-        return "no value was there to look at"
-    return "no row was there to look at" if rows == 0 else None
-
-
-def _trouble(info: Any) -> str | None:
-    """What was raised; the library puts it down flat, or for each metric that it needed."""
-    if not isinstance(info, Mapping):
-        return None
-    for one in (info, *(inner for inner in info.values() if isinstance(inner, Mapping))):
-        if one.get("raised_exception"):
-            return _first_line(one.get("exception_message") or "it raised an error")
-    return None
-
-
-def _observed(found: Mapping[str, Any], named_by: str | None) -> str:
-    if "unexpected_count" in found:
-        seen, wrong = found.get("element_count", 0) - (found.get("missing_count") or 0), found["unexpected_count"]
-        if not wrong:
-            return f"all of {seen}"
-        named = [
-            str(index[named_by])
-            for index in (found.get("partial_unexpected_index_list") or ())
-            if isinstance(index, Mapping) and named_by in index
-        ]
-        return f"{wrong} of {seen}" + (f": {', '.join(sorted(named)[:_MOST_NAMED])}" if named else "")
-    if unexpected := (found.get("details") or {}).get("unexpected_rows"):
-        return ", ".join(f"{name}: {value}" for name, value in unexpected[0].items())
-    return _text(found.get("observed_value"))
-
-
-def _expected(arguments: Mapping[str, Any]) -> str:
-    low, high = arguments.get("min_value"), arguments.get("max_value")
-    if low is not None and low == high:
-        return _text(low)
-    least, most = (">" if arguments.get("strict_min") else "≥"), ("<" if arguments.get("strict_max") else "≤")
-    parts = [f"{sign} {_text(bound)}" for sign, bound in ((least, low), (most, high)) if bound is not None]
-    parts += [f"matches {arguments['regex']}"] if "regex" in arguments else []
-    parts += [f"{_text(arguments['value'])}"] if "value" in arguments else []
-    parts += [f"among {_text(arguments['value_set'])}"] if "value_set" in arguments else []
-    return ", ".join(parts)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}" if value != int(value) else str(int(value))
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    if isinstance(value, list | tuple | set):
-        return ", ".join(_text(item) for item in value)
-    return str(value)
-
-
-def _as_judged(raw: Any, judged: Sequence[tuple[Any, Outcome]]) -> None:
-    """What we do not take for met is not met in the library's documents either."""
-    for result, outcome in judged:
-        result.success = outcome.verdict is Verdict.PASS
-    met = sum(bool(result.success) for result, _ in judged)
-    raw.success = met == len(judged)
-    raw.statistics = {
-        "evaluated_expectations": len(judged),
-        "successful_expectations": met,
-        "unsuccessful_expectations": len(judged) - met,
-        "success_percent": 100 * met / len(judged) if judged else None,
-    }
-
-
-def _hide(result: Any) -> None:
-    """What is somebody's data stays in the database: results are kept in clear text."""
-    found = result.result or {}
-    for name in ("details", "unexpected_list", "unexpected_index_list", "unexpected_index_query"):
-        found.pop(name, None)
-    if not isinstance(found.get("observed_value"), bool | int | float | Decimal | date | None):
-        found["observed_value"] = "not shown: it is data"
-
-
-def _first_line(said: object) -> str:
-    lines = str(said).strip().splitlines()
-    return lines[0][:300] if lines else type(said).__name__
