@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, YES, array, booleans, first_of_each, number, numbers, text
+from dr_pipelines.files.arrays import NO, YES, array, booleans, first_of_each, no_rows, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan, WantedFiles
 from dr_pipelines.files.table import (
@@ -79,7 +79,7 @@ class ReadRows:
 
     def __init__(self, rows: pa.Table) -> None:
         self._rows = rows
-        self._contents = [_CONTENTS.empty_table()]
+        self._contents = [no_rows(_CONTENTS)]
         self._others = [empty()]
 
     def add(self, reads: Sequence[Read]) -> pa.Table:
