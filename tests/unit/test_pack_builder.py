@@ -31,7 +31,7 @@ from dr_pipelines.files.pack_builder import (
     encoded_size,
 )
 from dr_pipelines.files.pack_process import PackProcess
-from dr_pipelines.files.source import OpenFile, Wanted
+from dr_pipelines.files.source import OpenFile, Seen, Wanted
 from dr_pipelines.files.tree import Tree
 from dr_pipelines.repository.buffers import large_buffer
 from dr_pipelines.repository.codec import Codec
@@ -69,8 +69,14 @@ class Making:
         raw = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True).read()
         assert len(raw) == sealed.size <= PACK_SIZE
         with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+            for one in tar:
+                assert not any(raw[one.offset_data + one.size : one.offset_data + padded(one.size)])
             members = {os.fsencode(one.name): tar.extractfile(one) for one in tar}
             return {path: file.read() for path, file in members.items() if file is not None}
+
+
+def padded(size: int) -> int:
+    return -(-size // 512) * 512
 
 
 @pytest.fixture(params=["thread", "process"])
@@ -93,6 +99,8 @@ def test_only_what_is_kept_is_in_a_pack(making: Making) -> None:
         "dropped first": os.urandom(3000), "kept": b"k" * 512, "empty": b"", long: b"long", "a": b"a" * 511,
         "dropped": os.urandom(5 * MIB), "later": os.urandom(6 * MIB + 1), "dropped last": b"x", "ünï\nx": b"\0" * 513,
     }  # fmt: skip
+    making.read(making.write({"all of it dropped": b"d" * 12 * MIB}))
+    making.builder.keep([])
     outcomes = making.read(making.write(files))
     assert [one.what for one in outcomes] == [READ] * len(files)
     for content, outcome in zip(files.values(), outcomes, strict=True):
@@ -224,3 +232,29 @@ def test_what_has_no_room_is_not_opened(tmp_path: Path) -> None:
         if not found:
             making.builder.seal()
     assert tree.opened == [one.path for one in wanted]
+
+
+class _Cut:
+    """A file of which a source from far away has sent less than it said."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self.size = size
+        self._left = io.BytesIO(content)
+
+    def open(self, wanted: Wanted) -> OpenFile:
+        return self
+
+    def read_into(self, target: memoryview) -> int:
+        return self._left.readinto(target)
+
+    def finish(self) -> Seen:
+        return Seen()
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_shorter_than_it_said_is_not_taken() -> None:
+    codec = Codec(1)
+    builder = PackBuilder(_Cut(b"begin", 9), codec, [large_buffer(encoded_size(codec)) for _ in range(2)])
+    assert [one.what for one in builder.read([Wanted(0, b"file", 9)], 1)] == [CHANGED]
