@@ -69,6 +69,8 @@ _BATCH = 1000
 """Files that are read between two answers, at most."""
 _ALL_SAMPLED = 4000
 """Of so many files it is said of each whether its content compresses; where more are read, of one in eight."""
+_FRUGAL = 50_000
+"""From so many files on what their rows take makes up for buffers that are given back, which costs time."""
 _PIECE = 4 * 1024 * 1024
 
 
@@ -109,7 +111,7 @@ class Packer:
         self._took, self._progress = took, progress
         self._packed = Packed()
         self._lock = threading.Lock()
-        self._sampled = 1
+        self._sampled, self._many = 1, False
         self._large: list[Wanted] = []
         self._again: list[Wanted] = []
         self._halt = threading.Event()
@@ -118,6 +120,7 @@ class Packer:
         """Raises what a store raises; what cannot be read of the source is told in its place."""
         self._progress.phase("read", pc.sum(files.sizes).as_py() or 0)
         self._sampled = 1 if len(files) <= _ALL_SAMPLED else 8
+        self._many = len(files) >= _FRUGAL
         for _ in range(_ATTEMPTS):
             self._again = []
             self._pack_all(files)
@@ -246,7 +249,8 @@ class Packer:
     def _put(self, name: str, sealed: Sealed, buffer: memoryview, reads: Sequence[Read]) -> None:
         body = Body([buffer[: sealed.stored]], sha256=sealed.sha256, size=sealed.stored, hashed=True)
         pack = self._writer.put_pack(name, 0, body)
-        empty(buffer)
+        if self._many:
+            empty(buffer)
         self._tell(FileArchive(name=name, size=sealed.size, pack_size=PACK_SIZE, packs=(pack,)), reads)
 
     # --- large files ---

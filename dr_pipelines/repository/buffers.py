@@ -6,8 +6,9 @@ import contextlib
 import ctypes
 import mmap
 
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
-_LARGE = 1024 * 1024
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGE, _KEPT = 5 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes: a compressed frame, which comes and goes all the time, is not large."""
 
 
 def large_buffer(size: int) -> memoryview:
@@ -37,4 +38,5 @@ def give_back_freed_memory() -> None:
     with contextlib.suppress(OSError, AttributeError):  # others have no such settings
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
         library.mallopt(_M_ARENA_MAX, 2)
