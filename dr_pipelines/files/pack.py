@@ -142,7 +142,7 @@ class Packer:
             putters = stack.enter_context(ThreadPoolExecutor(len(lanes), thread_name_prefix="put-packs"))
             pool = stack.enter_context(ThreadPoolExecutor(len(lanes) + 1, thread_name_prefix="read-files"))
             stack.enter_context(self._halting())  # before the pools are waited for: a signal ends this one first
-            work = [pool.submit(self._guarded, self._pack_large, 1 if len(lanes) > 1 else 2)]
+            work = [pool.submit(self._guarded, self._pack_large, 1 if self._many else 2)]
             work += [pool.submit(self._guarded, self._pack_some, lane, queue, putters) for lane in lanes]
             for done in work:
                 done.result()
@@ -256,7 +256,7 @@ class Packer:
     # --- large files ---
 
     def _pack_large(self, packs: int = 2) -> None:
-        """With two buffers for `packs` one fills while the other is put; one is enough beside others who go on then."""
+        """With two buffers for `packs` one fills while the other is put."""
         if not self._large:
             return
         buffers = ArchiveBuffers(self._writer.repository.codec, pack_size=PACK_SIZE, packs=packs)
