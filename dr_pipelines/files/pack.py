@@ -63,7 +63,7 @@ _ATTEMPTS = 3
 _BUILDERS = 2
 """Of a source that is not of this host."""
 _MOST_BUILDERS = 4
-_MANY, _MUCH = 5000, 64 * 1024 * 1024
+_MANY, _MUCH = 2000, 64 * 1024 * 1024
 """From so many files or bytes on other processes are worth their start."""
 _BATCH = 1000
 """Files that are read between two answers, at most."""

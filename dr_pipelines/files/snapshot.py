@@ -38,6 +38,7 @@ from dr_pipelines.files.rows import (
 )
 from dr_pipelines.files.source import FileSource, Scan, WantedFiles
 from dr_pipelines.files.table import (
+    CONTENT,
     FILE,
     changes_of,
     chosen,
@@ -198,7 +199,8 @@ class _Snapshot:
             known = pc.and_(known, pc.invert(stale))
         known = pc.and_(pc.fill_null(known, NO), booleans([not read_all] * len(rows)))
         kept = pc.or_(content_free, known)
-        return with_known_content(chosen(rows, kept), chosen(old, kept)), wanted_of(rows, pc.invert(kept))
+        told = [*CONTENT.names, "headers", "metadata"]
+        return with_known_content(chosen(rows, kept), chosen(old.select(told), kept)), wanted_of(rows, pc.invert(kept))
 
     def _is_known(self, rows: pa.Table, old: pa.Table) -> pa.Array:
         """Each row was seen by the last snapshot, or by the one that did not end which put its archive."""
