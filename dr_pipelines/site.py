@@ -92,7 +92,7 @@ class Site:
 
     def storage_of(self, name: str) -> TierPlan:
         """The tiers of a server or a file set. Raises `UsageError`."""
-        if name not in self.plan.file_storage:
+        if isinstance(self.owner(name), ServerOwner):
             return self.plan_of(name).storage
         storage = self.file_set(name).storage
         if storage is None:
