@@ -204,7 +204,8 @@ class _Snapshot:
 
     def _is_known(self, rows: pa.Table, old: pa.Table) -> pa.Array:
         """Each row was seen by the last snapshot, or by the one that did not end which put its archive."""
-        known = is_as_it_was(rows, old, self._past.manifest.started_at if self._past.manifest is not None else None)
+        last = self._past.manifest
+        known = is_as_it_was(rows, old, last.started_at) if last is not None else booleans([False] * len(rows))
         for begun, names in self._unfinished.items():
             theirs = pc.is_in(old["archive"], value_set=strings(names))
             known = pc.or_(known, pc.and_(theirs, is_as_it_was(rows, old, begun)))
