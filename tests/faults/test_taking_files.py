@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dr_pipelines.clock import FixedClock, SystemClock
 from dr_pipelines.errors import DrError, StoreUnavailable
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.repository.codec import Codec
@@ -161,6 +163,23 @@ def test_a_killed_snapshot_goes_on(tmp_path: Path) -> None:
     assert files.restored(taken) == tree(tmp_path / "root")
     assert len(left & {one.name for one in taken.archives}) >= 3
     assert [path.name for path in files.state.iterdir()] == ["last"]
+
+
+def test_what_was_written_just_before_a_first_snapshot_that_did_not_end_is_read_again(tmp_path: Path) -> None:
+    """It may have been written to again within one tick."""
+    _filled(tmp_path)
+    files, source, _ = _local(tmp_path)
+    files.clock = FixedClock(SystemClock().now() - timedelta(hours=1))  # it is one hour later when a snapshot begins
+
+    def fail() -> None:
+        raise StoreUnavailable("as told")
+
+    at_the_last_large_file(source, fail)
+    with pytest.raises(StoreUnavailable):
+        files.snapshot()
+    source.opened.clear()
+    assert files.restored(files.snapshot()) == tree(tmp_path / "root")
+    assert {*source.opened} == {*tree(tmp_path / "root")}
 
 
 def test_what_an_unfinished_snapshot_left_and_is_gone_is_not_used(tmp_path: Path) -> None:
