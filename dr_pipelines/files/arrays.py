@@ -92,9 +92,11 @@ def to_numpy(column: pa.Array | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.
 
 
 def flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """In one piece, also where there is none."""
+    """In one piece, also where there is none. Where there is one it is not copied, as `combine_chunks` would."""
     if isinstance(column, pa.Array):
         return column
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return column.combine_chunks() if column.num_chunks else pa.nulls(0, column.type)
 
 

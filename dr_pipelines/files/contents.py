@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import first_of_each, flat, no_rows, number, strings, text, to_numpy
+from dr_pipelines.files.arrays import first_of_each, flat, number, strings, text, to_numpy
 from dr_pipelines.files.pack_builder import LARGE
-from dr_pipelines.files.table import FILE
+from dr_pipelines.files.table import FILE, chosen
 
 SCHEMA = pa.schema([("sha256", pa.binary(32)), ("size", pa.int64()), ("archive", pa.string()), ("offset", pa.int64())])
 Place = tuple[str, int]
@@ -122,14 +122,18 @@ def _bytes_of(digests: pa.ChunkedArray) -> bytes:
     return buffer[whole.offset * 32 : (whole.offset + len(whole)) * 32].to_pybytes() if buffer is not None else b""
 
 
-def contents_of(table: pa.Table) -> pa.Table:
-    """The contents that a snapshot's table names."""
+def contents_of(table: pa.Table, besides: Collection[str] = ()) -> pa.Table:
+    """The contents that a snapshot's table names, in other archives than those of `besides`."""
     held = pc.and_(pc.equal(table["type"], text(FILE)), pc.is_valid(table["archive"]))
+    if besides:
+        held = pc.and_(held, pc.invert(pc.is_in(table["archive"], value_set=strings(besides))))
     return table.select(SCHEMA.names).filter(held).cast(SCHEMA)
 
 
-def merged(tables: Collection[pa.Table], archives: Collection[str]) -> pa.Table:
-    """Contents that lie in these archives, each once."""
-    everything = pa.concat_tables([no_rows(SCHEMA), *tables]).combine_chunks()
-    kept = everything.filter(pc.is_in(everything["archive"], value_set=strings(archives)))
-    return kept.take(first_of_each(kept["sha256"]))
+def with_new(known: pa.Table, new: pa.Table, archives: Collection[str]) -> pa.Table:
+    """The contents that lie in these archives: what is in `new` as it is there, each once, and what else is `known`."""
+    new = chosen(new, pc.is_in(new["archive"], value_set=strings(archives)))
+    new = new.take(first_of_each(new["sha256"]))
+    known = chosen(known, pc.is_in(known["archive"], value_set=strings(archives)))
+    known = chosen(known, pc.invert(pc.is_in(known["sha256"], value_set=flat(new["sha256"]))))
+    return pa.concat_tables([known, new])

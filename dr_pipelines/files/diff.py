@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.errors import DrError
+from dr_pipelines.files.arrays import flat
 from dr_pipelines.files.source import FileChanged, FileSource, FileUnreadable, FileVanished, Wanted
 from dr_pipelines.files.table import FILE, equal_columns, places_in, shown, with_all_columns
 
@@ -63,7 +64,7 @@ def diff_tables(before: pa.Table, after: pa.Table, changed: Callable[[pa.Table, 
     )
     both = _changes(new["path"], what, old["size"], new["size"]).filter(pc.is_valid(what))
     added = after.filter(pc.invert(known))
-    gone = before.filter(pc.invert(pc.is_in(before["path"], value_set=after["path"].combine_chunks())))
+    gone = before.filter(pc.invert(pc.is_in(before["path"], value_set=flat(after["path"]))))
     nothing = pa.nulls(len(added), pa.int64()), pa.nulls(len(gone), pa.int64())
     found = pa.concat_tables(
         [

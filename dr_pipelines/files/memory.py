@@ -149,17 +149,20 @@ def _write(table: pa.Table, path: Path) -> str:
     """As Arrow has it in memory, so that reading it takes no work. Gives its SHA-256 in hex."""
     with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as written:
         written.write_table(table.combine_chunks())
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _sha256(path)
 
 
 def _read(path: Path, sha256: str) -> pa.Table:
     """Raises `IntegrityError`: rows that a crash of this host mixed up would pass for files that are as they were."""
-    with pa.memory_map(str(path)) as file:
-        content = file.read_buffer()
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if _sha256(path) != sha256:
         raise IntegrityError(f"{path} is not what was written there")
-    return pa.ipc.open_file(content).read_all()
+    with pa.memory_map(str(path)) as file:  # what nobody looks at takes no memory
+        return pa.ipc.open_file(file.read_buffer()).read_all()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def archives_by_name(archives: Sequence[FileArchive]) -> dict[str, FileArchive]:

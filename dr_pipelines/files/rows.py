@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dr_pipelines.files.arrays import NO, YES, array, booleans, first_of_each, no_rows, number, numbers, text
+from dr_pipelines.files.arrays import NO, YES, array, booleans, first_of_each, flat, no_rows, number, numbers, text
 from dr_pipelines.files.pack import EMPTY, Packed, Read
 from dr_pipelines.files.source import Scan, WantedFiles
 from dr_pipelines.files.table import (
@@ -38,24 +39,14 @@ def newest_of_each(rows: pa.Table) -> pa.Table:
     return backwards.take(first_of_each(backwards["path"]))
 
 
-def with_known_content(rows: pa.Table, old: pa.Table) -> pa.Table:
-    """Rows of the scan with where their content lies; `old` are those of the same paths, null where none is."""
-    full = with_all_columns(rows)
-    has_content = pc.and_(pc.equal(full["type"], text(FILE)), pc.greater(full["size"], number(0)))
-    empty_file = pc.and_(pc.equal(full["type"], text(FILE)), pc.equal(full["size"], number(0)))
-    nothing = {
-        name: pa.nulls(len(full), SCHEMA.field(name).type) for name in ("sha256", "archive", "offset", "compresses_to")
-    }
-    for name, null in nothing.items():
-        column = old[name]
-        if pc.any(pc.and_(pc.is_valid(column), pc.invert(has_content))).as_py():
-            column = pc.if_else(has_content, column, null)
-        if name == "sha256":
-            column = pc.if_else(empty_file, array([EMPTY], pa.binary(32))[0], column)
-        full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
-    for name in ("headers", "metadata"):  # not in a listing; with the same ETag they are the same
-        full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), old[name])
-    return full
+@dataclass(frozen=True)
+class Kept:
+    """Rows of a scan that are not read: those of `mask`. What is known of each stands in `previous` at its place in
+    `places`, which is null where nothing is."""
+
+    previous: pa.Table
+    places: pa.Array
+    mask: pa.Array
 
 
 def is_as_it_was(rows: pa.Table, old: pa.Table, seen_at: datetime | None) -> pa.Array:
@@ -94,14 +85,46 @@ class ReadRows:
         self._others.append(chosen(told, pc.invert(same)))
         return told
 
-    def table(self) -> pa.Table:
-        contents = pa.concat_tables(self._contents)
-        rows = with_all_columns(self._rows.take(contents["row"]))
-        for name in CONTENT.names:
-            rows = rows.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), contents[name])
-        return pa.concat_tables([rows, *self._others])
+    def beside(self, kept: Kept) -> pa.Table:
+        """All rows of the scan whose content is known: as they were read, or `kept`. What is neither went away."""
+        contents = pa.concat_tables(self._contents).combine_chunks()
+        read = pc.index_in(numbers(len(self._rows)), value_set=flat(contents["row"])).cast(pa.int64())
+        rows = chosen(_with_content(self._rows, kept, contents, read), pc.or_(kept.mask, pc.is_valid(read)))
+        others = pa.concat_tables(self._others)
+        return pa.concat_tables([rows, others]) if len(others) else rows
 
 
+def _with_content(rows: pa.Table, kept: Kept, contents: pa.Table, read: pa.Array) -> pa.Table:
+    """The rows, and where their content lies: what is known, or what `contents` says at the places `read`. Columns that
+    stay as they are known are not copied: all of them together are the most that a snapshot holds in memory."""
+    is_file = flat(pc.equal(rows["type"], text(FILE)))
+    nothing = pc.and_(kept.mask, pc.invert(pc.and_(is_file, flat(pc.greater(rows["size"], number(0))))))
+    places = pc.if_else(kept.mask, kept.places, _NOWHERE)
+    had_content = pc.is_valid(flat(kept.previous["archive"]).take(places))
+    places = pc.if_else(pc.and_(nothing, had_content), _NOWHERE, places)
+    places = pc.coalesce(places, pc.add(read, number(len(kept.previous))))
+    known = with_all_columns(kept.previous.drop_columns(["error"]), _TOLD)
+    told = with_all_columns(contents, _TOLD)
+    full = with_all_columns(rows)
+    for name in _TOLD.names:
+        column = _picked(known[name], told[name], places)
+        if name == "sha256":
+            column = pc.if_else(nothing, pc.if_else(is_file, _EMPTY, _NO_DIGEST), column)
+        full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    return full
+
+
+def _picked(one: pa.ChunkedArray, other: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """Both as one, at these places."""
+    if not len(other) and places.equals(numbers(len(one))):
+        return flat(one)
+    return pa.concat_arrays([flat(one), flat(other)]).take(places)
+
+
+_TOLD = pa.schema([*CONTENT, SOURCE.field("headers"), SOURCE.field("metadata")])
+"""What a listing does not say. With the same ETag headers and metadata are the same too."""
+_NOWHERE, _NO_DIGEST = pa.nulls(1, pa.int64())[0], pa.nulls(1, pa.binary(32))[0]
+_EMPTY = array([EMPTY], pa.binary(32))[0]
 _CONTENTS = pa.schema([("row", pa.int64()), *CONTENT])
 
 
@@ -133,7 +156,7 @@ def changed_since(known: pa.Table, seen_at: datetime, looked: Scan, paths: Colle
     asked = pa.array([*paths], pa.binary())
     there = pa.array([*rows["path"].to_pylist(), *looked.unreadable], pa.binary())
     once = known["path"].filter(pc.equal(known["type"], FILE))
-    gone = pc.and_(pc.is_in(asked, value_set=once.combine_chunks()), pc.invert(pc.is_in(asked, value_set=there)))
+    gone = pc.and_(pc.is_in(asked, value_set=flat(once)), pc.invert(pc.is_in(asked, value_set=there)))
     changed: list[bytes] = [*rows["path"].filter(other).to_pylist(), *asked.filter(gone).to_pylist()]
     return changed
 

@@ -18,30 +18,29 @@ import pyarrow.compute as pc
 from dr_pipelines import __version__
 from dr_pipelines.clock import Clock
 from dr_pipelines.errors import BackupNotFound, IntegrityError, KeyUnusable, ObjectNotFound, RepositoryError, StoreError
-from dr_pipelines.files.arrays import NO, booleans, number, strings, text
+from dr_pipelines.files.arrays import NO, booleans, flat, number, strings, text
 from dr_pipelines.files.beside import Baseline, Differences, baseline_of, differences
 from dr_pipelines.files.break_glass import bundle
-from dr_pipelines.files.contents import Contents, contents_of, merged
+from dr_pipelines.files.contents import Contents, contents_of, with_new
 from dr_pipelines.files.liveness import liveness
 from dr_pipelines.files.memory import Past, SnapshotMemory
 from dr_pipelines.files.pack import Packed, Packer, Read
 from dr_pipelines.files.read_table import read_table, read_tables
 from dr_pipelines.files.rows import (
+    Kept,
     ReadRows,
     counted,
     is_as_it_was,
     newest_of_each,
     wanted_of,
-    with_known_content,
     with_looked_at,
     with_unreadable,
 )
 from dr_pipelines.files.source import FileSource, Scan, WantedFiles
 from dr_pipelines.files.table import (
-    CONTENT,
     FILE,
+    UNCHANGED,
     changes_of,
-    chosen,
     empty,
     encode_table,
     in_order,
@@ -154,14 +153,11 @@ class _Snapshot:
     def _read(self, scan: Scan, read_all: bool) -> tuple[pa.Table, dict[str, FileArchive], Packed]:
         """The rows of the snapshot, all archives that are known then, and what was stored for it."""
         previous, archives = self._resumed()
-        kept, wanted = self._sorted_out(scan.rows, previous, read_all)
-        if not len(wanted):
-            return in_order(with_unreadable(kept, scan)), archives, Packed()
-        read = ReadRows(scan.rows)
-        packed = self._pack(read, wanted)
+        kept = self._kept(scan.rows, previous, read_all)
+        wanted, read = wanted_of(scan.rows, pc.invert(kept.mask)), ReadRows(scan.rows)
+        packed = self._pack(read, wanted) if len(wanted) else Packed()
         archives |= {one.name: one for one in packed.archives}
-        rows = in_order(pa.concat_tables([kept, read.table()]))
-        return in_order(with_unreadable(rows, scan)), archives, packed
+        return in_order(with_unreadable(read.beside(kept), scan)), archives, packed
 
     # --- what is known ---
 
@@ -185,10 +181,10 @@ class _Snapshot:
             self._unfinished[archive_begun(archive.name)].append(archive.name)
         return previous, archives | {archive.name: archive for archive, _ in whole}
 
-    def _sorted_out(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> tuple[pa.Table, WantedFiles]:
-        """The rows whose content is known already, and the files that are to be read."""
+    def _kept(self, rows: pa.Table, previous: pa.Table, read_all: bool) -> Kept:
+        """The rows whose content is known already; all others are files that are to be read."""
         places = places_in(previous, rows["path"])
-        old = rows_at(previous, places)
+        old = rows_at(previous.select([*UNCHANGED, "sha256", "archive"]), places)
         is_file = pc.equal(rows["type"], text(FILE))
         # An empty object is read too: its headers come with it. Only objects have an ETag, if an empty one.
         nothing_to_read = pc.and_(pc.equal(rows["size"], number(0)), pc.is_null(rows["etag"]))
@@ -198,9 +194,7 @@ class _Snapshot:
             stale = pc.is_in(old["archive"], value_set=strings(self._left_behind))
             known = pc.and_(known, pc.invert(stale))
         known = pc.and_(pc.fill_null(known, NO), booleans([not read_all] * len(rows)))
-        kept = pc.or_(content_free, known)
-        told = [*CONTENT.names, "headers", "metadata"]
-        return with_known_content(chosen(rows, kept), chosen(old.select(told), kept)), wanted_of(rows, pc.invert(kept))
+        return Kept(previous, places, flat(pc.or_(content_free, known)))
 
     def _is_known(self, rows: pa.Table, old: pa.Table) -> pa.Array:
         """Each row was seen by the last snapshot, or by the one that did not end which put its archive."""
@@ -214,9 +208,7 @@ class _Snapshot:
     def _pack(self, read: ReadRows, wanted: WantedFiles) -> Packed:
         last = self._past.manifest
         named = {archive.name for archive in last.archives} if last is not None else set()
-        remembered = named.union(self._past.archives) - self._left_behind
-        known = merged([contents_of(self._before), self._past.contents], remembered)
-        contents = Contents(known, named - self._left_behind, self._archives_of_others)
+        contents = Contents(self._past.contents, named - self._left_behind, self._archives_of_others)
 
         def took(archive: FileArchive | None, reads: Sequence[Read]) -> None:
             rows = read.add(reads)
@@ -241,8 +233,9 @@ class _Snapshot:
         archives = self._whole(archives, named)
         past, (table, changes, stored) = self._put_tables(rows)
         baseline = self._judged(rows)
-        known = self._past.contents if archives == self._past.archives else None
-        contents = known or merged([contents_of(rows), self._past.contents], archives)
+        contents, archives_before = self._past.contents, self._past.archives
+        if archives != archives_before:
+            contents = with_new(contents, contents_of(rows, archives_before), archives)
         self._now_known = replace(past, contents=contents, archives=archives, baseline=baseline)
         last = self._past.manifest
         before = last.listed if last is not None else ()

@@ -75,7 +75,7 @@ class WantedFiles:
 
     @property
     def sizes(self) -> pa.Array:
-        return self.rows["size"].combine_chunks().take(self.places)
+        return self.rows["size"].take(self.places).combine_chunks()
 
     def where(self, mask: pa.Array) -> WantedFiles:
         return WantedFiles(self.rows, self.places.filter(mask))

@@ -23,6 +23,7 @@ from dr_pipelines.files.arrays import (
     booleans,
     flat,
     no_rows,
+    number,
     numbers,
     read_parquet,
     strings,
@@ -144,7 +145,7 @@ def decode_table(data: bytes | IO[bytes]) -> pa.Table:
 def places_in(table: pa.Table, paths: Any) -> pa.Array:
     """For each path the row of `table` that has it; null where none has. Rows of both in the same order are the rule,
     and quick."""
-    paths = paths.combine_chunks() if isinstance(paths, pa.ChunkedArray) else paths
+    paths = flat(paths)
     known = flat(table["path"])
     if len(known) == len(paths) and known.equals(paths):
         return numbers(len(known))
@@ -155,7 +156,7 @@ def equal_columns(one: pa.Table, other: pa.Table, names: Sequence[str]) -> pa.Ar
     """For each row whether all of these columns say the same; null is equal to null. Both are of one length."""
     same = None
     for name in names:
-        left, right = one[name].combine_chunks(), other[name].combine_chunks()
+        left, right = flat(one[name]), flat(other[name])
         if left.equals(right):
             continue
         alike = booleans(_equal_maps(left, right)) if pa.types.is_map(left.type) else _equal(left, right)
@@ -177,12 +178,26 @@ def _equal_maps(left: pa.Array, right: pa.Array) -> list[bool]:
 
 
 def lay_over(base: pa.Table, changes: pa.Table) -> pa.Table:
-    """The table that `base` becomes with the rows of `changes`."""
+    """The table that `base` becomes with the rows of `changes`. Columns that say the same are not copied."""
     if not len(changes):
         return base
-    stays = pc.invert(pc.is_in(base["path"], value_set=flat(changes["path"])))
-    new = changes.filter(pc.not_equal(changes["type"], text(GONE)))
-    return in_order(pa.concat_tables([base.filter(stays), new]))
+    places = pc.index_in(flat(base["path"]), value_set=flat(changes["path"])).cast(pa.int64())
+    gone = pc.equal(changes["type"], text(GONE))
+    known = pc.is_in(numbers(len(changes)), value_set=places)
+    new = changes.filter(pc.invert(pc.or_(known, gone)))
+    laid = pa.table([_laid_over(base[name], changes[name], places) for name in SCHEMA.names], schema=SCHEMA)
+    laid = chosen(laid, pc.not_equal(laid["type"], text(GONE)))
+    return in_order(pa.concat_tables([laid, new])) if len(new) else laid
+
+
+def _laid_over(column: pa.ChunkedArray, changed: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """What is at these places of `changed`, and where they are null what `column` has."""
+    old, new = flat(column), flat(changed)
+    there = pc.is_valid(places)
+    if old.filter(there).equals(new.take(places.filter(there))):
+        return old
+    places = pc.add(places, number(len(old)))
+    return pa.concat_arrays([old, new]).take(pc.coalesce(places, numbers(len(old))))
 
 
 def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
