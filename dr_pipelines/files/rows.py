@@ -22,6 +22,7 @@ from dr_pipelines.files.table import (
     chosen,
     empty,
     equal_columns,
+    picked,
     places_in,
     with_all_columns,
     with_columns,
@@ -107,18 +108,11 @@ def _with_content(rows: pa.Table, kept: Kept, contents: pa.Table, read: pa.Array
     told = with_all_columns(contents, _TOLD)
     full = with_all_columns(rows)
     for name in _TOLD.names:
-        column = _picked(known[name], told[name], places)
+        column = picked(known[name], told[name], places)
         if name == "sha256":
             column = pc.if_else(nothing, pc.if_else(is_file, _EMPTY, _NO_DIGEST), column)
         full = full.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
     return full
-
-
-def _picked(one: pa.ChunkedArray, other: pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    """Both as one, at these places."""
-    if not len(other) and places.equals(numbers(len(one))):
-        return flat(one)
-    return pa.concat_arrays([flat(one), flat(other)]).take(places)
 
 
 _TOLD = pa.schema([*CONTENT, SOURCE.field("headers"), SOURCE.field("metadata")])

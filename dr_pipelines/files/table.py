@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import IO, Any
 
 import numpy as np
@@ -178,35 +179,41 @@ def _equal_maps(left: pa.Array, right: pa.Array) -> list[bool]:
 
 
 def lay_over(base: pa.Table, changes: pa.Table) -> pa.Table:
-    """The table that `base` becomes with the rows of `changes`. Columns that say the same are not copied."""
+    """The table that `base` becomes with the rows of `changes`. Column by column: two whole tables take much memory."""
     if not len(changes):
         return base
-    places = pc.index_in(flat(base["path"]), value_set=flat(changes["path"])).cast(pa.int64())
-    gone = pc.equal(changes["type"], text(GONE))
-    known = pc.is_in(numbers(len(changes)), value_set=places)
-    new = changes.filter(pc.invert(pc.or_(known, gone)))
-    laid = pa.table([_laid_over(base[name], changes[name], places) for name in SCHEMA.names], schema=SCHEMA)
-    laid = chosen(laid, pc.not_equal(laid["type"], text(GONE)))
-    return in_order(pa.concat_tables([laid, new])) if len(new) else laid
+    changed = pc.index_in(flat(base["path"]), value_set=flat(changes["path"])).cast(pa.int64())
+    gone = flat(pc.equal(changes["type"], text(GONE)))
+    known = pc.is_in(numbers(len(changes)), value_set=changed)
+    new = pc.indices_nonzero(pc.invert(pc.or_(known, gone))).cast(pa.int64())
+    stays = pc.invert(pc.fill_null(gone.take(changed), NO))
+    end = number(len(base))
+    places = pc.coalesce(pc.add(changed, end), numbers(len(base))).filter(stays)
+    if len(new):
+        places = pa.concat_arrays([places, pc.add(new, end)])
+        places = places.take(pc.sort_indices(picked(base["path"], changes["path"], places)))
+    return pa.table([picked(base[name], changes[name], places) for name in SCHEMA.names], schema=SCHEMA)
 
 
-def _laid_over(column: pa.ChunkedArray, changed: pa.ChunkedArray, places: pa.Array) -> pa.Array:
-    """What is at these places of `changed`, and where they are null what `column` has."""
-    old, new = flat(column), flat(changed)
-    there = pc.is_valid(places)
-    if old.filter(there).equals(new.take(places.filter(there))):
-        return old
-    places = pc.add(places, number(len(old)))
-    return pa.concat_arrays([old, new]).take(pc.coalesce(places, numbers(len(old))))
+def picked(one: pa.ChunkedArray, other: pa.ChunkedArray, places: pa.Array) -> pa.Array:
+    """Both columns as one, at these places; `one` itself where that is the same."""
+    old, new = flat(one), flat(other)
+    if len(places) == len(old) and not places.null_count:
+        changed = pc.not_equal(places, numbers(len(old)))
+        at = pc.subtract(places.filter(changed), number(len(old)))
+        if pc.all(pc.greater_equal(at, number(0))).as_py() and new.take(at).equals(old.filter(changed)):
+            return old
+    return pa.concat_arrays([old, new]).take(places)
 
 
 def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     """The rows that make `table` of `base`."""
     places = places_in(base, table["path"])
-    known = pc.is_valid(places)
-    there = chosen(table, known)
-    alike = equal_columns(there, rows_at(base, places.drop_null()), _COMPARED)
-    rows = [chosen(table, pc.invert(known)), chosen(there, pc.invert(alike))]
+    known, there = pc.is_valid(places), places.drop_null()
+    columns = ((chosen(table.select([name]), known), rows_at(base.select([name]), there), name) for name in _COMPARED)
+    alike = reduce(pc.and_, (equal_columns(now, then, [name]) for now, then, name in columns))
+    changed = pc.indices_nonzero(known).filter(pc.invert(alike))
+    rows = [chosen(table, pc.invert(known)), table.take(changed)]
     vanished = flat(not_at(base.select(["path"]), places)["path"])
     if len(vanished):
         gone = pa.table({"path": vanished, "type": strings([GONE] * len(vanished))})
