@@ -3,7 +3,8 @@
 The benchmark runs this by its path, in a process of its own. A child's peak begins at the memory of whoever starts it
 (getrusage(2), ru_maxrss is kept over execve), and this one holds little. Its own start is in none of the figures. To
 the CPU seconds belong those of the program's own children. The peak is that of the largest of them all, or what all of
-them together held at one of the looks that are taken meanwhile (shared memory once), whichever is more.
+them together held at one of the looks that are taken meanwhile (shared memory once), whichever is more. A child counts
+from the second look on: until it executes its program it has the memory of whoever started it.
 """
 
 import json
@@ -33,8 +34,10 @@ def main(argv: list[str]) -> int:
 
 
 def look(program: int, ended: threading.Event, together: list[int]) -> None:
+    before: set[int] = set()
     while not ended.wait(INTERVAL):
-        family = [program, *children(program)]
+        now = {*children(program)}
+        family, before = [program, *(now & before)], now
         if len(family) > 1:
             together.append(sum(held(one) for one in family) + max(shared(one) for one in family))
 
