@@ -293,6 +293,20 @@ def test_a_file_in_place_of_which_something_else_is(files: Taken) -> None:
     assert not after.partial
 
 
+def test_what_has_no_content_any_more_names_none(files: Taken) -> None:
+    write(files.root, {"emptied": b"x", "folder": b"x", "link": b"x", "filled": b"", "stays": b"x" * 9})
+    files.snapshot()
+    write(files.root, {"emptied": b"", "filled": b"y"})
+    (files.root / "folder").unlink()
+    (files.root / "folder").mkdir()
+    (files.root / "link").unlink()
+    (files.root / "link").symlink_to("stays")
+    rows = files.rows(files.snapshot())
+    assert {path for path, row in rows.items() if row["archive"]} == {b"filled", b"stays"}
+    assert {path for path, row in rows.items() if row["sha256"]} == {b"emptied", b"filled", b"stays"}
+    assert {path for path, row in rows.items() if row["offset"] is not None} == {b"filled", b"stays"}
+
+
 def test_what_may_not_be_read_is_named_and_the_rest_is_there(folder: Path) -> None:
     files = Taken(folder)
     write(files.root, {"secret": b"s", "hidden/inside": b"h", "open": b"o"})
