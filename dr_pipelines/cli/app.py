@@ -14,6 +14,7 @@ from typing import Annotated
 import click
 import typer
 
+from dr_pipelines import __version__
 from dr_pipelines.cli.context import settings
 from dr_pipelines.cli.output import print_error
 from dr_pipelines.endings import give_up, on_ending, raise_when_safe
@@ -85,10 +86,19 @@ def make_app(only: str | None = None) -> typer.Typer:
     return app
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        click.echo(f"dr {__version__}")
+        raise typer.Exit
+
+
 def _before(
     context: typer.Context,
     plan: Annotated[Path | None, typer.Option("--plan", help="The plan; default $DR_PLAN or dr_plan.yaml.")] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an unexpected error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Say which version this is.", is_eager=True, callback=_say_version)
+    ] = False,
 ) -> None:
     settings.plan_path = plan
     settings.debug = debug

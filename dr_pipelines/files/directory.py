@@ -22,7 +22,7 @@ from dr_pipelines.files.arrays import binaries, named, of_numpy, to_numpy
 from dr_pipelines.files.select import folders_above
 from dr_pipelines.files.source import Scan, Wanted
 from dr_pipelines.files.table import DIRECTORY, FILE, LINK, SOURCE, with_columns
-from dr_pipelines.files.tree import Tree, TreeFile, reason
+from dr_pipelines.files.tree import Tree, TreeFile, reason, require_descriptors
 
 _FIELDS = {
     "size": "st_size", "mtime_ns": "st_mtime_ns", "ctime_ns": "st_ctime_ns", "inode": "st_ino", "device": "st_dev",
@@ -94,6 +94,7 @@ class _Walk:
             except FileNotFoundError:
                 self._gone.append(below.rstrip(b"/"))
             except OSError as error:
+                require_descriptors(error)
                 if first and not below:
                     raise UsageError(
                         f"the source {os.fsdecode(folder)} cannot be read: {reason(error)}",

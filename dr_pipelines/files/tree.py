@@ -3,13 +3,14 @@ else, so it needs little."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from pathlib import Path
 
 from dr_pipelines.clock import Clock, SystemClock
-from dr_pipelines.errors import UsageError
+from dr_pipelines.errors import CommandFailed, UsageError
 from dr_pipelines.files.source import FileChanged, FileUnreadable, FileVanished, Seen, Wanted
 
 _HOW = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,13 +29,14 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self._root = os.fsencode(root)
+        self._within = _folder(self._root)
         self._is: tuple[int, int] | None = None
         self._clock = SystemClock()
 
     def begin(self) -> None:
         """From now on the root is what is there now. Raises `UsageError` when there is none: an empty tree would pass
         for a loss of everything."""
-        self._is = self._now()
+        self._is, self._within = self._now(), _folder(self._root)
         if self._is is None:
             raise self._gone("is no directory here")
 
@@ -52,8 +54,21 @@ class Tree:
                 self.require_root()
             raise FileVanished("it was removed while the snapshot was taken") from None
         except OSError as error:
+            require_descriptors(error)
             raise FileUnreadable(reason(error)) from error
+        self._require_within(descriptor)
         return TreeFile(descriptor, self._clock)
+
+    def _require_within(self, descriptor: int) -> None:
+        """The last part of a path is not followed where it is a link. Those above it are, should one have become a link
+        since the scan: whoever may write into the tree must not have read what only this process may."""
+        try:
+            real = os.readlink(b"/proc/self/fd/%d" % descriptor)  # noqa: PTH115  bytes
+        except OSError:  # no /proc here
+            return
+        if not real.startswith(self._within):
+            os.close(descriptor)
+            raise FileUnreadable("a directory above it became a link out of the source")
 
     def _now(self) -> tuple[int, int] | None:
         try:
@@ -123,6 +138,20 @@ class TreeFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _folder(path: bytes) -> bytes:
+    """As the beginning of the paths below it."""
+    return os.path.realpath(path).rstrip(b"/") + b"/"
+
+
+def require_descriptors(error: OSError) -> None:
+    """Raises `CommandFailed` when this host lets no more files be opened. That is no fault of the file: marked as
+    unreadable it would be missing in the snapshot."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise CommandFailed(
+            f"this host lets no more files be opened: {reason(error)}", hint="raise the limit: see `ulimit -n`."
+        ) from error
 
 
 def reason(error: OSError) -> str:

@@ -14,6 +14,7 @@ import pytest
 import typer
 import yaml
 
+from dr_pipelines import __version__
 from dr_pipelines.cli.app import EXIT_CODES, make_app
 from dr_pipelines.commands import Completed
 from dr_pipelines.errors import DrError
@@ -63,6 +64,11 @@ def test_a_right_plan_is_said_to_be_right(dr: Dr) -> None:
     told = dr("plan", "check", "--json")
     assert json.loads(told.stdout)["ok"] is True
     assert told.stderr == ""
+
+
+def test_it_says_its_version(dr: Dr) -> None:
+    told = dr("--version")
+    assert (told.returncode, told.stdout, told.stderr) == (0, f"dr {__version__}\n", "")
 
 
 def test_a_mistake_is_named_by_its_path_with_the_plan_s_exit_code(dr: Dr) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dr_pipelines.errors import StoreError, UsageError
+from dr_pipelines.errors import CommandFailed, StoreError, UsageError
 from dr_pipelines.files.directory import Directory
 from dr_pipelines.files.source import FileChanged, Wanted
 from dr_pipelines.repository.codec import Codec
@@ -291,6 +292,39 @@ def test_a_file_in_place_of_which_something_else_is(files: Taken) -> None:
     after = files.snapshot()
     assert files.restored(after) == {b"parent": b"a file"}
     assert not after.partial
+
+
+def test_nothing_is_read_through_a_directory_that_became_a_link_out(files: Taken, folder: Path) -> None:
+    write(folder, {"secret": b"of another"})
+    write(files.root, {"parent/secret": b"x", "stays": b"y"})
+
+    def swap() -> None:
+        shutil.rmtree(files.root / "parent")
+        (files.root / "parent").symlink_to(folder)
+
+    files.watched.at["scan", b""] = swap
+    taken = files.snapshot()
+    assert files.restored(taken) == {b"stays": b"y"}
+    assert files.rows(taken)[b"parent/secret"]["error"] == "a directory above it became a link out of the source"
+    assert taken.partial
+
+
+def test_a_host_without_descriptors_is_no_fault_of_the_files(files: Taken) -> None:
+    write(files.root, {"folder/file": b"x"})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def none_left() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+
+    files.watched.at["open", b"folder/file"] = none_left
+    try:
+        with pytest.raises(CommandFailed, match="no more files"):
+            files.snapshot()
+        with pytest.raises(CommandFailed, match="no more files"):
+            Directory(files.root).scan()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert files.restored(files.snapshot()) == {b"folder/file": b"x"}
 
 
 def test_what_has_no_content_any_more_names_none(files: Taken) -> None:
