@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from operator import attrgetter
 from pathlib import Path
 from stat import S_ISREG
 
@@ -20,6 +21,7 @@ _PIECE = 4 * 1024 * 1024
 _WRITE_SIZE = 1024 * 1024  # larger ones take longer: the page cache looks for long runs of free pages
 _UNFINISHED = ".unfinished-"
 _STALE = 24 * 3600.0
+_ATTEMPTS = 100
 
 
 class LocalStore(Plain):
@@ -49,7 +51,6 @@ class LocalStore(Plain):
         if "/" in key:  # only the description of a repository, which is put first, may make the folder
             self._require_root()
         with _told(self.name, key):
-            self._make_folder(path.parent)
             unfinished = self._write(path, body)
             try:
                 self._move(unfinished, path, body, if_absent=if_absent)
@@ -73,10 +74,10 @@ class LocalStore(Plain):
             return _info(key, found)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        folder = self.root / prefix.rpartition("/")[0]
         self._require_root()
         with _told(self.name, prefix):
-            found = sorted(self._walk(folder, prefix), key=lambda info: info.key) if folder.is_dir() else []
+            found = sorted(self._walk(prefix), key=attrgetter("key"))
+        self._require_root()
         return iter(found)
 
     def delete(self, key: str) -> None:
@@ -84,6 +85,7 @@ class LocalStore(Plain):
         with _told(self.name, key), suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
             path.unlink()
             sync(path.parent)  # a manifest is gone for good before what it names goes
+            self._remove_empty(path.parent)
 
     def _require_root(self) -> None:
         """A disk that is not mounted must not look like an empty store: absence has to be proven."""
@@ -101,6 +103,24 @@ class LocalStore(Plain):
         folder.mkdir(exist_ok=True, parents=folder == self.root)
         sync(folder.parent)
 
+    def _remove_empty(self, folder: Path) -> None:
+        """Every listing would look into them. A put that needs one makes it again."""
+        with suppress(OSError):  # something is in it
+            while folder != self.root:
+                folder.rmdir()
+                folder = folder.parent
+
+    def _begin(self, folder: Path) -> tuple[int, str]:
+        """A hidden file, open. A folder may go as long as nothing is in it: whoever deletes removes those."""
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                self._make_folder(folder)
+                return tempfile.mkstemp(prefix=_UNFINISHED, dir=folder)
+            except (FileNotFoundError, FileExistsError):  # it went while it was made, or since
+                if not left:
+                    raise
+        raise AssertionError
+
     def _sweep(self, folder: Path, *, now: float) -> None:
         """`now` by the clock of the disk, which need not be this machine's."""
         if folder in self._swept:
@@ -115,7 +135,7 @@ class LocalStore(Plain):
         return self.root / checked(key)
 
     def _write(self, path: Path, body: Body) -> Path:
-        descriptor, name = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
+        descriptor, name = self._begin(path.parent)
         try:
             digest = hashlib.sha256()
             with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -154,17 +174,20 @@ class LocalStore(Plain):
                 left = None if left is None else left - len(piece)
                 yield piece
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
-        def refuse(error: OSError) -> None:
-            raise error
-
-        for here, folders, files in os.walk(folder, onerror=refuse):
-            base = Path(here)
-            folders[:] = [name for name in folders if _may_match(f"{(base / name).relative_to(self.root)}/", prefix)]
-            for name in files:
-                key = str((base / name).relative_to(self.root))
-                if key.startswith(prefix) and not name.startswith(_UNFINISHED):
-                    yield _info(key, (base / name).stat())
+    def _walk(self, prefix: str) -> Iterator[ObjectInfo]:
+        """What is removed meanwhile is not there."""
+        folders = [prefix[: prefix.rfind("/") + 1]]
+        while folders:
+            below = folders.pop()
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.root / below) as entries:
+                for entry in entries:
+                    key = below + entry.name
+                    if entry.is_dir():
+                        if _may_match(f"{key}/", prefix) and not entry.is_symlink():
+                            folders.append(f"{key}/")
+                    elif key.startswith(prefix) and not entry.name.startswith(_UNFINISHED):
+                        with suppress(FileNotFoundError):
+                            yield _info(key, entry.stat())
 
 
 def _may_match(folder: str, prefix: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -44,6 +45,28 @@ class TestLocalStore(ObjectStoreContract):
         assert _done(lambda: store.put("new/a", Body.of(b"x"))) == ["mkdir", "fsync", *put]
         assert _done(lambda: store.put("new/b", Body.of(b"x"))) == put
         assert _done(lambda: store.delete("new/b")) == ["unlink", "fsync"]
+
+    def test_no_folder_is_left_in_which_nothing_is(self, store: ObjectStore, tmp_path: Path) -> None:
+        for key in ("a/b/c/1", "a/b/2", "a/3"):
+            store.put(key, Body.of(b"x"))
+        for key in ("a/b/c/1", "a/b/2"):
+            store.delete(key)
+        assert [*(tmp_path / "store/a").rglob("*")] == [tmp_path / "store/a/3"]
+        store.delete("a/3")
+        assert not (tmp_path / "store/a").exists()
+
+    def test_a_folder_that_goes_is_made_again(self, store: ObjectStore) -> None:
+        """Objects come and go in folders that others find empty."""
+
+        def come_and_go(number: int) -> None:
+            for _ in range(100):
+                store.put(f"a/b/{number}", Body.of(b"x"))
+                assert f"a/b/{number}" in {info.key for info in store.list("a/")}
+                store.delete(f"a/b/{number}")
+
+        with ThreadPoolExecutor(4) as pool:
+            assert [*pool.map(come_and_go, range(4))] == [None] * 4
+        assert [*store.list("a")] == []
 
 
 def _done(work: Callable[[], object]) -> list[str]:
