@@ -50,7 +50,7 @@ def _row(catalog: SnapshotCatalog, one: Snapshot) -> tuple[str, ...]:
 def _state(catalog: SnapshotCatalog, one: Snapshot) -> str:
     if (trouble := catalog.trouble(one)) is not None:
         return trouble
-    told = ["polled"] if one.scanned_at is not None else []
+    told = ["polled"] if one.is_poll else []
     told += ["unusual"] if catalog.is_unusual(one.label) else []
     told += [f"partial: {one.counts.unreadable:,} unreadable"] if one.partial else []
     proof = catalog.marks[one.label].proven()

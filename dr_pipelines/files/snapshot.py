@@ -354,7 +354,7 @@ def _known(repository: Repository, file_set: str, memory: SnapshotMemory, now: d
 def _baseline(repository: Repository, catalog: SnapshotCatalog, last: Snapshot) -> Baseline | None:
     """Of a poll, as the repository knows it."""
     until = [one for one in catalog.usable if one.started_at <= last.started_at]
-    ended = [one for one in until if one.scanned_at is None or catalog.was_unusual(one.label)]
+    ended = [one for one in until if not one.is_poll or catalog.was_unusual(one.label)]
     if not ended or ended[-1].label == last.label:
         return None
     try:

@@ -36,5 +36,5 @@ def file_exposure(site: Site, file_set: str, tier: str, catalog: SnapshotCatalog
 
 def _seen(one: Snapshot, by_rows: bool) -> FilesSeen:
     """By rows a poll's snapshot is as they said a moment before it began."""
-    polled = by_rows and one.scanned_at is not None
+    polled = by_rows and one.is_poll
     return FilesSeen(one.started_at if polled else one.looked_at, "as its rows said" if polled else "its snapshot is")

@@ -8,6 +8,7 @@ from dr_pipelines.plan.file_sets import BucketSource, DirectorySource, FileSetPl
 from dr_pipelines.plan.mistake import Mistake, unknown
 from dr_pipelines.plan.model import Plan
 from dr_pipelines.plan.stores import LocalStorePlan
+from dr_pipelines.plan.values import format_duration
 
 
 def file_mistakes(plan: Plan) -> Iterator[Mistake]:
@@ -60,5 +61,12 @@ def _references(plan: Plan, path: str, files: FileSetPlan) -> Iterator[Mistake]:
             yield Mistake(
                 f"{path}.references.{name}.supabase", "is of a bucket, and the source is a directory", "name its table"
             )
+    longest = files.schedule.longest_interval
+    if files.poll is not None and files.keep_polls < longest:
+        yield Mistake(
+            f"{path}.keep_polls",
+            f"polls would go before the next snapshot is there, which may take {format_duration(longest)}",
+            f"keep them for {format_duration(longest)} at least",
+        )
     if files.poll is not None and not files.references:
         yield Mistake(f"{path}.poll", "there are no rows to look at", f"name them in {path}.references")

@@ -87,7 +87,8 @@ class FileSetPlan(Model):
     `partial`: whether a snapshot that lacks files that could not be read fails its check, or only warns. `sample` is
     the share of its stored bytes that its check reads.
     `references` are the rows of databases that point at the files; `poll` is how often those that changed are looked at
-    between two snapshots, so that versions are copied before they are overwritten.
+    between two snapshots, so that versions are copied before they are overwritten. A poll that copied something is kept
+    for `keep_polls`: what lived for less than the time between two snapshots is in nothing else.
     """
 
     schedule: ScheduleField
@@ -106,6 +107,7 @@ class FileSetPlan(Model):
     anomalies: AnomalyPlan = left_out()
     references: dict[Name, ReferencePlan] = {}
     poll: PositiveDuration | None = None
+    keep_polls: PositiveDuration = Field(default="2 days", validate_default=True)
 
     @property
     def is_backed_up(self) -> bool:

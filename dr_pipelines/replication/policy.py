@@ -2,9 +2,9 @@
 answer out.
 
 `everything`: each usable one of the source. `monthly`: of each calendar month (UTC) that has ended the newest that
-builds on no other (a full, any snapshot), for cold storage charges months for what is superseded after days; only to a
-tier that holds none at all is the newest of a month that has not ended sent, for a tier with nothing to restore is no
-tier.
+is counted by itself (a full, a snapshot that is no poll), for cold storage charges months for what is superseded after
+days; only to a tier that holds none at all is the newest of a month that has not ended sent, for a tier with nothing to
+restore is no tier.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def _monthly(fulls: Sequence[Labelled], there: Sequence[Labelled], now: datetime
 
 
 def _fulls(backups: Iterable[Labelled]) -> list[Labelled]:
-    """What builds on no other."""
-    return [backup for backup in backups if backup.builds_on is None]
+    """What is counted by itself."""
+    return [backup for backup in backups if backup.counted_with is None]
 
 
 def _month(backup: Labelled) -> tuple[int, int]:

@@ -92,7 +92,7 @@ def backup_is_there(backups: Iterable[BackupManifest], kind: BackupKind, due: Du
 def snapshot_is_there(snapshots: Iterable[Snapshot], due: Due, *, now: datetime) -> CheckResult:
     """The same of a file set. A partial one serves: another check says what it lacks. One that looked only at what rows
     said to have changed does not: that all else was looked at is what was due."""
-    whole = [one for one in snapshots if one.scanned_at is None]
+    whole = [one for one in snapshots if not one.is_poll]
     return _is_there(SNAPSHOT_IS_THERE, "snapshot", "snapshot of everything", whole, due, now)
 
 

@@ -31,6 +31,11 @@ class Labelled(Protocol):
         """The label without which it cannot be restored."""
 
     @property
+    def counted_with(self) -> str | None:
+        """The label together with which it is one of many: of an incremental that which it builds on, of a poll the
+        snapshot before it."""
+
+    @property
     def started_at(self) -> datetime: ...
 
     @property

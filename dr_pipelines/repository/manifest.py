@@ -139,6 +139,10 @@ class BackupManifest(Record):
         return self.parent
 
     @property
+    def counted_with(self) -> str | None:
+        return self.builds_on
+
+    @property
     def homes(self) -> tuple[str, ...]:
         """The prefixes below which its objects lie."""
         return (self.layout.prefix,)

@@ -75,6 +75,11 @@ class SnapshotManifest(Record):
         return SnapshotLayout(self.file_set, self.label)
 
     @property
+    def is_poll(self) -> bool:
+        """Whether only what rows said was new or changed was looked at."""
+        return self.scanned_at is not None
+
+    @property
     def looked_at(self) -> datetime:
         """What was not changed by then is in it as it was."""
         return self.scanned_at or self.started_at
@@ -132,6 +137,10 @@ class Snapshot(SnapshotManifest):
     def builds_on(self) -> None:
         """What it shares with others it names itself."""
         return None
+
+    @property
+    def counted_with(self) -> str | None:
+        return self.parent if self.is_poll else None
 
     @property
     def homes(self) -> tuple[str, ...]:

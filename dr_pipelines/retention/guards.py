@@ -18,7 +18,6 @@ from dr_pipelines.repository.labels import Labelled
 from dr_pipelines.repository.marks import VALIDATE
 from dr_pipelines.retention.decisions import Retained
 from dr_pipelines.retention.view import View
-from dr_pipelines.retention.window import root_of
 
 M = TypeVar("M", bound=Labelled)
 HANDFUL = 3
@@ -165,10 +164,12 @@ def _proofs(planned: Retained, around: Circumstances[M], rules: Limits) -> Itera
 
 
 def _share(planned: Retained, here: View[M], rules: Limits, words: Words) -> Iterator[Guard]:
-    """Counted in chains, a full with its incrementals: an ordinary day lets go of all the incrementals of one. What
-    builds on nothing is a chain of its own."""
-    chains = {root_of(found, here.by_label).label for found in here.known.manifests}
-    touched = {root_of(here.by_label[decision.label], here.by_label).label for decision in planned.expire}
+    """Counted in chains, a full with its incrementals, a snapshot with the polls after it: an ordinary day lets go of
+    all that follow one."""
+    roots: dict[str, str] = {}
+    for one in sorted(here.known.manifests, key=lambda one: one.started_at):
+        roots[one.label] = roots.get(one.counted_with or "", one.label)
+    chains, touched = {*roots.values()}, {roots[decision.label] for decision in planned.expire}
     allowed = max(HANDFUL, len(chains) * rules.largest_share // 100)
     if len(touched) > allowed:
         of_chains = f"{words.thing}s of {len(touched)} of the {len(chains)} chains"

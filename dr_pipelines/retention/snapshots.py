@@ -1,9 +1,10 @@
 """What is kept of a file set on a tier and what goes, each with its reasons. Pure: views, rules and a time in,
 decisions out.
 
-Kept are: what is within the retention, or without versioning the newest; what a person keeps; what is locked or paid
-for; what is not yet on the tiers that it is due on; an unusual snapshot, and all that is older, until a person says
-that it is well; and, whatever else holds, the newest, the newest that can be restored, and the newest that was proven.
+Kept are: what is within the retention, or without versioning the newest; polls for as long as the plan says of them,
+and until there is a snapshot of everything after them; what a person keeps; what is locked or paid for; what is not yet
+on the tiers that it is due on; an unusual snapshot, and all that is older, until a person says that it is well; and,
+whatever else holds, the newest, the newest that can be restored, and the newest that was proven.
 
 What they share is `shared.py`'s.
 """
@@ -30,13 +31,14 @@ Send = Literal["everything", "monthly", "nothing"]
 
 @dataclass(frozen=True)
 class SnapshotRules:
-    """Of one tier. `kept`: for how long a snapshot is; not `versioned`: only the newest is. `interval`: the longest
-    between two snapshots. What was let go can be undone for `grace`."""
+    """Of one tier. `kept`: for how long a snapshot is, and `polls` those that are polls; not `versioned`: only the
+    newest is. `interval`: the longest between two snapshots. What was let go can be undone for `grace`."""
 
     kept: timedelta
     interval: timedelta
     grace: timedelta
     versioned: bool = True
+    polls: timedelta = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class OtherSnapshots:
 
 
 def rules_on(plan: FileSetPlan, tier: str) -> SnapshotRules:
-    return SnapshotRules(plan.retention_on(tier), plan.schedule.longest_interval, plan.grace, plan.versioning)
+    kept, interval = plan.retention_on(tier), plan.schedule.longest_interval
+    return SnapshotRules(kept, interval, plan.grace, plan.versioning, min(kept, plan.keep_polls))
 
 
 def plan_snapshots(
@@ -104,10 +107,14 @@ def keep_by_rules(
     """What a tier's retention keeps. `snapshots` oldest first."""
     reasons: Reasons = defaultdict(list)
     if rules.versioned:
+        whole = [one.started_at for one in snapshots if not one.is_poll and one.label in usable]
         for snapshot in snapshots:
-            until = snapshot.finished_at + rules.kept
+            kept, said = (rules.polls, "a poll of") if snapshot.is_poll else (rules.kept, "of")
+            until = snapshot.finished_at + kept
             if until > now:
-                reasons[snapshot.label].append(Reason(f"of the last {format_duration(rules.kept)}", until))
+                reasons[snapshot.label].append(Reason(f"{said} the last {format_duration(kept)}", until))
+            elif snapshot.is_poll and not (whole and whole[-1] > snapshot.started_at):
+                reasons[snapshot.label].append(Reason("a poll, and no snapshot of everything since", whole_day(now)))
         return reasons
     # One that is newer than the newest good one may be repaired.
     for snapshot in reversed(snapshots):
@@ -120,13 +127,14 @@ def keep_by_rules(
 
 def kept_snapshots(snapshots: Sequence[Snapshot], rules: SnapshotRules, now: datetime) -> frozenset[str]:
     """Of these, were they alone and whole on a tier: the labels that its rules would keep, the newest always."""
-    reasons = keep_by_rules(snapshots, [snapshot.label for snapshot in snapshots], rules, now)
+    reasons = keep_by_rules(snapshots, {snapshot.label for snapshot in snapshots}, rules, now)
     return frozenset(reasons) | {snapshot.label for snapshot in snapshots[-1:]}
 
 
 def newest_of_months(snapshots: Iterable[Snapshot], now: datetime) -> Iterator[Snapshot]:
-    """Of months that are over: what is newest in this one is not so for long."""
-    by_month = {MONTH.start(one.started_at): one for one in sorted(snapshots, key=lambda one: one.started_at)}
+    """Of months that are over: what is newest in this one is not so for long. Polls do not stay."""
+    some = sorted((one for one in snapshots if not one.is_poll), key=lambda one: one.started_at)
+    by_month = {MONTH.start(one.started_at): one for one in some}
     return (one for month, one in by_month.items() if MONTH.later(month, 1) <= now)
 
 
@@ -198,9 +206,11 @@ def _spare_the_last(
 
 def _decisions(here: SnapshotView, reasons: Reasons, rules: SnapshotRules) -> Iterator[Decision]:
     """With what goes along with each: an object that several name goes with the newest of them."""
+    kept, polls = format_duration(rules.kept), format_duration(rules.polls)
     freed = freed_by(here.catalog.snapshots, {label for label, found in reasons.items() if found})
-    old = f"older than {format_duration(rules.kept)}" if rules.versioned else "there is a newer one"
     for one in here.catalog.snapshots:
         found = tuple(reasons.get(one.label, ()))
         stored = one.stored_size if found else sum(freed.get(one.label, {}).values())
+        old = f"a poll older than {polls}" if one.is_poll else f"older than {kept}"
+        old = old if rules.versioned else "there is a newer one"
         yield Decision(one.label, None, one.finished_at, stored, found, here.troubles[one.label] or old)

@@ -20,11 +20,12 @@ from tests.support.faulty_store import FaultyStore
 from tests.support.file_estate import SET, FileEstate, Running, objects, plan
 
 DAY = timedelta(days=1)
-KEPT, LONGER, GRACE, IN_FLIGHT = 4 * DAY, 7 * DAY, DAY, 2 * DAY
+KEPT, LONGER, POLLS, GRACE, IN_FLIGHT = 4 * DAY, 7 * DAY, 2 * DAY, DAY, 2 * DAY
 
 STEPS = (
-    "take", "take", "take", "crash", "begin", "commit", "commit", "replicate", "replicate a part", "damage", "keep",
-    "release", "apply", "apply", "apply", "apply secondary", "apply secondary", "secondary down", "mistake",
+    "take", "take", "take", "poll", "poll", "crash", "begin", "commit", "commit", "replicate", "replicate a part",
+    "damage", "keep", "release", "apply", "apply", "apply", "apply secondary", "apply secondary", "secondary down",
+    "mistake",
 )  # fmt: skip
 HISTORIES = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 60), st.integers(0, 9)), min_size=6, max_size=40)
 
@@ -51,7 +52,7 @@ class World:
         now = self.estate.clock.now()
         promised = {one.label for one in there[-1:]} | {one.label for one in there if one.label in self.kept}
         if self.versioning:
-            promised |= {one.label for one in there if one.finished_at + kept_for > now}
+            promised |= {one.label for one in there if one.finished_at + (POLLS if one.is_poll else kept_for) > now}
         return promised
 
     def _whole(self, store: MemoryStore) -> set[str]:
@@ -108,8 +109,8 @@ class World:
         estate.clock.advance(timedelta(hours=hours))
         there = estate.manifests()
         two_tiers = len(self.tiers) > 1
-        if name == "take":
-            estate.take()
+        if name in ("take", "poll"):
+            estate.take(poll=name == "poll")
         elif name == "crash":
             estate.crash()
         elif name == "begin":
@@ -170,6 +171,8 @@ class World:
             now, catalog = self.estate.clock.now(), read_snapshots(store, SET)
             oldest = now - (kept if self.versioning else 2 * DAY) - DAY
             assert [one.label for one in catalog.snapshots if one.finished_at <= oldest] == []
+            polls = [one for one in catalog.snapshots if one.is_poll]
+            assert [one.label for one in polls if one.finished_at <= now - POLLS - DAY] == []
             assert all(gone.at > now - GRACE - IN_FLIGHT - DAY for gone in catalog.expired)
             told = [*catalog.snapshots, *(gone.manifest for gone in catalog.expired)]
             named = {stored.key for one in told for stored in one.objects}

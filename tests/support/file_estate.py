@@ -102,8 +102,8 @@ class FileEstate:
         again = [one for name, one in sorted(usable.items()) if name not in names and self._random.random() < 0.05]
         return Running(self, writer, there[-1] if there else None, [*stays, *again])
 
-    def take(self, *, proven: bool = True) -> Snapshot:
-        made = self.begin().commit()
+    def take(self, *, proven: bool = True, poll: bool = False) -> Snapshot:
+        made = self.begin().commit(poll=poll)
         if proven:
             self.prove(made)
         return made
@@ -182,7 +182,7 @@ class Running:
         """Since it put something last."""
         return self.estate.clock.now() - self._last_put
 
-    def commit(self) -> Snapshot:
+    def commit(self, *, poll: bool = False) -> Snapshot:
         """Its table is that of the last one with changes, or now and then one of its own."""
         last_put = self._last_put
         archives = [*self._uses, self.put_archive()]
@@ -195,7 +195,9 @@ class Running:
         own = self.writer.put_table(self.estate.noise(), changes=base is not None)
         return self.writer.commit(
             SnapshotManifest(
-                file_set=SET, label=self.writer.label, started_at=self._started, finished_at=self.estate.clock.now(),
+                file_set=SET, label=self.writer.label, parent=self._last.label if self._last else None,
+                started_at=self._started, finished_at=self.estate.clock.now(),
+                scanned_at=self._last.looked_at if self._last and poll else None,
                 tool_version="0", taken_on="here", source="/srv/assets", encoding=Codec(1).encoding, counts=Counts(),
                 table=base or own, changes=own if base is not None else None,
             ),

@@ -119,6 +119,25 @@ def test_files_may_be_read_from_two_folders_of_one_bucket(second: str, wrong: bo
     assert [mistake.path for mistake in mistakes(plan)] == (["storage.b"] if wrong else [])
 
 
+def test_polls_are_kept_until_the_snapshot_that_follows_them() -> None:
+    files = {
+        "schedule": "daily", "retention": "30 days", "source": {"type": "directory", "path": "/uploads"},
+        "storage": {"primary": "disk"}, "poll": "5 minutes", "keep_polls": "12 hours",
+        "references": {"rows": {"server": "shop", "table": "public.uploads", "path": "path"}},
+    }  # fmt: skip
+    plan = {
+        "version": 1, "name": "shop", "encryption": "none", "storage": {"disk": {"type": "local", "path": "/disk"}},
+        "databases": {"shop": {
+            "connection": {"host": "db"}, "schedule": {"full": "daily"}, "storage": {"primary": "disk"},
+        }},
+        "file_storage": {"uploads": files},
+    }  # fmt: skip
+    [mistake] = mistakes(Plan.model_validate(plan))
+    assert mistake.path == "file_storage.uploads.keep_polls"
+    del files["keep_polls"]
+    assert not [*mistakes(Plan.model_validate(plan))]
+
+
 @pytest.mark.parametrize(
     ("poll", "prefix", "wrong"), [("5 minutes", "", False), ("6 minutes", "", True), ("1 minute", "docs", True)]
 )

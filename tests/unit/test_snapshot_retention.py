@@ -12,12 +12,14 @@ from dr_pipelines.errors import BackupNotFound, RepositoryError, UsageError
 from dr_pipelines.operations import RetentionReport, RetentionTable
 from dr_pipelines.plan import Plan
 from dr_pipelines.progress import Silent
+from dr_pipelines.replication.policy import due_backups
 from dr_pipelines.repository.archive_lists import encode_list
 from dr_pipelines.repository.file_layout import archive_list
 from dr_pipelines.repository.marks import put_damage
 from dr_pipelines.repository.snapshots import read_snapshots
 from dr_pipelines.retention.snapshots import SnapshotRules, kept_snapshots
 from dr_pipelines.storage.base import Body
+from dr_pipelines.storage.memory import MemoryStore
 from tests.support.faulty_store import FaultyStore
 from tests.support.file_estate import SET, FileEstate, objects, plan
 
@@ -59,6 +61,59 @@ def test_snapshots_are_kept_for_as_long_as_the_plan_says_and_then_go() -> None:
     assert len(report.expired) == 3
     assert report.check.summary == "primary keeps 4 snapshots, and let 3 go"
     estate.require_whole()
+
+
+def test_polls_go_sooner_than_snapshots_of_everything() -> None:
+    estate = FileEstate()
+    whole = []
+    for _ in range(7):
+        whole.append(estate.take().label)
+        for _ in range(5):
+            estate.clock.advance(4 * HOUR)
+            estate.take(proven=False, poll=True)
+        estate.clock.advance(4 * HOUR)
+    given = plan(retention="6 days", poll="5 minutes", keep_polls="2 days", largest_share="30 %")
+    found = table(estate, given)
+    gone = [decision for decision in found.decisions if not decision.keep]
+    # Polls count with the snapshot that they follow.
+    assert [guard.name for guard in found.guards] == ["share"]
+    assert "27 snapshots of 5 of the 7 chains" in found.guards[0].sentence
+    assert {decision.why for decision in gone} == {"a poll older than 2 days", "older than 6 days"}
+    assert len(apply(estate, given).expired) == len(gone) == 2 + 5 * 5
+    assert set(whole[2:]) < estate.labels()
+    assert why(table(estate, given), estate.manifests()[-1].label) == "a poll of the last 2 days"
+    estate.require_whole()
+
+
+def test_polls_stay_until_there_is_a_snapshot_of_everything() -> None:
+    estate = FileEstate()
+    first = estate.take()
+    for _ in range(4):
+        estate.clock.advance(DAY)
+        estate.take(proven=False, poll=True)
+    given = plan(retention="30 days", keep_polls="1 day")
+    assert [d.why for d in table(estate, given).decisions[1:4]] == ["a poll, and no snapshot of everything since"] * 3
+    damaged = estate.take()
+    estate.store.delete(damaged.archives[-1].packs[0].key)
+    assert not apply(estate, given).expired
+    estate.clock.advance(DAY)
+    last = estate.take()
+    assert len(apply(estate, given).expired) == 4
+    assert estate.labels() == {first.label, damaged.label, last.label}
+
+
+def test_a_poll_is_not_what_is_sent_of_a_month() -> None:
+    estate = lived(29)
+    estate.clock.advance(DAY)
+    estate.take(poll=True)
+    estate.clock.advance(5 * DAY)
+    estate.take()
+    monthly = plan(("primary", "archive"), tiers={"archive": "1 year"})
+    found = operations.plan_retention(estate.site(monthly, archive=lived(0).store), SET, "primary")
+    assert [d.label[:8] for d in found.decisions if "not yet on archive" in d.why] == ["20260331"]
+    source, target = read_snapshots(estate.store, SET), read_snapshots(MemoryStore(), SET)
+    due = due_backups("monthly", source, target, now=estate.clock.now())
+    assert [one.backup.label[:8] for one in due] == ["20260331"]
 
 
 def test_without_versioning_only_the_newest_stays() -> None:
