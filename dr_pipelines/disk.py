@@ -5,10 +5,15 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _WRITE = 2  # SYNC_FILE_RANGE_WRITE
 _NO_REPLACE = 1  # RENAME_NOREPLACE
+_BETWEEN = 0.5
+"""Seconds: what is written in that time takes a disk about as long."""
 _C = ctypes.CDLL(None, use_errno=True)
 _sync_file_range = getattr(_C, "sync_file_range", None)
 _syncfs = getattr(_C, "syncfs", None)
@@ -37,6 +42,26 @@ def sync_disk(path: Path) -> None:
         _called(_syncfs(descriptor), path)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def syncing(path: Path) -> Iterator[None]:
+    """What is written to the file system of `path` meanwhile goes to its disk all along, so that little is left to the
+    `sync_disk` that must follow. What goes wrong is for that one to tell."""
+    done = threading.Event()
+
+    def sync_now_and_then() -> None:
+        with suppress(OSError):
+            while not done.wait(_BETWEEN):
+                sync_disk(path)
+
+    thread = threading.Thread(target=sync_now_and_then, name="sync", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def move_new(source: bytes, target: bytes, *, source_dir: int, target_dir: int) -> None:

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dr_pipelines.clock import Clock
-from dr_pipelines.disk import sync_disk
+from dr_pipelines.disk import sync_disk, syncing
 from dr_pipelines.errors import RestoreError
 from dr_pipelines.files.arrays import array
 from dr_pipelines.files.placing import Standing, is_free, place_each, place_whole, standing
 from dr_pipelines.files.restore_directory import DirectoryTarget
 from dr_pipelines.files.restore_packs import Unpacking
-from dr_pipelines.files.restore_plan import Failure, Restoring, plan_restore
+from dr_pipelines.files.restore_plan import Failure, Restoring, Unit, plan_restore
 from dr_pipelines.files.restore_recall import ASKING, Recall, Recalling
 from dr_pipelines.files.select import selected
 from dr_pipelines.files.staging import staging_for
@@ -166,7 +166,12 @@ def _write(
     failures = target.make_folders(plan)
     progress.phase("restore", plan.bytes)
     unpacking = Unpacking(tiers, target, plan.contents, progress)
-    recall.run(unpacking.run, clock=clock, progress=progress)
+
+    def unpack(units: Sequence[Unit]) -> None:
+        with syncing(staged):
+            unpacking.run(units)
+
+    recall.run(unpack, clock=clock, progress=progress)
     failures += unpacking.failures
     failures += target.put_rest(plan, [failure.path for failure in failures])
     return unpacking, failures
