@@ -51,7 +51,7 @@ class DirectoryTarget:
                 os.close(file)
 
     def _dress_new(self, file: int, row: Row, mode: int) -> None:
-        """As `_dress`, without the calls that would change nothing: of a small file they take a good part of its time."""
+        """As `_dress`, without the calls that would change nothing: of small files they take much of the time."""
         if self._owner_of_new is None:
             seen = os.fstat(file)
             self._owner_of_new = seen.st_uid, seen.st_gid

@@ -4,6 +4,7 @@ named."""
 from __future__ import annotations
 
 import os
+import struct
 from datetime import timedelta
 from pathlib import Path
 
@@ -95,6 +96,47 @@ def test_whatever_was_taken_is_what_comes_back(
     files.take()
     files.restore(files.folder / "target")
     assert tree(files.folder / "target") == tree(files.source)
+
+
+MODES = (0o644, 0o600, 0o666, 0o777, 0o400, 0o4755, 0o2755, 0o6711, 0o000)
+
+
+@pytest.mark.parametrize("masked", [0o022, 0o077, 0o000])
+@pytest.mark.parametrize("told", ["nothing", "a group", "rights"])
+def test_modes_and_owners_are_those_of_the_snapshot_whatever_a_new_file_has(
+    files: FileSet, tmp_path: Path, masked: int, told: str
+) -> None:
+    """The target may hand down a group or rights of its own to what is made in it."""
+    files.write({f"{mode:o}": b"x" for mode in MODES})
+    for mode in MODES:
+        (files.source / f"{mode:o}").chmod(mode)
+    if os.geteuid() == 0:
+        files.write({"another's": b"y"})
+        os.chown(files.source / "another's", 12, 34)
+        (files.source / "another's").chmod(0o4755)
+    files.take()
+    place = tmp_path / "place"
+    place.mkdir()
+    if told == "a group" and os.geteuid() == 0:
+        os.chown(place, 0, 34)
+        place.chmod(0o2755)
+    if told == "rights":
+        try:
+            os.setxattr(place, "system.posix_acl_default", _default_acl(owner=6, group=4, other=0))
+        except OSError as error:
+            pytest.skip(f"no access control lists here: {error.strerror}")
+    usual = os.umask(masked)
+    try:
+        files.restore(place / "target")
+    finally:
+        os.umask(usual)
+    assert tree(place / "target") == tree(files.source)
+
+
+def _default_acl(*, owner: int, group: int, other: int) -> bytes:
+    """Source: Linux, include/uapi/linux/posix_acl_xattr.h."""
+    entries = ((0x01, owner), (0x04, group), (0x20, other))
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, 0xFFFFFFFF) for tag, rights in entries)
 
 
 def test_a_file_over_several_packs_comes_back_whole(files: FileSet, tmp_path: Path) -> None:
