@@ -2,8 +2,8 @@
 
 Machines differ and are shared: only the ratios within one run mean anything. Each figure is the median of some rounds,
 in which the contenders take turns. A round begins with empty repositories, whose making is not counted; repositories,
-caches, source and target are on one disk. The page cache is warm for all: the whole source is read before a round and
-after a change; what was written reaches the disk before the next one begins, and memory has just been in use. Each contender is a program in a
+caches, source and target are on one disk. The page cache is warm for all: the whole source is read before each snapshot, for borg drops what it has read;
+what was written reaches the disk before the next one begins, and memory has just been in use. Each contender is a program in a
 process of its own that encrypts, compresses and does by itself what it does to make its writes last. What each restored
 is compared with the source: contents, modes, times, links. It stays until the end: a file system that has just lost as
 many files makes new ones slowly (ext4 passes over inodes that were in use of late), whoever asks. Who is not installed
@@ -76,10 +76,10 @@ def measure(tree: Tree, source: Path, order: list[FileContender], targets: Path,
     def snapshots(what: str) -> None:
         for one in order:
             settle()
+            described(source)
             results.took[what, one.name].append(one.snapshot())
             results.stored[what, one.name] = one.stored()
 
-    described(source)
     for one in order:
         one.start()
     snapshots(FIRST)
