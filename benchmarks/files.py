@@ -2,12 +2,12 @@
 
 Machines differ and are shared: only the ratios within one run mean anything. Each figure is the median of some rounds,
 in which the contenders take turns. A round begins with empty repositories, whose making is not counted; repositories,
-caches, source and target are on one disk. The page cache is warm for all: the whole source is read before each snapshot, for borg drops what it has read;
-what was written reaches the disk before the next one begins, and memory has just been in use. Each contender is a program in a
-process of its own that encrypts, compresses and does by itself what it does to make its writes last. What each restored
-is compared with the source: contents, modes, times, links. It stays until the end: a file system that has just lost as
-many files makes new ones slowly (ext4 passes over inodes that were in use of late), whoever asks. Who is not installed
-is left out, and said to be.
+caches, source and target are on one disk. The page cache is warm for all: the whole source is read before each
+snapshot, for borg drops what it has read; what was written reaches the disk before the next one begins, and memory has
+just been in use. Each contender is a program in a process of its own that encrypts, compresses and does by itself what
+it does to make its writes last. What each restored is compared with the source: contents, modes, times, links. It stays
+until the end: a file system that has just lost as many files makes new ones slowly (ext4 passes over inodes that were
+in use of late), whoever asks. Who is not installed is left out, and said to be.
 """
 
 from __future__ import annotations
