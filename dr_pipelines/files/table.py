@@ -211,7 +211,7 @@ def changes_of(base: pa.Table, table: pa.Table) -> pa.Table:
     places = places_in(base, table["path"])
     known, there = pc.is_valid(places), places.drop_null()
     columns = ((chosen(table.select([name]), known), rows_at(base.select([name]), there), name) for name in _COMPARED)
-    alike = reduce(pc.and_, (equal_columns(now, then, [name]) for now, then, name in columns))
+    alike = reduce(pc.and_, (equal_columns(new, old, [name]) for new, old, name in columns))
     changed = pc.indices_nonzero(known).filter(pc.invert(alike))
     rows = [chosen(table, pc.invert(known)), table.take(changed)]
     vanished = flat(not_at(base.select(["path"]), places)["path"])
