@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dr_pipelines.files import contents
@@ -28,6 +28,7 @@ def _table(rows: Rows) -> pa.Table:
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(_ROWS, _ROWS)
 def test_a_table_and_what_changed_of_it_are_the_other_table(before: Rows, after: Rows) -> None:
     base, table = _table(before), _table(after)
@@ -39,6 +40,7 @@ def test_a_table_and_what_changed_of_it_are_the_other_table(before: Rows, after:
     assert gone == before.keys() - after.keys()
 
 
+@settings(deadline=None)
 @given(_ROWS, _ROWS, _ROWS)
 def test_changes_are_always_of_the_base(base: Rows, then: Rows, now: Rows) -> None:
     """However a table became what it is, and also where nothing is left of what changed before."""
@@ -47,6 +49,7 @@ def test_changes_are_always_of_the_base(base: Rows, then: Rows, now: Rows) -> No
     assert changes_of(_table(base), became).equals(changes_of(_table(base), _table(now)))
 
 
+@settings(deadline=None)
 @given(_PLACES, _PLACES, st.sets(st.sampled_from("abc")))
 def test_contents_are_where_they_were_put_last(known: Places, new: Places, archives: set[str]) -> None:
     found = with_new(_contents(known), pa.concat_tables([_contents(new)] * 2), archives)
